@@ -1,0 +1,94 @@
+//! One bidirectional flow, or an interim slice of it, as handed to the scorer and the exports.
+
+use crate::packet::Tuple;
+use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
+
+/// Connection state when the record was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FlowState {
+    /// First packet seen; for TCP a SYN without an answer.
+    #[default]
+    New,
+    /// TCP: SYN answered by SYN+ACK. Others: packets seen both ways.
+    Established,
+    /// TCP: one FIN seen.
+    Closing,
+    /// TCP: both FINs or a RST seen.
+    Closed,
+}
+
+impl FlowState {
+    pub fn name(self) -> &'static str {
+        match self {
+            FlowState::New => "new",
+            FlowState::Established => "established",
+            FlowState::Closing => "closing",
+            FlowState::Closed => "closed",
+        }
+    }
+}
+
+/// Why the record was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    #[default]
+    Idle,
+    /// Interim slice of a long flow.
+    Active,
+    Fin,
+    Rst,
+    /// Its place was needed.
+    Evicted,
+    /// The appliance stopped or the capture ended.
+    Forced,
+}
+
+impl EndReason {
+    pub fn name(self) -> &'static str {
+        match self {
+            EndReason::Idle => "idle",
+            EndReason::Active => "active",
+            EndReason::Fin => "fin",
+            EndReason::Rst => "rst",
+            EndReason::Evicted => "evicted",
+            EndReason::Forced => "forced",
+        }
+    }
+}
+
+/// Index into the per-direction arrays.
+pub const TO_SERVER: usize = 0;
+pub const TO_CLIENT: usize = 1;
+
+/// Times are nanoseconds since the Unix epoch. Arrays are `[to server, to client]`; the initiator is
+/// the source of `tuple`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FlowRecord {
+    pub flow_id: u64,
+    pub tuple: Tuple,
+    pub start: u64,
+    pub end: u64,
+    /// When the time-out or state change behind `reason` happened, in flow time. Records sort by
+    /// (`emitted`, `start`, `flow_id`).
+    pub emitted: u64,
+    pub packets: [u64; 2],
+    /// Frame lengths as received, link header included.
+    pub bytes: [u64; 2],
+    pub payload_bytes: [u64; 2],
+    pub tcp_flags: [u8; 2],
+    /// Type and code of the first packet when ICMP or ICMPv6.
+    pub icmp: (u8, u8),
+    pub state: FlowState,
+    pub reason: EndReason,
+    pub rule: RuleHandle,
+    pub tier: Tier,
+    pub decision: Decision,
+    pub generation: u32,
+    pub src_groups: GroupSetHandle,
+    pub dst_groups: GroupSetHandle,
+    /// Mirror sessions that selected the flow, either direction.
+    pub mirrors: u64,
+    /// Size of packets (both directions): smallest, largest.
+    pub min_packet: u32,
+    pub max_packet: u32,
+}

@@ -1,0 +1,22 @@
+//! gnomon: a poll-mode packet appliance in front of groups of virtual machines.
+#![doc = "The way of a packet, and with it the list of folders:"]
+//! ```text
+//!            RX queue (one lcore owns it)
+//!               │ burst ≤ 32
+//!   packet ─────┤ headers → FlowKey (both directions map to one flow), tunnels, fragments
+//!   flow   ─────┤ table lookup; hit with current generation → cached verdict
+//!   rules  ─────┤ miss or stale → endpoints → groups → compiled rules → verdict
+//!   mirror ─────┤ BEFORE any change to the packet: refcounted clone → dedicated mirror TX queue
+//!   worker ─────┤ forward to the paired port, deny, reject
+//!   flow   ─────┘ flow records (bounded ring, full = drop + count) ──► behaviour: score, flags
+//!                                                                      └─► export: files
+//! ```
+//!
+//! There is one way back into the data path: a new generation is published.
+
+pub mod behaviour;
+pub mod config;
+pub mod flow;
+pub mod mirror;
+pub mod packet;
+pub mod rules;

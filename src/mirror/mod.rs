@@ -1,0 +1,4 @@
+//! Mirror sessions and their sampler.
+mod session;
+
+pub use session::{Sample, Session};

@@ -1,0 +1,194 @@
+//! The vocabulary of policy as the data path needs it: groups, rules, verdicts.
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::packet::{Mac, Tuple};
+
+/// Rules are evaluated tier by tier, in this order.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// For one VM, by hand.
+    Override,
+    /// Intelligence and remediation.
+    Threat,
+    /// What people wrote.
+    #[default]
+    Policy,
+    /// Consolidated or mirrored from what was seen.
+    Learned,
+    Default,
+}
+
+/// Whether a rule acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    /// Evaluated and counted, never acts.
+    Shadow,
+    Disabled,
+}
+
+/// What a rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Allow,
+    /// Drop silently.
+    Deny,
+    /// Drop and tell the sender: TCP RST, else ICMP administratively prohibited.
+    Reject,
+    /// Note the match and go on to the next rule.
+    Log,
+}
+
+/// What a decision comes down to; [`Action::Log`] never decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    #[default]
+    Allow,
+    Deny,
+    Reject,
+}
+
+/// Position of a group in [`Policy::groups`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupIx(pub u16);
+
+/// One side of a match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    Group(GroupIx),
+    Net(IpNet),
+}
+
+/// Members of a group, with its VMs' addresses already resolved. A packet's endpoint is a member when
+/// any of these holds: its IP address is in `nets`, its MAC in `macs`, the packet's outermost VLAN in
+/// `vlans`, the VNI of the enclosing tunnel in `vnis`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    pub name: String,
+    pub nets: Vec<IpNet>,
+    pub macs: Vec<Mac>,
+    pub vlans: Vec<u16>,
+    pub vnis: Vec<u32>,
+}
+
+/// The conditions of a rule or mirror session. Empty lists and `None` match everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub from: Vec<Selector>,
+    pub to: Vec<Selector>,
+    pub protocol: Option<u8>,
+    /// For TCP, UDP and SCTP; a packet of another protocol never matches a port condition, nor does a
+    /// later fragment whose ports are not known.
+    pub from_ports: Vec<RangeInclusive<u16>>,
+    pub to_ports: Vec<RangeInclusive<u16>>,
+    /// ICMP or ICMPv6 type and, if given, code.
+    pub icmp: Option<(u8, Option<u8>)>,
+    pub vlan: Option<u16>,
+    pub vni: Option<u32>,
+}
+
+/// One group relationship.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Stable for life.
+    pub id: String,
+    pub tier: Tier,
+    /// Lowest first within the tier.
+    pub priority: u32,
+    pub mode: Mode,
+    pub action: Action,
+    /// Replies of an allowed connection pass without a rule of their own.
+    pub stateful: bool,
+    pub matches: Match,
+}
+
+/// What a mirror session selects; the sampler and the target belong to `mirror`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorMatch {
+    /// A packet is selected when any of these matches it.
+    pub any_of: Vec<Match>,
+    /// Only packets with one of these decisions; empty means all.
+    pub decisions: Vec<Decision>,
+}
+
+/// Everything that is compiled into one generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    pub groups: Vec<Group>,
+    pub rules: Vec<Rule>,
+    pub mirrors: Vec<MirrorMatch>,
+    /// When no rule decides.
+    pub default: Decision,
+}
+
+/// Most mirror sessions a policy may have: one bit each in a verdict.
+pub const MAX_MIRRORS: usize = 64;
+
+/// Stable number of a rule id or group-set, the same in every generation of this process.
+/// [`RuleHandle::DEFAULT`] stands for "no rule decided".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleHandle(pub u32);
+
+impl RuleHandle {
+    pub const DEFAULT: RuleHandle = RuleHandle(0);
+}
+
+impl Default for RuleHandle {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Stable number of a set of groups, see `Labels`. 0 is the empty set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupSetHandle(pub u32);
+
+/// What is classified: a packet's tuple and what else rules may look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    pub tuple: Tuple,
+    pub src_mac: Mac,
+    pub dst_mac: Mac,
+    /// Type and code when the protocol is ICMP or ICMPv6.
+    pub icmp: (u8, u8),
+    /// False for a later fragment whose first fragment was never seen.
+    pub ports_known: bool,
+}
+
+impl Subject {
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { tuple: self.tuple.reversed(), src_mac: self.dst_mac, dst_mac: self.src_mac, ..self }
+    }
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub decision: Decision,
+    /// Replies pass without a rule of their own (only of `Allow`).
+    pub stateful: bool,
+    pub tier: Tier,
+    /// The rule that decided.
+    pub rule: RuleHandle,
+    /// First `log` rule that matched before the decision, or `DEFAULT`.
+    pub logged: RuleHandle,
+    /// First shadow-mode rule that would have decided instead, or `DEFAULT`.
+    pub shadow: RuleHandle,
+    /// Bit n set: mirror session n of this generation selects the packet (before sampling).
+    pub mirrors: u64,
+    pub generation: u32,
+    pub src_groups: GroupSetHandle,
+    pub dst_groups: GroupSetHandle,
+}
