@@ -1,0 +1,83 @@
+#include "shim.h"
+
+#include <rte_cycles.h>
+#include <rte_pause.h>
+#include <rte_prefetch.h>
+
+int gn_errno(void) { return rte_errno; }
+
+uint64_t gn_tsc(void) { return rte_rdtsc(); }
+
+void gn_pause(void) { rte_pause(); }
+
+static inline void describe(struct rte_mbuf *m, struct gn_frame *f)
+{
+	f->data = rte_pktmbuf_mtod(m, const uint8_t *);
+	f->len = rte_pktmbuf_data_len(m);
+	f->pkt_len = rte_pktmbuf_pkt_len(m);
+}
+
+void gn_describe(struct rte_mbuf **mbufs, uint16_t n, struct gn_frame *frames)
+{
+	for (uint16_t i = 0; i < n; i++) {
+		describe(mbufs[i], &frames[i]);
+		rte_prefetch0(frames[i].data);
+	}
+}
+
+uint16_t gn_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n, struct gn_frame *frames)
+{
+	uint16_t got = rte_eth_rx_burst(port, queue, mbufs, n);
+
+	gn_describe(mbufs, got, frames);
+	return got;
+}
+
+uint16_t gn_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, n);
+}
+
+void gn_free_burst(struct rte_mbuf **mbufs, uint16_t n) { rte_pktmbuf_free_bulk(mbufs, n); }
+
+void gn_free(struct rte_mbuf *mbuf) { rte_pktmbuf_free(mbuf); }
+
+struct rte_mbuf *gn_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }
+
+struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool) { return rte_pktmbuf_clone(mbuf, pool); }
+
+uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len) { return (uint8_t *)rte_pktmbuf_append(mbuf, len); }
+
+bool gn_strip_front(struct rte_mbuf *mbuf, uint16_t len) { return rte_pktmbuf_adj(mbuf, len) != NULL; }
+
+const uint8_t *gn_before(const struct rte_mbuf *mbuf, uint16_t len)
+{
+	if (rte_pktmbuf_headroom(mbuf) < len)
+		return NULL;
+	return rte_pktmbuf_mtod(mbuf, const uint8_t *) - len;
+}
+
+uint32_t gn_pkt_len(const struct rte_mbuf *mbuf) { return rte_pktmbuf_pkt_len(mbuf); }
+
+uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len)
+{
+	uint32_t done = 0;
+
+	for (; mbuf != NULL && done < len; mbuf = mbuf->next) {
+		uint32_t part = RTE_MIN((uint32_t)rte_pktmbuf_data_len(mbuf), len - done);
+
+		memcpy(to + done, rte_pktmbuf_mtod(mbuf, const void *), part);
+		done += part;
+	}
+	return done;
+}
+
+unsigned int gn_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n)
+{
+	return rte_ring_enqueue_burst(ring, (void **)mbufs, n, NULL);
+}
+
+unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n)
+{
+	return rte_ring_dequeue_burst(ring, (void **)mbufs, n, NULL);
+}

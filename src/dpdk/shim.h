@@ -1,0 +1,59 @@
+/* DPDK's inline functions as real ones, whole bursts at a time. Nothing here decides anything. */
+#ifndef GNOMON_SHIM_H
+#define GNOMON_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_version.h>
+
+/* Macros that bindgen cannot see through. */
+static const uint64_t GN_RX_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t GN_TX_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+static const uint64_t GN_RSS_WHOLE = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_IPV6;
+static const uint64_t GN_RSS_ADDRESSES = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_FRAG_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_OTHER |
+					 RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_FRAG_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER;
+
+/* First segment of one packet, as the parser wants it. */
+struct gn_frame {
+	const uint8_t *data;
+	uint32_t len;      /* bytes in the first segment */
+	uint32_t pkt_len;  /* bytes in all segments */
+};
+
+int gn_errno(void);
+uint64_t gn_tsc(void);
+void gn_pause(void);
+
+uint16_t gn_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n, struct gn_frame *frames);
+uint16_t gn_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+/* Describes mbufs that came from somewhere else than gn_rx_burst. */
+void gn_describe(struct rte_mbuf **mbufs, uint16_t n, struct gn_frame *frames);
+void gn_free_burst(struct rte_mbuf **mbufs, uint16_t n);
+
+void gn_free(struct rte_mbuf *mbuf);
+struct rte_mbuf *gn_alloc(struct rte_mempool *pool);
+/* A reference-counted copy: own header, shared bytes. NULL when the pool is empty. */
+struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool);
+/* Room for len more bytes at the end, NULL when there is none. */
+uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len);
+/* Cuts len bytes off the front, false when the first segment is shorter. */
+bool gn_strip_front(struct rte_mbuf *mbuf, uint16_t len);
+/* The len bytes in front of the data, NULL when the headroom is smaller. */
+const uint8_t *gn_before(const struct rte_mbuf *mbuf, uint16_t len);
+uint32_t gn_pkt_len(const struct rte_mbuf *mbuf);
+/* Copies up to len bytes of all segments; returns how many. */
+uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len);
+
+unsigned int gn_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n);
+unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n);
+
+#endif
