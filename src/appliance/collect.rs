@@ -1,0 +1,122 @@
+//! Replay's far end: takes packets off the output rings and writes them to capture files in frame order,
+//! whichever worker they came from.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::capture::{CaptureError, PREAMBLE_LEN, PcapWriter, Preamble};
+use crate::dpdk::{Burst, PacketRing};
+use crate::worker::WorkerCounters;
+
+/// One output file and the ring that feeds it.
+#[derive(Debug)]
+pub struct Outlet {
+    ring: PacketRing,
+    path: PathBuf,
+    writer: Option<PcapWriter>,
+    /// The file is made even if nothing comes.
+    always: bool,
+    waiting: BinaryHeap<Reverse<Waiting>>,
+}
+
+impl Outlet {
+    pub fn new(ring: PacketRing, path: PathBuf, always: bool) -> Self {
+        Self { ring, path, writer: None, always, waiting: BinaryHeap::new() }
+    }
+
+    /// Where the packets go.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A packet whose turn has not come: another worker may still send an earlier one.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Waiting {
+    index: u64,
+    ts_ns: u64,
+    wire_len: u32,
+    bytes: Vec<u8>,
+}
+
+/// Drains all outlets until every worker is done. Never stops draining to wait, so workers always get on.
+/// Returns the paths written.
+pub fn collect(
+    mut outlets: Vec<Outlet>,
+    workers: &[Arc<WorkerCounters>],
+    abort: &AtomicBool,
+) -> Result<Vec<PathBuf>, CaptureError> {
+    let mut burst = Burst::new();
+    let outcome = loop {
+        // Read before draining: what was sent before the report is then in the rings.
+        let done = workers.iter().map(|w| w.progress.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
+        let mut moved = 0;
+        for outlet in &mut outlets {
+            moved += outlet.take_in(&mut burst);
+        }
+        if let Err(error) = outlets.iter_mut().try_for_each(|outlet| outlet.write_until(done)) {
+            abort.store(true, Ordering::Relaxed);
+            break Err(error);
+        }
+        if moved == 0 {
+            if done == u64::MAX || abort.load(Ordering::Relaxed) {
+                break Ok(());
+            }
+            std::thread::yield_now();
+        }
+    };
+    outcome?;
+    let mut written = Vec::new();
+    for outlet in outlets {
+        written.extend(outlet.finish()?);
+    }
+    Ok(written)
+}
+
+impl Outlet {
+    fn take_in(&mut self, burst: &mut Burst) -> usize {
+        let received = self.ring.receive(burst);
+        for i in 0..received {
+            let Some(packet) = burst.take(i) else { continue };
+            let Some(preamble) = packet.hidden_front::<PREAMBLE_LEN>().and_then(|p| Preamble::from_bytes(&p)) else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            packet.copy_to(&mut bytes);
+            let wire_len = preamble.wire_len.max(bytes.len() as u32);
+            self.waiting.push(Reverse(Waiting { index: preamble.index, ts_ns: preamble.ts_ns, wire_len, bytes }));
+        }
+        received
+    }
+
+    /// Writes what comes before frame `limit`.
+    fn write_until(&mut self, limit: u64) -> Result<(), CaptureError> {
+        while self.waiting.peek().is_some_and(|Reverse(first)| first.index < limit) {
+            let Some(Reverse(packet)) = self.waiting.pop() else { break };
+            self.writer()?.write(packet.ts_ns, &packet.bytes, packet.wire_len)?;
+        }
+        Ok(())
+    }
+
+    fn writer(&mut self) -> Result<&mut PcapWriter, CaptureError> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => PcapWriter::create(&self.path)?,
+        };
+        Ok(self.writer.insert(writer))
+    }
+
+    fn finish(mut self) -> Result<Option<PathBuf>, CaptureError> {
+        self.write_until(u64::MAX)?;
+        if self.always {
+            self.writer()?;
+        }
+        match self.writer.take() {
+            Some(writer) => writer.finish().map(|_| Some(self.path)),
+            None => Ok(None),
+        }
+    }
+}

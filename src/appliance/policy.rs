@@ -1,0 +1,143 @@
+//! The policy side of a running appliance: configuration → generation → workers.
+
+use std::sync::{Arc, RwLock};
+
+use crate::config::Config;
+use crate::rules::{CompileError, Compiled, Labels, Publisher, Reader};
+use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
+
+/// Compiles configurations and publishes them, keeping the names that records refer to.
+#[derive(Debug)]
+pub struct PolicyHost {
+    publisher: Publisher<Generation>,
+    names: Arc<PolicyNames>,
+    /// Output index of each mirror session's target, see [`Targets`].
+    targets: Targets,
+}
+
+/// Names of everything a record or counter refers to by number, for all generations of the process.
+#[derive(Debug)]
+pub struct PolicyNames {
+    pub labels: Labels,
+    sessions: RwLock<SessionNames>,
+}
+
+#[derive(Debug, Default)]
+struct SessionNames {
+    /// Slot → name.
+    slots: Vec<Arc<str>>,
+    /// Generation → slot of each bit, ascending.
+    generations: Vec<(u32, Arc<[u16]>)>,
+}
+
+/// Which worker output carries a session's copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// That of the target port: outputs are in port order.
+    ByPort,
+    /// One output per session, from this index on.
+    BySession { first: usize },
+}
+
+/// Why a policy was not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error("the rules do not compile: {0}")]
+    Compile(#[from] CompileError),
+    #[error("more than {MIRROR_SLOTS} differently named mirror sessions since start")]
+    TooManySessions,
+    #[error(transparent)]
+    Stale(#[from] crate::rules::StaleGeneration),
+}
+
+impl PolicyHost {
+    /// Compiles the first generation.
+    pub fn new(config: &Config, targets: Targets) -> Result<Self, PolicyError> {
+        let names =
+            Arc::new(PolicyNames { labels: Labels::new(config.limits.rules), sessions: RwLock::default() });
+        let first = build(config, 1, &names, targets)?;
+        Ok(Self { publisher: Publisher::new(first)?, names, targets })
+    }
+
+    /// A worker's view.
+    pub fn reader(&mut self) -> Reader<Generation> {
+        self.publisher.reader()
+    }
+
+    pub fn names(&self) -> &Arc<PolicyNames> {
+        &self.names
+    }
+
+    /// Number of the generation in force.
+    pub fn generation(&self) -> u32 {
+        self.publisher.current().rules.generation()
+    }
+
+    pub fn current(&self) -> &Generation {
+        self.publisher.current()
+    }
+
+    /// Compiles aside and publishes. On error the old generation stays in force.
+    pub fn replace(&mut self, config: &Config) -> Result<u32, PolicyError> {
+        let number = self.generation() + 1;
+        let next = build(config, number, &self.names, self.targets)?;
+        self.publisher.publish(next)?;
+        Ok(number)
+    }
+
+    /// Frees generations that every worker has left; returns what each worker reports.
+    pub fn reclaim(&mut self) -> Vec<u32> {
+        self.publisher.reclaim();
+        self.publisher.generations()
+    }
+}
+
+fn build(config: &Config, number: u32, names: &PolicyNames, targets: Targets) -> Result<Generation, PolicyError> {
+    let rules = Compiled::build(&config.policy, number, &names.labels)?;
+    let slots = names.enter(number, config)?;
+    let lane = |(bit, session): (usize, &crate::mirror::Session)| MirrorLane {
+        session: session.clone(),
+        output: match targets {
+            Targets::ByPort => session.target,
+            Targets::BySession { first } => first + bit,
+        },
+        slot: slots[bit],
+    };
+    let mirrors = config.mirrors.iter().enumerate().map(lane).collect();
+    Ok(Generation { rules, mirrors, non_ip: config.non_ip })
+}
+
+impl PolicyNames {
+    /// Gives each session of a generation its counter slot; sessions of the same name share one.
+    fn enter(&self, generation: u32, config: &Config) -> Result<Arc<[u16]>, PolicyError> {
+        let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut slots = Vec::with_capacity(config.mirrors.len());
+        for session in &config.mirrors {
+            let known = sessions.slots.iter().position(|name| **name == *session.name);
+            let slot = known.unwrap_or_else(|| {
+                sessions.slots.push(Arc::from(session.name.as_str()));
+                sessions.slots.len() - 1
+            });
+            if slot >= MIRROR_SLOTS {
+                return Err(PolicyError::TooManySessions);
+            }
+            slots.push(slot as u16);
+        }
+        let slots: Arc<[u16]> = slots.into();
+        sessions.generations.push((generation, slots.clone()));
+        Ok(slots)
+    }
+
+    /// Name of a mirror session by its bit in a generation's verdicts.
+    pub fn session(&self, generation: u32, bit: usize) -> Option<Arc<str>> {
+        let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let at = sessions.generations.binary_search_by_key(&generation, |(number, _)| *number).ok()?;
+        let slot = *sessions.generations[at].1.get(bit)?;
+        sessions.slots.get(usize::from(slot)).cloned()
+    }
+
+    /// All session names by counter slot.
+    pub fn slots(&self) -> Vec<Arc<str>> {
+        self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner()).slots.clone()
+    }
+}

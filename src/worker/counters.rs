@@ -1,0 +1,116 @@
+//! Counters of one worker: written by it alone, read by anybody.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use crate::packet::DropReason;
+use crate::rules::RuleHandle;
+
+/// Most mirror sessions, over all generations of a process, that are counted apart.
+pub const MIRROR_SLOTS: usize = 256;
+
+/// A number with one writer. Adding is a plain load and store: no bus lock, no read-modify-write.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one mirror session did at one worker.
+#[derive(Debug, Default)]
+pub struct MirrorCounters {
+    /// Packets that the session wanted after sampling.
+    pub selected: Counter,
+    pub packets: Counter,
+    pub bytes: Counter,
+    /// No buffer header for the copy.
+    pub lost_pool: Counter,
+    /// The mirror port's queue was full, or its link down.
+    pub lost_queue: Counter,
+}
+
+/// Hits of one rule at one worker.
+#[derive(Debug, Default)]
+pub struct RuleCounters {
+    /// Packets and bytes it decided.
+    pub packets: Counter,
+    pub bytes: Counter,
+    /// In shadow mode: packets it would have decided otherwise. A log rule: packets noted.
+    pub would: Counter,
+}
+
+/// All counters of one worker. `rx = tx + consumed + sum(drops)` once its queues are flushed.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    pub rx_packets: Counter,
+    pub rx_bytes: Counter,
+    pub tx_packets: Counter,
+    pub tx_bytes: Counter,
+    /// Packets that end in the box on purpose.
+    pub consumed: Counter,
+    /// Packets the box made itself (rejections); not part of `tx_packets`.
+    pub generated: Counter,
+    pub generated_lost: Counter,
+    /// Frames handed to another worker, which counts them as received.
+    pub redistributed: Counter,
+    /// Packets classified without flow state because the flow table was full.
+    pub untracked: Counter,
+    pub drops: [Counter; DropReason::COUNT],
+    pub flows: Counter,
+    pub flows_evicted: Counter,
+    pub records: Counter,
+    pub records_lost: Counter,
+    pub mirrors: Box<[MirrorCounters]>,
+    /// By [`RuleHandle`].
+    pub rules: Box<[RuleCounters]>,
+    /// Records emitted up to this flow time have been handed out.
+    pub watermark: CachePadded<AtomicU64>,
+    /// Capture frames up to this number have left; replay merges outputs by it.
+    pub progress: CachePadded<AtomicU64>,
+    /// Flows in the table now.
+    pub flows_live: AtomicU32,
+}
+
+impl WorkerCounters {
+    /// `rules` is the most rule handles there can be.
+    pub fn new(rules: usize) -> Self {
+        Self {
+            rx_packets: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_packets: Counter::default(),
+            tx_bytes: Counter::default(),
+            consumed: Counter::default(),
+            generated: Counter::default(),
+            generated_lost: Counter::default(),
+            redistributed: Counter::default(),
+            untracked: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            flows: Counter::default(),
+            flows_evicted: Counter::default(),
+            records: Counter::default(),
+            records_lost: Counter::default(),
+            mirrors: (0..MIRROR_SLOTS).map(|_| MirrorCounters::default()).collect(),
+            rules: (0..=rules).map(|_| RuleCounters::default()).collect(),
+            watermark: CachePadded::default(),
+            progress: CachePadded::default(),
+            flows_live: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn rule(&self, handle: RuleHandle) -> Option<&RuleCounters> {
+        self.rules.get(handle.0 as usize)
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason) {
+        self.drops[reason.index()].add(1);
+    }
+}

@@ -1,0 +1,30 @@
+//! What is published to the workers: rules, mirror sessions and the few settings that may change while
+//! packets flow.
+
+use crate::mirror::Session;
+use crate::rules::{Compiled, Decision, Generational};
+
+/// Where a mirror session's copies go and are counted. Position = bit in a verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MirrorLane {
+    pub session: Session,
+    /// Index into the worker's outputs.
+    pub output: usize,
+    /// Index into [`WorkerCounters::mirrors`](super::WorkerCounters::mirrors).
+    pub slot: u16,
+}
+
+/// One generation of everything that can change while packets flow.
+#[derive(Debug)]
+pub struct Generation {
+    pub rules: Compiled,
+    pub mirrors: Vec<MirrorLane>,
+    /// Frames without IP, and IPv6 neighbour discovery.
+    pub non_ip: Decision,
+}
+
+impl Generational for Generation {
+    fn generation(&self) -> u32 {
+        self.rules.generation()
+    }
+}

@@ -1,0 +1,201 @@
+//! Where a worker's packets come from and go to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::dpdk::{BURST, Burst, Mbuf, Outbox, PacketRing, RxQueue, TxQueue, pause};
+use crate::packet::DropReason;
+
+use super::counters::WorkerCounters;
+
+/// A source of bursts.
+#[derive(Debug)]
+pub enum Ingress {
+    Device(RxQueue),
+    /// Packets that other threads put there: another worker's share, or a test.
+    Ring(PacketRing),
+}
+
+impl Ingress {
+    pub(super) fn receive(&mut self, burst: &mut Burst) -> usize {
+        match self {
+            Ingress::Device(queue) => queue.receive(burst),
+            Ingress::Ring(ring) => ring.receive(burst),
+        }
+    }
+}
+
+/// A sink of packets.
+#[derive(Debug)]
+pub enum Egress {
+    Device(TxQueue),
+    Ring(PacketRing),
+}
+
+impl Egress {
+    fn send(&mut self, outbox: &mut Outbox) -> usize {
+        match self {
+            Egress::Device(queue) => queue.send(outbox),
+            Egress::Ring(ring) => ring.send(outbox),
+        }
+    }
+}
+
+/// What to do when a queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Count and go on: live traffic waits for nobody.
+    Drop,
+    /// Wait for room: replay loses nothing.
+    Wait,
+}
+
+/// One input of a worker.
+#[derive(Debug)]
+pub struct Lane {
+    pub ingress: Ingress,
+    /// Index into the worker's outputs: where allowed packets go; `None` when the port has no pair.
+    pub forward: Option<usize>,
+    /// Where answers to the sender go.
+    pub back: Option<usize>,
+    /// Packets here were already spread over the workers.
+    pub spread: bool,
+    /// Other workers' lanes of the same port, by worker, when this worker spreads in software.
+    pub owners: Vec<Option<Handoff>>,
+}
+
+/// Packets for another worker.
+#[derive(Debug)]
+pub struct Handoff {
+    pub ring: PacketRing,
+    pub(super) outbox: Outbox,
+}
+
+impl Handoff {
+    pub fn new(ring: PacketRing) -> Self {
+        Self { ring, outbox: Outbox::new() }
+    }
+
+    /// Passes a packet on; counts what does not fit.
+    pub(super) fn push(&mut self, packet: Mbuf, counters: &WorkerCounters) {
+        if self.outbox.is_full() {
+            self.flush(counters);
+        }
+        match self.outbox.push(packet) {
+            Ok(()) => {}
+            Err(_) => counters.dropped(DropReason::RedistributionFull),
+        }
+    }
+
+    pub(super) fn flush(&mut self, counters: &WorkerCounters) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let sent = self.ring.send(&mut self.outbox) as u64;
+        counters.redistributed.add(sent);
+        let (lost, _) = self.outbox.discard();
+        counters.drops[DropReason::RedistributionFull.index()].add(lost);
+    }
+}
+
+/// What a packet in an output is, for counting when its fate is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cargo {
+    Forwarded { bytes: u32 },
+    Generated,
+    Mirrored { slot: u16, bytes: u32 },
+}
+
+/// One output of a worker: a transmit queue nobody else uses, with a burst in front.
+#[derive(Debug)]
+pub struct Output {
+    egress: Egress,
+    outbox: Outbox,
+    cargo: [Cargo; BURST],
+    /// Kept by the control thread.
+    link_up: Arc<AtomicBool>,
+    when_full: WhenFull,
+    abort: Arc<AtomicBool>,
+}
+
+impl Output {
+    /// `abort` ends waiting for room, should the reader be gone.
+    pub fn new(egress: Egress, link_up: Arc<AtomicBool>, when_full: WhenFull, abort: Arc<AtomicBool>) -> Self {
+        Self { egress, outbox: Outbox::new(), cargo: [Cargo::Generated; BURST], link_up, when_full, abort }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.link_up.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn push(&mut self, packet: Mbuf, cargo: Cargo, counters: &WorkerCounters) {
+        if self.outbox.is_full() {
+            self.flush(counters);
+        }
+        let at = self.outbox.len();
+        // After a flush there is room: it empties the outbox one way or the other.
+        if self.outbox.push(packet).is_ok() {
+            self.cargo[at] = cargo;
+        } else {
+            count_lost(cargo, counters);
+        }
+    }
+
+    /// Sends what is waiting; what the device does not take is counted and freed, or waited for.
+    pub(super) fn flush(&mut self, counters: &WorkerCounters) {
+        let total = self.outbox.len();
+        let mut done = 0;
+        while done < total {
+            let sent = self.egress.send(&mut self.outbox);
+            self.cargo[done..done + sent].iter().for_each(|cargo| count_sent(*cargo, counters));
+            done += sent;
+            if done < total && !self.may_wait(sent) {
+                self.cargo[done..total].iter().for_each(|cargo| count_lost(*cargo, counters));
+                self.outbox.discard();
+                return;
+            }
+        }
+    }
+
+    /// Whether to try again after a send that took `sent` packets.
+    fn may_wait(&self, sent: usize) -> bool {
+        match self.when_full {
+            WhenFull::Drop => false,
+            WhenFull::Wait => {
+                if sent == 0 {
+                    give_way();
+                }
+                !self.abort.load(Ordering::Relaxed)
+            }
+        }
+    }
+}
+
+/// Lets the thread that empties a queue run; only in replay, where several share a core.
+pub(super) fn give_way() {
+    pause();
+    std::thread::yield_now();
+}
+
+fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
+    match cargo {
+        Cargo::Forwarded { bytes } => {
+            counters.tx_packets.add(1);
+            counters.tx_bytes.add(bytes.into());
+        }
+        Cargo::Generated => counters.generated.add(1),
+        Cargo::Mirrored { slot, bytes } => {
+            let session = &counters.mirrors[usize::from(slot)];
+            session.packets.add(1);
+            session.bytes.add(bytes.into());
+        }
+    }
+}
+
+fn count_lost(cargo: Cargo, counters: &WorkerCounters) {
+    match cargo {
+        Cargo::Forwarded { .. } => counters.dropped(DropReason::TransmitFull),
+        Cargo::Generated => counters.generated_lost.add(1),
+        Cargo::Mirrored { slot, .. } => counters.mirrors[usize::from(slot)].lost_queue.add(1),
+    }
+}

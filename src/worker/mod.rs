@@ -1,0 +1,245 @@
+//! The lcore loop: receives bursts, takes each packet through the stages, sends what may pass.
+//!
+//! In: bursts from the receive queues this worker owns. Out: packets on transmit queues nobody else uses,
+//! copies on mirror queues, flow records on a bounded ring. Runs on one lcore; nobody else touches its flow
+//! table. When full: a transmit or mirror queue drops the packet or copy and counts it; the record ring
+//! drops the record and counts it; in replay all of them wait instead.
+
+mod counters;
+mod generation;
+mod io;
+mod note;
+mod reject;
+mod stages;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::dpdk::{BURST, Burst, Clock, Mempool};
+use crate::flow::{FlowRecord, FlowTable, RecordSink};
+use crate::mirror::Sampler;
+use crate::packet::{Fragments, Headers, KeyFrom};
+use crate::rules::Reader;
+
+pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
+pub use generation::{Generation, MirrorLane};
+pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
+pub use note::PacketNote;
+
+use io::give_way;
+use stages::Stamp;
+
+/// Flow table entries looked at for expiry in each round.
+const SWEEP_BUDGET: usize = 64;
+
+/// Where time comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Timing {
+    /// The time-stamp counter, read once per burst.
+    Live(Clock),
+    /// The capture's own time, carried in front of each frame.
+    Capture,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Position among the workers.
+    pub id: usize,
+    pub workers: usize,
+    pub lanes: Vec<Lane>,
+    pub outputs: Vec<Output>,
+    pub generation: Reader<Generation>,
+    pub table: FlowTable,
+    pub fragments: Fragments,
+    pub key_from: KeyFrom,
+    pub timing: Timing,
+    /// Headers for mirror copies, and buffers for packets the box makes itself.
+    pub clones: Mempool,
+    pub packets: Mempool,
+    pub records: Arc<ArrayQueue<FlowRecord>>,
+    pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
+    pub when_full: WhenFull,
+    pub counters: Arc<WorkerCounters>,
+    /// Finish: take no more packets, hand out all records, return.
+    pub stop: Arc<AtomicBool>,
+    /// Give up waiting for room anywhere.
+    pub abort: Arc<AtomicBool>,
+    pub seed: u64,
+}
+
+/// One worker, ready to run.
+#[derive(Debug)]
+pub struct Worker {
+    parts: WorkerParts,
+    sampler: Sampler,
+    burst: Burst,
+    stamps: [Stamp; BURST],
+    headers: Box<[Headers; BURST]>,
+    /// Flow time: that of the latest packet or, live, of the latest poll.
+    clock: u64,
+}
+
+impl Worker {
+    pub fn new(parts: WorkerParts) -> Self {
+        let sessions = sessions_of(parts.generation.get());
+        Self {
+            sampler: Sampler::new(&sessions, sampler_seed(&parts)),
+            parts,
+            burst: Burst::new(),
+            stamps: [Stamp::default(); BURST],
+            headers: Box::new([Headers::default(); BURST]),
+            clock: 0,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub fn run(&mut self) {
+        while !self.parts.stop.load(Ordering::Relaxed) {
+            self.adopt_newest_generation();
+            self.read_clock();
+            let mut received = 0;
+            for lane in 0..self.parts.lanes.len() {
+                received += self.poll(lane);
+            }
+            self.expire();
+            if received == 0 {
+                self.flush();
+                self.rest();
+            }
+        }
+        self.finish();
+    }
+
+    /// One burst from one lane through all stages.
+    fn poll(&mut self, lane: usize) -> usize {
+        if !self.may_receive() {
+            return 0;
+        }
+        let received = self.parts.lanes[lane].ingress.receive(&mut self.burst);
+        if received > 0 {
+            self.stamp(lane);
+            self.parse();
+            self.redistribute(lane);
+            self.judge_and_act(lane);
+            self.flush();
+        }
+        received
+    }
+
+    /// The quiescent point: no reference to rules is alive here.
+    fn adopt_newest_generation(&mut self) {
+        if self.parts.generation.refresh() {
+            let sessions = sessions_of(self.parts.generation.get());
+            self.sampler = Sampler::new(&sessions, sampler_seed(&self.parts));
+        }
+    }
+
+    fn read_clock(&mut self) {
+        if let Timing::Live(clock) = self.parts.timing {
+            self.clock = clock.now();
+        }
+    }
+
+    /// Replay waits for buffers instead of letting the device lose what it has read.
+    fn may_receive(&self) -> bool {
+        if self.parts.when_full == WhenFull::Drop {
+            return true;
+        }
+        // A captured frame of 65,000 bytes takes 32 segments.
+        let need = (BURST * 33 * self.parts.workers) as u32;
+        while self.parts.packets.available() < need.min(self.parts.packets.size() / 2) {
+            if self.parts.abort.load(Ordering::Relaxed) {
+                return false;
+            }
+            give_way();
+        }
+        true
+    }
+
+    /// Ends flows that timed out, a bounded number of table entries at a time.
+    fn expire(&mut self) {
+        let parts = &mut self.parts;
+        let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
+        if parts.table.sweep(self.clock, SWEEP_BUDGET, &mut sink) {
+            parts.counters.watermark.store(parts.table.watermark(), Ordering::Release);
+        }
+        parts.counters.flows_live.store(parts.table.stats().live as u32, Ordering::Relaxed);
+    }
+
+    fn flush(&mut self) {
+        let WorkerParts { outputs, lanes, counters, .. } = &mut self.parts;
+        outputs.iter_mut().for_each(|output| output.flush(counters));
+        lanes.iter_mut().flat_map(|lane| lane.owners.iter_mut().flatten()).for_each(|handoff| handoff.flush(counters));
+    }
+
+    fn rest(&self) {
+        match self.parts.when_full {
+            WhenFull::Drop => crate::dpdk::pause(),
+            WhenFull::Wait => give_way(),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.flush();
+        let parts = &mut self.parts;
+        let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
+        parts.table.finish(self.clock, &mut sink);
+        parts.counters.flows_evicted.add(parts.table.stats().evicted);
+        parts.counters.flows_live.store(0, Ordering::Relaxed);
+        parts.counters.watermark.store(u64::MAX, Ordering::Release);
+        parts.counters.progress.store(u64::MAX, Ordering::Release);
+    }
+}
+
+/// Puts records on the ring to the scorer.
+struct RingSink<'a> {
+    ring: &'a ArrayQueue<FlowRecord>,
+    counters: &'a WorkerCounters,
+    when_full: WhenFull,
+    abort: &'a AtomicBool,
+}
+
+impl<'a> RingSink<'a> {
+    fn of(
+        ring: &'a ArrayQueue<FlowRecord>,
+        counters: &'a WorkerCounters,
+        when_full: WhenFull,
+        abort: &'a AtomicBool,
+    ) -> Self {
+        Self { ring, counters, when_full, abort }
+    }
+}
+
+impl RecordSink for RingSink<'_> {
+    fn push(&mut self, record: FlowRecord) {
+        if push_or_wait(self.ring, record, self.when_full, self.abort) {
+            self.counters.records.add(1);
+        } else {
+            self.counters.records_lost.add(1);
+        }
+    }
+}
+
+/// False when there was no room and waiting is not allowed.
+fn push_or_wait<T>(ring: &ArrayQueue<T>, mut item: T, when_full: WhenFull, abort: &AtomicBool) -> bool {
+    loop {
+        match ring.push(item) {
+            Ok(()) => return true,
+            Err(_) if when_full == WhenFull::Drop || abort.load(Ordering::Relaxed) => return false,
+            Err(back) => item = back,
+        }
+        give_way();
+    }
+}
+
+fn sessions_of(generation: &Generation) -> Vec<crate::mirror::Session> {
+    generation.mirrors.iter().map(|lane| lane.session.clone()).collect()
+}
+
+/// Workers count 1:N from different starting points, flow shares from the same seed.
+fn sampler_seed(parts: &WorkerParts) -> u64 {
+    parts.seed
+}

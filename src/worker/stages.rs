@@ -1,0 +1,356 @@
+//! The stages a burst goes through, in order.
+
+use std::sync::atomic::Ordering;
+
+use crate::capture::{PREAMBLE_LEN, Preamble};
+use crate::flow::{FlowPacket, TO_CLIENT, TO_SERVER, Touch};
+use crate::dpdk::Mbuf;
+use crate::packet::{self, DropReason, Ip, Malformed};
+use crate::rules::{Decision, RuleHandle, Subject, Verdict};
+
+use super::io::Cargo;
+use super::note::PacketNote;
+use super::reject::{self, MAX_REPLY};
+use super::{Generation, RingSink, Timing, Worker, push_or_wait};
+
+/// What is known of a packet besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamp {
+    clock: u64,
+    /// Frame number in the capture; 0 live.
+    index: u64,
+    /// Length of the Ethernet frame on the wire.
+    wire_len: u32,
+    /// Length as counted: that on the original link.
+    count_len: u32,
+    problem: Option<DropReason>,
+}
+
+/// A packet's verdict and the flow it belongs to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Judgement {
+    verdict: Verdict,
+    flow_id: u64,
+    /// Sessions that selected packet and flow, before per-packet sampling.
+    mirrors: u64,
+}
+
+impl Worker {
+    /// Time and lengths: live from the poll's clock, in replay from what the capture says.
+    pub(super) fn stamp(&mut self, lane: usize) {
+        let counters = &self.parts.counters;
+        for i in 0..self.burst.len() {
+            let stamp = match self.parts.timing {
+                Timing::Live(_) => {
+                    let len = self.burst.packet_len(i);
+                    Stamp { clock: self.clock, wire_len: len, count_len: len, ..Stamp::default() }
+                }
+                Timing::Capture => capture_stamp(self.burst.take_front::<PREAMBLE_LEN>(i), self.burst.packet_len(i)),
+            };
+            self.clock = self.clock.max(stamp.clock);
+            self.stamps[i] = stamp;
+            if !self.parts.lanes[lane].spread || self.parts.lanes[lane].owners.is_empty() {
+                counters.rx_bytes.add(stamp.count_len.into());
+            }
+        }
+    }
+
+    pub(super) fn parse(&mut self) {
+        for i in 0..self.burst.len() {
+            let stamp = &mut self.stamps[i];
+            if stamp.problem.is_none()
+                && let Err(malformed) = packet::parse(self.burst.frame(i), stamp.wire_len, &mut self.headers[i])
+            {
+                stamp.problem = Some(DropReason::Malformed(malformed));
+            }
+        }
+    }
+
+    /// Hands packets whose flow another worker owns to that worker, where the device does not spread flows
+    /// symmetrically itself.
+    pub(super) fn redistribute(&mut self, lane: usize) {
+        let lane = &mut self.parts.lanes[lane];
+        if lane.spread || lane.owners.len() < 2 {
+            self.parts.counters.rx_packets.add(self.burst.len() as u64);
+            return;
+        }
+        for i in 0..self.burst.len() {
+            let owner = packet::spread(&self.headers[i], lane.owners.len());
+            match &mut lane.owners[owner] {
+                None => self.parts.counters.rx_packets.add(1),
+                Some(handoff) => {
+                    if let Some(packet) = self.burst.take(i) {
+                        handoff.push(packet, &self.parts.counters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Flow, rules, mirror, act: packet by packet, because a verdict may depend on the packet before it.
+    pub(super) fn judge_and_act(&mut self, lane: usize) {
+        for i in 0..self.burst.len() {
+            if self.burst.packet(i).is_none() {
+                continue;
+            }
+            let judgement = self.judge(i);
+            let copied = self.mirror(i, judgement.mirrors);
+            let dropped = self.act(lane, i, &judgement.verdict);
+            self.note(i, &judgement, copied, dropped);
+        }
+        if matches!(self.parts.timing, Timing::Capture) && !self.burst.is_empty() {
+            self.flush();
+            let last = self.stamps[self.burst.len() - 1].index;
+            self.parts.counters.progress.store(last + 1, Ordering::Release);
+        }
+    }
+
+    fn judge(&mut self, i: usize) -> Judgement {
+        let Some((ip, mut subject)) = self.subject(i) else {
+            return self.judge_without_ip(i);
+        };
+        let parts = &mut self.parts;
+        parts.fragments.resolve(&ip, &mut subject, self.stamps[i].clock);
+        let packet = flow_packet(&self.stamps[i], &ip, &subject);
+        let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
+        let generation = parts.generation.get();
+        let Ok(touch) = parts.table.touch(&packet, &mut sink) else {
+            parts.counters.untracked.add(1);
+            let verdict = generation.rules.classify(&subject);
+            return Judgement { verdict, flow_id: 0, mirrors: verdict.mirrors };
+        };
+        parts.counters.flows.add(touch.is_new.into());
+        let verdict = if is_neighbour_discovery(&subject) {
+            let verdict = generation.rules.classify_as(&subject, generation.non_ip);
+            parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
+            verdict
+        } else {
+            decide(parts, touch, &subject)
+        };
+        let entry = parts.table.entry_mut(touch.ix);
+        if verdict.mirrors != 0 {
+            // A few multiplications per mirrored packet, and never stale.
+            entry.sampled = self.sampler.flow_mask(entry.key());
+        }
+        let mirrors = verdict.mirrors & entry.sampled;
+        entry.note_mirrored(mirrors);
+        Judgement { verdict, flow_id: entry.flow_id(), mirrors }
+    }
+
+    /// ARP, spanning tree, unknown types, and frames whose link header is broken.
+    fn judge_without_ip(&self, i: usize) -> Judgement {
+        let link = &self.headers[i].link;
+        let mut subject = Subject { src_mac: link.src, dst_mac: link.dst, ..Subject::default() };
+        subject.tuple.vlan = link.vlans.outer();
+        let generation = self.parts.generation.get();
+        let verdict = generation.rules.classify_as(&subject, generation.non_ip);
+        Judgement { verdict, flow_id: 0, mirrors: verdict.mirrors }
+    }
+
+    /// The key header and what rules look at, unless the frame has no usable IP header.
+    fn subject(&self, i: usize) -> Option<(Ip, Subject)> {
+        if self.stamps[i].problem.is_some_and(|problem| !reaches_flow(problem)) {
+            return None;
+        }
+        let headers = &self.headers[i];
+        let ip = headers.key_ip(self.parts.key_from)?;
+        Some((*ip, packet::subject(headers, self.parts.key_from)?))
+    }
+
+    /// Puts copies on the mirror queues, before anything changes the packet. Returns the sessions that got
+    /// one.
+    fn mirror(&mut self, i: usize, wanted: u64) -> u64 {
+        if wanted == 0 {
+            return 0;
+        }
+        let Some(packet) = self.burst.packet(i) else { return 0 };
+        let (parts, mut copied) = (&mut self.parts, 0);
+        let generation = parts.generation.get();
+        for bit in self.sampler.in_priority_order(self.sampler_select(wanted)) {
+            let Some(lane) = generation.mirrors.get(bit) else { continue };
+            let session = &parts.counters.mirrors[usize::from(lane.slot)];
+            session.selected.add(1);
+            match packet.mirror_clone(&parts.clones) {
+                None => session.lost_pool.add(1),
+                Some(copy) => {
+                    let cargo = Cargo::Mirrored { slot: lane.slot, bytes: self.stamps[i].count_len };
+                    parts.outputs[lane.output].push(copy, cargo, &parts.counters);
+                    copied |= 1 << bit;
+                }
+            }
+        }
+        copied
+    }
+
+    /// Forwards or drops; the packet is gone afterwards. Returns why it was dropped.
+    fn act(&mut self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
+        let packet = self.burst.take(i)?;
+        let stamp = self.stamps[i];
+        self.count_rules(verdict, stamp.count_len);
+        let reason = stamp.problem.or(match verdict.decision {
+            Decision::Allow => None,
+            Decision::Deny if self.headers[i].key_ip(self.parts.key_from).is_none() => Some(DropReason::NonIpDenied),
+            Decision::Deny => Some(DropReason::Denied),
+            Decision::Reject => Some(DropReason::Rejected),
+        });
+        if reason == Some(DropReason::Rejected) {
+            self.answer(lane, i, &packet);
+        }
+        let reason = match reason {
+            None => self.forward(lane, packet, stamp.count_len),
+            some => some,
+        };
+        if let Some(reason) = reason {
+            self.parts.counters.dropped(reason);
+        }
+        reason
+    }
+
+    fn forward(&mut self, lane: usize, packet: Mbuf, bytes: u32) -> Option<DropReason> {
+        let parts = &mut self.parts;
+        let Some(output) = parts.lanes[lane].forward.map(|at| &mut parts.outputs[at]) else {
+            return Some(DropReason::NoPair);
+        };
+        if !output.is_up() {
+            return Some(DropReason::LinkDown);
+        }
+        output.push(packet, Cargo::Forwarded { bytes }, &parts.counters);
+        None
+    }
+
+    /// Tells the sender of a rejected packet.
+    fn answer(&mut self, lane: usize, i: usize, rejected: &Mbuf) {
+        let parts = &mut self.parts;
+        let Some(output) = parts.lanes[lane].back.map(|at| &mut parts.outputs[at]) else { return };
+        let mut bytes = [0u8; PREAMBLE_LEN + MAX_REPLY];
+        let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
+        let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
+        let frame = rejected.first_segment();
+        let Some(len) = reject::write_reply(frame, &self.headers[i], reply) else { return };
+        // In replay the answer carries the time and number of the packet it answers.
+        let hidden = match rejected.hidden_front::<PREAMBLE_LEN>() {
+            Some(preamble) if matches!(parts.timing, Timing::Capture) => {
+                front.copy_from_slice(&preamble);
+                PREAMBLE_LEN
+            }
+            _ => 0,
+        };
+        let answer = &bytes[PREAMBLE_LEN - hidden..PREAMBLE_LEN + len];
+        match Mbuf::with_bytes(&parts.packets, answer, hidden as u16) {
+            Some(answer) => output.push(answer, Cargo::Generated, &parts.counters),
+            None => parts.counters.generated_lost.add(1),
+        }
+    }
+
+    fn count_rules(&self, verdict: &Verdict, bytes: u32) {
+        let counters = &self.parts.counters;
+        if let Some(rule) = counters.rule(verdict.rule) {
+            rule.packets.add(1);
+            rule.bytes.add(bytes.into());
+        }
+        for other in [verdict.shadow, verdict.logged] {
+            if other != RuleHandle::DEFAULT
+                && let Some(rule) = counters.rule(other)
+            {
+                rule.would.add(1);
+            }
+        }
+    }
+
+    fn note(&self, i: usize, judgement: &Judgement, mirrors: u64, dropped: Option<DropReason>) {
+        let Some(notes) = &self.parts.notes else { return };
+        let verdict = &judgement.verdict;
+        let tuple = packet::subject(&self.headers[i], self.parts.key_from).map(|s| s.tuple).unwrap_or_default();
+        let note = PacketNote {
+            index: self.stamps[i].index,
+            tuple,
+            flow_id: judgement.flow_id,
+            decision: verdict.decision,
+            rule: verdict.rule,
+            shadow: verdict.shadow,
+            generation: verdict.generation,
+            mirrors,
+            dropped,
+        };
+        push_or_wait(notes, note, self.parts.when_full, &self.parts.abort);
+    }
+}
+
+/// The verdict of a packet of a known flow: cached if this generation made it.
+///
+/// Replies of an allowed, stateful connection pass. Everything else stands on its own rules; when those
+/// allow the answering side of a denied flow to speak, it is the initiator.
+fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
+    let generation: &Generation = parts.generation.get();
+    let number = generation.rules.generation();
+    let entry = parts.table.entry(touch.ix);
+    if let Some(verdict) = entry.verdict(touch.direction, number) {
+        return *verdict;
+    }
+    if touch.direction == TO_SERVER {
+        let verdict = generation.rules.classify(subject);
+        parts.table.entry_mut(touch.ix).set_verdict(TO_SERVER, verdict);
+        return verdict;
+    }
+    let there = match entry.verdict(TO_SERVER, number) {
+        Some(verdict) => *verdict,
+        None => generation.rules.classify(&subject.reversed()),
+    };
+    let stateful = there.decision == Decision::Allow && there.stateful;
+    let back = if stateful {
+        let seen_as_reply = generation.rules.classify_as(subject, Decision::Allow);
+        Verdict { rule: there.rule, tier: there.tier, shadow: there.shadow, stateful: true, ..seen_as_reply }
+    } else {
+        generation.rules.classify(subject)
+    };
+    let entry = parts.table.entry_mut(touch.ix);
+    entry.set_verdict(TO_SERVER, there);
+    entry.set_verdict(TO_CLIENT, back);
+    if there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
+        parts.table.flip_initiator(touch.ix);
+    }
+    back
+}
+
+fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {
+    match preamble.and_then(|bytes| Preamble::from_bytes(&bytes)) {
+        Some(p) => Stamp {
+            clock: p.clock_ns,
+            index: p.index,
+            wire_len: p.wire_len,
+            count_len: p.count_len,
+            problem: (!p.supported()).then_some(DropReason::UnsupportedLink),
+        },
+        None => Stamp {
+            wire_len: len,
+            count_len: len,
+            problem: Some(DropReason::Malformed(Malformed::EthernetShort)),
+            ..Stamp::default()
+        },
+    }
+}
+
+/// Malformed upper layers still belong to the flow of their addresses, and are counted there.
+fn reaches_flow(problem: DropReason) -> bool {
+    match problem {
+        DropReason::Malformed(m) => m.has_addresses(),
+        _ => false,
+    }
+}
+
+/// IPv6 neighbour discovery (RFC 4861): as necessary as ARP, and judged like it.
+fn is_neighbour_discovery(subject: &Subject) -> bool {
+    subject.tuple.protocol == 58 && subject.tuple.version == 6 && (133..=137).contains(&subject.icmp.0)
+}
+
+fn flow_packet(stamp: &Stamp, ip: &Ip, subject: &Subject) -> FlowPacket {
+    FlowPacket {
+        tuple: subject.tuple,
+        clock_ns: stamp.clock,
+        bytes: stamp.count_len,
+        payload_bytes: ip.payload_len,
+        tcp_flags: ip.tcp_flags,
+        icmp: subject.icmp,
+        later_fragment: ip.fragment.is_some_and(|f| f.offset > 0),
+    }
+}
