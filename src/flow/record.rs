@@ -6,12 +6,13 @@ use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
 /// Connection state when the record was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum FlowState {
-    /// First packet seen; for TCP a SYN without an answer.
+    /// First packet seen; for TCP before the handshake is complete.
     #[default]
     New,
-    /// TCP: SYN answered by SYN+ACK. Others: packets seen both ways.
+    /// TCP: SYN, SYN+ACK and ACK seen, or acknowledgements both ways when picked up in mid-stream.
+    /// Others: packets seen both ways.
     Established,
-    /// TCP: one FIN seen.
+    /// TCP: one FIN seen on an established connection.
     Closing,
     /// TCP: both FINs or a RST seen.
     Closed,
@@ -61,11 +62,13 @@ pub const TO_SERVER: usize = 0;
 pub const TO_CLIENT: usize = 1;
 
 /// Times are nanoseconds since the Unix epoch. Arrays are `[to server, to client]`; the initiator is
-/// the source of `tuple`.
+/// the source of `tuple`. Times of packets, counters, flags, mirrors and packet sizes are those of
+/// the slice; `flow_id` joins the slices of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlowRecord {
     pub flow_id: u64,
     pub tuple: Tuple,
+    /// First and last packet of the slice; both the flow's last packet when the slice has none.
     pub start: u64,
     pub end: u64,
     /// When the time-out or state change behind `reason` happened, in flow time. Records sort by
@@ -91,4 +94,12 @@ pub struct FlowRecord {
     /// Size of packets (both directions): smallest, largest.
     pub min_packet: u32,
     pub max_packet: u32,
+}
+
+impl FlowRecord {
+    /// True of the last record of a flow when no packet came after its last interim slice. It tells
+    /// that the flow ended, and how; there is nothing in it to measure.
+    pub fn is_empty(&self) -> bool {
+        self.packets == [0, 0]
+    }
 }
