@@ -15,6 +15,7 @@
 //! There is one way back into the data path: a new generation is published.
 
 pub mod behaviour;
+pub mod capture;
 pub mod config;
 pub mod dpdk;
 pub mod flow;
