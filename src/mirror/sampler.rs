@@ -21,31 +21,6 @@ pub struct Sampler {
     order: Vec<u8>,
 }
 
-/// What one worker did for one session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionCounters {
-    /// Packets selected by the rules, before sampling.
-    pub selected: u64,
-    /// Packets handed to the mirror queue.
-    pub copied: u64,
-    /// Bytes of those.
-    pub bytes: u64,
-    /// Not copied for want of a buffer.
-    pub lost_pool: u64,
-    /// Copied and dropped because the mirror queue was full.
-    pub lost_queue: u64,
-}
-
-impl SessionCounters {
-    pub fn add(&mut self, other: &SessionCounters) {
-        self.selected += other.selected;
-        self.copied += other.copied;
-        self.bytes += other.bytes;
-        self.lost_pool += other.lost_pool;
-        self.lost_queue += other.lost_queue;
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Countdown {
     every: u32,

@@ -39,8 +39,9 @@ const SWEEP_BUDGET: usize = 64;
 pub enum Timing {
     /// The time-stamp counter, read once per burst.
     Live(Clock),
-    /// The capture's own time, carried in front of each frame.
-    Capture,
+    /// The capture's own time, carried in front of each frame. This worker gets `frames` of them and then
+    /// is done; the whole capture ends at `end_ns`.
+    Capture { frames: u64, end_ns: u64 },
 }
 
 /// What a worker is made of.
@@ -86,7 +87,7 @@ impl Worker {
     pub fn new(parts: WorkerParts) -> Self {
         let sessions = sessions_of(parts.generation.get());
         Self {
-            sampler: Sampler::new(&sessions, sampler_seed(&parts)),
+            sampler: Sampler::new(&sessions, parts.seed, parts.id),
             parts,
             burst: Burst::new(),
             stamps: [Stamp::default(); BURST],
@@ -97,7 +98,7 @@ impl Worker {
 
     /// Runs until told to stop.
     pub fn run(&mut self) {
-        while !self.parts.stop.load(Ordering::Relaxed) {
+        while !self.parts.stop.load(Ordering::Relaxed) && !self.is_exhausted() {
             self.adopt_newest_generation();
             self.read_clock();
             let mut received = 0;
@@ -133,7 +134,14 @@ impl Worker {
     fn adopt_newest_generation(&mut self) {
         if self.parts.generation.refresh() {
             let sessions = sessions_of(self.parts.generation.get());
-            self.sampler = Sampler::new(&sessions, sampler_seed(&self.parts));
+            self.sampler = Sampler::new(&sessions, self.parts.seed, self.parts.id);
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        match self.parts.timing {
+            Timing::Live(_) => false,
+            Timing::Capture { frames, .. } => self.parts.counters.rx_packets.get() >= frames,
         }
     }
 
@@ -186,7 +194,11 @@ impl Worker {
         self.flush();
         let parts = &mut self.parts;
         let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
-        parts.table.finish(self.clock, &mut sink);
+        let end = match parts.timing {
+            Timing::Live(_) => self.clock,
+            Timing::Capture { end_ns, .. } => end_ns,
+        };
+        parts.table.finish(end, &mut sink);
         parts.counters.flows_evicted.add(parts.table.stats().evicted);
         parts.counters.flows_live.store(0, Ordering::Relaxed);
         parts.counters.watermark.store(u64::MAX, Ordering::Release);
@@ -237,9 +249,4 @@ fn push_or_wait<T>(ring: &ArrayQueue<T>, mut item: T, when_full: WhenFull, abort
 
 fn sessions_of(generation: &Generation) -> Vec<crate::mirror::Session> {
     generation.mirrors.iter().map(|lane| lane.session.clone()).collect()
-}
-
-/// Workers count 1:N from different starting points, flow shares from the same seed.
-fn sampler_seed(parts: &WorkerParts) -> u64 {
-    parts.seed
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::flow::{FlowPacket, TO_CLIENT, TO_SERVER, Touch};
 use crate::dpdk::Mbuf;
-use crate::packet::{self, DropReason, Ip, Malformed};
+use crate::packet::{self, DropReason, Ip, Malformed, Tuple};
 use crate::rules::{Decision, RuleHandle, Subject, Verdict};
 
 use super::io::Cargo;
@@ -31,6 +31,8 @@ pub(super) struct Stamp {
 struct Judgement {
     verdict: Verdict,
     flow_id: u64,
+    /// What the rules saw; version 0 without IP.
+    tuple: Tuple,
     /// Sessions that selected packet and flow, before per-packet sampling.
     mirrors: u64,
 }
@@ -45,7 +47,7 @@ impl Worker {
                     let len = self.burst.packet_len(i);
                     Stamp { clock: self.clock, wire_len: len, count_len: len, ..Stamp::default() }
                 }
-                Timing::Capture => capture_stamp(self.burst.take_front::<PREAMBLE_LEN>(i), self.burst.packet_len(i)),
+                Timing::Capture { .. } => capture_stamp(self.burst.take_front::<PREAMBLE_LEN>(i), self.burst.packet_len(i)),
             };
             self.clock = self.clock.max(stamp.clock);
             self.stamps[i] = stamp;
@@ -75,7 +77,7 @@ impl Worker {
             return;
         }
         for i in 0..self.burst.len() {
-            let owner = packet::spread(&self.headers[i], lane.owners.len());
+            let owner = packet::spread(&self.headers[i], self.parts.key_from, lane.owners.len());
             match &mut lane.owners[owner] {
                 None => self.parts.counters.rx_packets.add(1),
                 Some(handoff) => {
@@ -98,7 +100,7 @@ impl Worker {
             let dropped = self.act(lane, i, &judgement.verdict);
             self.note(i, &judgement, copied, dropped);
         }
-        if matches!(self.parts.timing, Timing::Capture) && !self.burst.is_empty() {
+        if matches!(self.parts.timing, Timing::Capture { .. }) && !self.burst.is_empty() {
             self.flush();
             let last = self.stamps[self.burst.len() - 1].index;
             self.parts.counters.progress.store(last + 1, Ordering::Release);
@@ -117,7 +119,7 @@ impl Worker {
         let Ok(touch) = parts.table.touch(&packet, &mut sink) else {
             parts.counters.untracked.add(1);
             let verdict = generation.rules.classify(&subject);
-            return Judgement { verdict, flow_id: 0, mirrors: verdict.mirrors };
+            return Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors };
         };
         parts.counters.flows.add(touch.is_new.into());
         let verdict = if is_neighbour_discovery(&subject) {
@@ -134,7 +136,7 @@ impl Worker {
         }
         let mirrors = verdict.mirrors & entry.sampled;
         entry.note_mirrored(mirrors);
-        Judgement { verdict, flow_id: entry.flow_id(), mirrors }
+        Judgement { verdict, flow_id: entry.flow_id(), tuple: subject.tuple, mirrors }
     }
 
     /// ARP, spanning tree, unknown types, and frames whose link header is broken.
@@ -144,7 +146,7 @@ impl Worker {
         subject.tuple.vlan = link.vlans.outer();
         let generation = self.parts.generation.get();
         let verdict = generation.rules.classify_as(&subject, generation.non_ip);
-        Judgement { verdict, flow_id: 0, mirrors: verdict.mirrors }
+        Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors }
     }
 
     /// The key header and what rules look at, unless the frame has no usable IP header.
@@ -166,7 +168,8 @@ impl Worker {
         let Some(packet) = self.burst.packet(i) else { return 0 };
         let (parts, mut copied) = (&mut self.parts, 0);
         let generation = parts.generation.get();
-        for bit in self.sampler.in_priority_order(self.sampler_select(wanted)) {
+        let selected = self.sampler.select(wanted);
+        for bit in self.sampler.in_priority_order(selected) {
             let Some(lane) = generation.mirrors.get(bit) else { continue };
             let session = &parts.counters.mirrors[usize::from(lane.slot)];
             session.selected.add(1);
@@ -229,7 +232,7 @@ impl Worker {
         let Some(len) = reject::write_reply(frame, &self.headers[i], reply) else { return };
         // In replay the answer carries the time and number of the packet it answers.
         let hidden = match rejected.hidden_front::<PREAMBLE_LEN>() {
-            Some(preamble) if matches!(parts.timing, Timing::Capture) => {
+            Some(preamble) if matches!(parts.timing, Timing::Capture { .. }) => {
                 front.copy_from_slice(&preamble);
                 PREAMBLE_LEN
             }
@@ -260,10 +263,9 @@ impl Worker {
     fn note(&self, i: usize, judgement: &Judgement, mirrors: u64, dropped: Option<DropReason>) {
         let Some(notes) = &self.parts.notes else { return };
         let verdict = &judgement.verdict;
-        let tuple = packet::subject(&self.headers[i], self.parts.key_from).map(|s| s.tuple).unwrap_or_default();
         let note = PacketNote {
             index: self.stamps[i].index,
-            tuple,
+            tuple: judgement.tuple,
             flow_id: judgement.flow_id,
             decision: verdict.decision,
             rule: verdict.rule,

@@ -1,0 +1,260 @@
+//! The appliance on live ports: opens them, launches workers and scorer, watches, reloads, stops.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam::queue::ArrayQueue;
+
+use super::merge::{RecordMerge, RecordOrder};
+use super::policy::{PolicyHost, Targets};
+use super::pools::Pools;
+use super::ports::{LivePort, WorkerIo, wire};
+use super::scoring::{Scored, Scoring};
+use super::totals::Summary;
+use crate::config::Config;
+use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
+use crate::flow::{FlowRecord, FlowTable};
+use crate::packet::Fragments;
+use crate::worker::{Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+
+/// A running appliance.
+#[derive(Debug)]
+pub struct Appliance {
+    config: Config,
+    workers: Vec<RunningLcore<Worker>>,
+    scoring: Option<JoinHandle<Result<Scored>>>,
+    shared: Shared,
+    // Readers live in the workers, so this goes after them.
+    host: PolicyHost,
+    ports: Vec<LivePort>,
+    started: Instant,
+    // Last: everything above lives in their memory.
+    pools: Pools,
+    eal: Arc<Eal>,
+}
+
+/// What a stopped appliance leaves behind.
+#[derive(Debug)]
+pub struct Finished {
+    pub summary: Summary,
+    pub scored: Scored,
+}
+
+#[derive(Debug)]
+struct Shared {
+    counters: Vec<Arc<WorkerCounters>>,
+    records: Vec<Arc<ArrayQueue<FlowRecord>>>,
+    stop: Arc<AtomicBool>,
+    /// A worker or consumer died.
+    abort: Arc<AtomicBool>,
+}
+
+/// How long workers may take to adopt a new generation before it is said that they have not.
+const ADOPT_WITHIN: Duration = Duration::from_secs(2);
+
+/// EAL options of a live run: lcore 0 is the main core, the rest are workers.
+pub fn eal_options(config: &Config) -> EalOptions {
+    let mut lcores = vec![vec![config.cores.main]];
+    lcores.extend(config.cores.workers.iter().map(|cpu| vec![*cpu]));
+    EalOptions {
+        lcores,
+        hugepages: config.eal.hugepages,
+        memory_mb: config.eal.memory_mb,
+        file_prefix: config.eal.file_prefix.clone(),
+        pci_allow: config.eal.pci_allow.clone(),
+    }
+}
+
+impl Appliance {
+    /// Starts everything. A failure is fatal and gives back what was taken.
+    pub fn start(config: Config) -> Result<Self> {
+        config.require_ports().map_err(|reason| anyhow!(reason))?;
+        let folder = &config.export.directory;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("creating the export folder {}", folder.display()))?;
+        let eal = Arc::new(Eal::start(&eal_options(&config))?);
+        let pools = Pools::new(&eal, config.eal.mbufs)?;
+        let host = PolicyHost::new(&config, Targets::ByPort)?;
+        let ports = LivePort::open_all(&eal, &config, &pools)?;
+        let shared = Shared::new(&config);
+        let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
+        let scoring = Some(shared.start_scoring(&config, &host)?);
+        let started = Instant::now();
+        let mut appliance =
+            Self { config, workers: Vec::new(), scoring, shared, host, ports, started, pools, eal };
+        appliance.launch(io)?;
+        Ok(appliance)
+    }
+
+    /// Looks after what workers must not do themselves: link states, freeing replaced generations. Call it
+    /// a few times a second. An error means that the appliance cannot go on.
+    pub fn tend(&mut self) -> Result<()> {
+        if self.shared.abort.load(Ordering::Relaxed) {
+            bail!("a worker or the scorer stopped unexpectedly");
+        }
+        self.ports.iter().for_each(LivePort::refresh_link);
+        self.host.reclaim();
+        Ok(())
+    }
+
+    /// Puts a new configuration's groups, rules and mirrors in force without losing a packet. On error
+    /// the old ones stay.
+    pub fn reload(&mut self, config: Config) -> Result<u32> {
+        let fixed = self.unchangeable(&config);
+        if !fixed.is_empty() {
+            bail!("{} cannot change while running: restart to apply; nothing was changed", fixed.join(", "));
+        }
+        let number = self.host.replace(&config)?;
+        self.config = config;
+        let deadline = Instant::now() + ADOPT_WITHIN;
+        while self.host.reclaim().iter().any(|generation| *generation < number) {
+            if Instant::now() > deadline {
+                log::warn!("generation {number} is published, but not every worker has reported it yet");
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(number)
+    }
+
+    /// Counters now.
+    pub fn summary(&self) -> Summary {
+        let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        let mut summary = Summary::of(&self.shared.counters, self.host.names()).over(seconds);
+        summary.generation = self.host.generation();
+        summary
+    }
+
+    pub fn ports(&self) -> &[LivePort] {
+        &self.ports
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Ordered stop: workers finish and hand out their records, the scorer finishes, ports close.
+    pub fn stop(mut self) -> Result<Finished> {
+        let failure = self.halt();
+        let scored = match self.scoring.take() {
+            Some(handle) => handle.join().unwrap_or_else(|_| Err(anyhow!("the scorer panicked")))?,
+            None => bail!("the scorer was already stopped"),
+        };
+        if let Some(message) = failure {
+            bail!("a worker failed: {message}");
+        }
+        let mut summary = self.summary();
+        summary.alerts = scored.alerts.clone();
+        Ok(Finished { summary, scored })
+    }
+
+    fn launch(&mut self, io: Vec<WorkerIo>) -> Result<()> {
+        for (id, io) in io.into_iter().enumerate() {
+            let mut worker = Worker::new(self.worker_parts(id, io));
+            let lcore = self.eal.take_lcore().ok_or_else(|| anyhow!("no lcore left for worker {id}"))?;
+            self.workers.push(lcore.launch(move || {
+                worker.run();
+                worker
+            })?);
+        }
+        Ok(())
+    }
+
+    fn worker_parts(&mut self, id: usize, io: WorkerIo) -> WorkerParts {
+        let config = &self.config;
+        WorkerParts {
+            id,
+            workers: config.cores.workers.len(),
+            lanes: io.lanes,
+            outputs: io.outputs,
+            generation: self.host.reader(),
+            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),
+            fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
+            key_from: config.flow.key_from,
+            timing: Timing::Live(Clock::start()),
+            clones: self.pools.clones.clone(),
+            packets: self.pools.packets.clone(),
+            records: self.shared.records[id].clone(),
+            notes: None,
+            when_full: WhenFull::Drop,
+            counters: self.shared.counters[id].clone(),
+            stop: self.shared.stop.clone(),
+            abort: self.shared.abort.clone(),
+            seed: config.seed,
+        }
+    }
+
+    /// Stops the workers; returns the first failure among them.
+    fn halt(&mut self) -> Option<String> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut failure = None;
+        for running in self.workers.drain(..) {
+            let (lcore, outcome) = running.join();
+            self.eal.return_lcore(lcore);
+            failure = failure.or(outcome.err());
+        }
+        if failure.is_some() {
+            self.shared.abort.store(true, Ordering::Relaxed);
+        }
+        failure
+    }
+
+    /// Sections that a reload would have to change and cannot.
+    fn unchangeable(&self, next: &Config) -> Vec<&'static str> {
+        let now = &self.config;
+        let sections = [
+            ("[cores]", now.cores == next.cores),
+            ("[eal]", now.eal == next.eal),
+            ("[[port]]", now.ports == next.ports),
+            ("[[pair]]", now.pairs == next.pairs),
+            ("[flow]", now.flow == next.flow),
+            ("[scorer]", now.scorer == next.scorer),
+            ("[export]", now.export == next.export),
+            ("[limits]", now.limits == next.limits),
+            ("seed", now.seed == next.seed),
+        ];
+        sections.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    }
+}
+
+impl Drop for Appliance {
+    fn drop(&mut self) {
+        // Also on the way out of an error or panic: nobody may poll a port that is about to close.
+        self.halt();
+        if let Some(handle) = self.scoring.take() {
+            self.shared.abort.store(true, Ordering::Relaxed);
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Shared {
+    fn new(config: &Config) -> Self {
+        let workers = config.cores.workers.len();
+        Self {
+            counters: (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
+            records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
+            stop: Arc::new(AtomicBool::new(false)),
+            abort: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    fn start_scoring(&self, config: &Config, host: &PolicyHost) -> Result<JoinHandle<Result<Scored>>> {
+        let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
+        let merge = RecordMerge::new(sources, RecordOrder::Arrival);
+        let folder = &config.export.directory;
+        let scoring = Scoring::new(config, merge, host.names().clone(), folder, self.abort.clone())?;
+        let core = config.cores.scorer;
+        Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
+            if let Some(id) = core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id })
+            {
+                log::warn!("the scorer could not be pinned to CPU {id}");
+            }
+            scoring.run()
+        })?)
+    }
+}

@@ -1,0 +1,143 @@
+//! Counters of all workers summed, and the summary made from them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::policy::PolicyNames;
+use crate::packet::DropReason;
+use crate::rules::RuleHandle;
+use crate::worker::{Counter, WorkerCounters};
+
+/// `summary.json`. Always `rx = tx + consumed + sum(drops)`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    pub rx: u64,
+    pub tx: u64,
+    pub consumed: u64,
+    /// Packets by reason; reasons that did not occur are left out.
+    pub drops: BTreeMap<&'static str, u64>,
+    pub mirrored: BTreeMap<String, Mirrored>,
+    pub flows: u64,
+    pub flows_evicted: u64,
+    /// Packets judged without flow state because the flow table was full.
+    pub untracked: u64,
+    pub records: u64,
+    pub records_lost: u64,
+    /// Alerts by kind.
+    pub alerts: BTreeMap<String, u64>,
+    pub generation: u32,
+    /// Time covered: of the capture in a replay, of the run when live.
+    pub seconds: f64,
+    /// Packets received per second of that time.
+    pub pps: f64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Packets the box made itself to answer rejected ones.
+    pub generated: u64,
+    /// Hits by rule id; `default` is what no rule decided.
+    pub rules: BTreeMap<String, RuleHits>,
+    pub workers: usize,
+    /// The capture ended in the middle of a packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<String>,
+}
+
+/// Copies made for one mirror session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Mirrored {
+    pub selected: u64,
+    pub packets: u64,
+    pub bytes: u64,
+    /// `selected - packets`: no buffer, or the mirror queue was full.
+    pub lost: u64,
+}
+
+/// What one rule did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RuleHits {
+    pub packets: u64,
+    pub bytes: u64,
+    /// Packets a shadow-mode rule would have decided, or a log rule noted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub would: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Summary {
+    /// Sums over workers; time, alerts and generation are for the caller to fill in.
+    pub fn of(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> Self {
+        let sum = |field: fn(&WorkerCounters) -> &Counter| workers.iter().map(|w| field(w).get()).sum::<u64>();
+        let mut drops = BTreeMap::new();
+        for reason in DropReason::all() {
+            let count: u64 = workers.iter().map(|w| w.drops[reason.index()].get()).sum();
+            if count > 0 {
+                drops.insert(reason.name(), count);
+            }
+        }
+        Self {
+            rx: sum(|w| &w.rx_packets),
+            tx: sum(|w| &w.tx_packets),
+            consumed: sum(|w| &w.consumed),
+            drops,
+            mirrored: mirrored(workers, names),
+            flows: sum(|w| &w.flows),
+            flows_evicted: sum(|w| &w.flows_evicted),
+            untracked: sum(|w| &w.untracked),
+            records: sum(|w| &w.records),
+            records_lost: sum(|w| &w.records_lost),
+            rx_bytes: sum(|w| &w.rx_bytes),
+            tx_bytes: sum(|w| &w.tx_bytes),
+            generated: sum(|w| &w.generated),
+            rules: rules(workers, names),
+            workers: workers.len(),
+            ..Self::default()
+        }
+    }
+
+    /// `rx = tx + consumed + sum(drops)`.
+    pub fn adds_up(&self) -> bool {
+        self.rx == self.tx + self.consumed + self.drops.values().sum::<u64>()
+    }
+
+    #[must_use]
+    pub fn over(mut self, seconds: f64) -> Self {
+        self.seconds = seconds;
+        self.pps = if seconds > 0.0 { (self.rx as f64 / seconds * 1000.0).round() / 1000.0 } else { 0.0 };
+        self
+    }
+}
+
+fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<String, Mirrored> {
+    let mut sessions = BTreeMap::new();
+    for (slot, name) in names.slots().iter().enumerate() {
+        let mut total = Mirrored::default();
+        for counters in workers.iter().map(|w| &w.mirrors[slot]) {
+            total.selected += counters.selected.get();
+            total.packets += counters.packets.get();
+            total.bytes += counters.bytes.get();
+            total.lost += counters.lost_pool.get() + counters.lost_queue.get();
+        }
+        sessions.insert(name.to_string(), total);
+    }
+    sessions
+}
+
+fn rules(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<String, RuleHits> {
+    let mut rules = BTreeMap::new();
+    for number in 0..=names.labels.rule_count() {
+        let Ok(handle) = u32::try_from(number).map(RuleHandle) else { break };
+        let mut hits = RuleHits::default();
+        for counters in workers.iter().filter_map(|w| w.rules.get(number)) {
+            hits.packets += counters.packets.get();
+            hits.bytes += counters.bytes.get();
+            hits.would += counters.would.get();
+        }
+        rules.insert(names.labels.rule(handle).to_string(), hits);
+    }
+    rules
+}
