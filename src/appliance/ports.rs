@@ -45,7 +45,17 @@ impl LivePort {
         let device = Device::open(eal, &wanted.device)?;
         let workers = config.cores.workers.len() as u16;
         let polled = if paired_with.is_some() { wanted.rx_queues.unwrap_or(workers).min(workers) } else { 1 };
-        let port = device.start_with(pools, wanted, polled, workers)?;
+        let options = PortOptions {
+            name: wanted.name.clone(),
+            device: wanted.device.clone(),
+            rx_queues: polled.min(device.limits().rx_queues).max(1),
+            tx_queues: workers,
+            rx_descriptors: wanted.rx_descriptors,
+            tx_descriptors: wanted.tx_descriptors,
+            mtu: wanted.mtu,
+            promiscuous: wanted.promiscuous,
+        };
+        let port = device.start(&options, &pools.packets)?;
         let up = Arc::new(AtomicBool::new(port.link().up));
         Ok(Self { port: Arc::new(port), up, paired_with })
     }
@@ -56,26 +66,6 @@ impl LivePort {
         if self.up.swap(link.up, Ordering::Relaxed) != link.up {
             log::warn!("port `{}`: link {}", self.port.name(), if link.up { "up" } else { "down" });
         }
-    }
-}
-
-trait StartWith {
-    fn start_with(self, pools: &Pools, wanted: &crate::config::Port, rx: u16, tx: u16) -> Result<Port>;
-}
-
-impl StartWith for Device {
-    fn start_with(self, pools: &Pools, wanted: &crate::config::Port, rx: u16, tx: u16) -> Result<Port> {
-        let options = PortOptions {
-            name: wanted.name.clone(),
-            device: wanted.device.clone(),
-            rx_queues: rx.min(self.limits().rx_queues).max(1),
-            tx_queues: tx,
-            rx_descriptors: wanted.rx_descriptors,
-            tx_descriptors: wanted.tx_descriptors,
-            mtu: wanted.mtu,
-            promiscuous: wanted.promiscuous,
-        };
-        Ok(self.start(&options, &pools.packets)?)
     }
 }
 

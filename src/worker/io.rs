@@ -83,7 +83,7 @@ impl Handoff {
         }
         match self.outbox.push(packet) {
             Ok(()) => {}
-            Err(_) => counters.dropped(DropReason::RedistributionFull),
+            Err(packet) => count_unowned(1, packet.len() as u64, counters),
         }
     }
 
@@ -93,9 +93,16 @@ impl Handoff {
         }
         let sent = self.ring.send(&mut self.outbox) as u64;
         counters.redistributed.add(sent);
-        let (lost, _) = self.outbox.discard();
-        counters.drops[DropReason::RedistributionFull.index()].add(lost);
+        let (lost, bytes) = self.outbox.discard();
+        count_unowned(lost, bytes, counters);
     }
+}
+
+/// Packets whose owner had no room: received here after all, and dropped here.
+fn count_unowned(packets: u64, bytes: u64, counters: &WorkerCounters) {
+    counters.rx_packets.add(packets);
+    counters.rx_bytes.add(bytes);
+    counters.drops[DropReason::RedistributionFull.index()].add(packets);
 }
 
 /// What a packet in an output is, for counting when its fate is known.

@@ -98,6 +98,7 @@ impl Worker {
 
     /// Runs until told to stop.
     pub fn run(&mut self) {
+        let _alarm = Alarm(self.parts.abort.clone());
         while !self.parts.stop.load(Ordering::Relaxed) && !self.is_exhausted() {
             self.adopt_newest_generation();
             self.read_clock();
@@ -121,7 +122,7 @@ impl Worker {
         }
         let received = self.parts.lanes[lane].ingress.receive(&mut self.burst);
         if received > 0 {
-            self.stamp(lane);
+            self.stamp();
             self.parse();
             self.redistribute(lane);
             self.judge_and_act(lane);
@@ -203,6 +204,17 @@ impl Worker {
         parts.counters.flows_live.store(0, Ordering::Relaxed);
         parts.counters.watermark.store(u64::MAX, Ordering::Release);
         parts.counters.progress.store(u64::MAX, Ordering::Release);
+    }
+}
+
+/// Tells everybody else when this worker dies.
+struct Alarm(Arc<AtomicBool>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

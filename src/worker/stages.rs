@@ -39,8 +39,7 @@ struct Judgement {
 
 impl Worker {
     /// Time and lengths: live from the poll's clock, in replay from what the capture says.
-    pub(super) fn stamp(&mut self, lane: usize) {
-        let counters = &self.parts.counters;
+    pub(super) fn stamp(&mut self) {
         for i in 0..self.burst.len() {
             let stamp = match self.parts.timing {
                 Timing::Live(_) => {
@@ -51,9 +50,6 @@ impl Worker {
             };
             self.clock = self.clock.max(stamp.clock);
             self.stamps[i] = stamp;
-            if !self.parts.lanes[lane].spread || self.parts.lanes[lane].owners.is_empty() {
-                counters.rx_bytes.add(stamp.count_len.into());
-            }
         }
     }
 
@@ -71,21 +67,19 @@ impl Worker {
     /// Hands packets whose flow another worker owns to that worker, where the device does not spread flows
     /// symmetrically itself.
     pub(super) fn redistribute(&mut self, lane: usize) {
-        let lane = &mut self.parts.lanes[lane];
-        if lane.spread || lane.owners.len() < 2 {
-            self.parts.counters.rx_packets.add(self.burst.len() as u64);
-            return;
-        }
+        let (lane, counters) = (&mut self.parts.lanes[lane], &self.parts.counters);
         for i in 0..self.burst.len() {
-            let owner = packet::spread(&self.headers[i], self.parts.key_from, lane.owners.len());
-            match &mut lane.owners[owner] {
-                None => self.parts.counters.rx_packets.add(1),
-                Some(handoff) => {
+            if !lane.spread && !lane.owners.is_empty() {
+                let owner = packet::spread(&self.headers[i], self.parts.key_from, lane.owners.len());
+                if let Some(handoff) = &mut lane.owners[owner] {
                     if let Some(packet) = self.burst.take(i) {
-                        handoff.push(packet, &self.parts.counters);
+                        handoff.push(packet, counters);
                     }
+                    continue;
                 }
             }
+            counters.rx_packets.add(1);
+            counters.rx_bytes.add(self.stamps[i].count_len.into());
         }
     }
 

@@ -1,0 +1,81 @@
+//! The command line: one file per verb. Exit codes: 0 done, 1 failed, 2 wrong use.
+
+mod check;
+mod explain;
+mod output;
+mod replay;
+mod run;
+mod scenario;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A packet appliance in front of groups of virtual machines: it forwards or denies every packet by group
+/// policy, mirrors what matters, and scores every flow.
+#[derive(Debug, Parser)]
+#[command(name = "gnomon", version = version(), arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    /// Say more; twice for debugging.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Start here:
+  gnomon scenario -o lab                          write a labelled synthetic capture, its truth and a configuration
+  gnomon replay lab/scenario.pcap -c lab/scenario.toml -o result
+                                                  send it through the appliance, no NIC needed
+  gnomon explain 'tcp 10.0.1.10:40000 > 10.0.3.10:5432' -c lab/scenario.toml
+                                                  what would happen to such a packet, and why
+  gnomon check -c config/gateway.toml             all errors of a configuration at once
+  gnomon run -c config/gateway.toml               live";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the appliance on live ports.
+    Run(run::RunArgs),
+    /// Send captures through the appliance, with their own time, and write what came of it.
+    Replay(replay::ReplayArgs),
+    /// Check a configuration and report everything wrong with it at once.
+    Check(check::CheckArgs),
+    /// Tell, stage by stage, what would happen to a packet. Sends nothing.
+    Explain(explain::ExplainArgs),
+    /// Write a labelled synthetic capture with its truth and a matching configuration.
+    Scenario(scenario::ScenarioArgs),
+}
+
+/// Parses the command line and runs one verb.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(arguments.verbose);
+    let result = match &arguments.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Replay(args) => replay::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Explain(args) => explain::run(args),
+        Verb::Scenario(args) => scenario::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        // Nobody is left to tell when stderr is gone.
+        let _ = writeln!(std::io::stderr(), "gnomon: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let environment = env_logger::Env::default().filter_or("GNOMON_LOG", level);
+    env_logger::Builder::from_env(environment).format_target(false).init();
+}
+
+fn version() -> &'static str {
+    concat!(env!("CARGO_PKG_VERSION"), " (built for DPDK ", env!("GNOMON_DPDK_BUILD_VERSION"), ")")
+}

@@ -1,0 +1,187 @@
+//! `gnomon replay`: captures through the appliance.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::report::Report;
+use crate::appliance::{Pools, Progress, ReplayOptions, Replayed, replay};
+use crate::config::{self, Config};
+use crate::dpdk::{Eal, EalOptions};
+
+/// Send captures through the appliance, with their own time, and write what came of it.
+///
+/// The same workers as live, over DPDK's pcap device: headers, flow table, rules, mirrors, records, scores. Nothing
+/// is lost, and the same input gives the same bytes out. Needs no root and no hugepages.
+///
+/// Reads pcap and pcapng, also gzipped, with Ethernet, raw IP, Linux cooked, null, PPP or Cisco HDLC link types.
+/// Writes into the output folder forwarded.pcap, mirror-SESSION.pcap, replies.pcap (answers to rejected packets,
+/// if any), flows.jsonl, alerts.jsonl, suggestions.jsonl and summary.json.
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// Captures to send through. Several get a subfolder of the output folder each.
+    #[arg(required = true, value_name = "CAPTURE")]
+    captures: Vec<PathBuf>,
+    /// Configuration; its ports are not used. Without one everything is allowed and scored, nothing mirrored.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for the results; made if missing. Results of an earlier replay in it are replaced.
+    #[arg(short, long, value_name = "DIR", default_value = "gnomon-replay")]
+    output: PathBuf,
+    /// Workers to spread the flows over.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    workers: u16,
+    /// Also write packets.jsonl: per packet the headers as understood, verdict, rule and drop reason.
+    #[arg(long)]
+    packets: bool,
+    /// Seed of everything random, instead of the configuration's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the summary as JSON, one line per capture, instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but errors.
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+}
+
+/// Buffers for packets and copies; with the device's chains of segments enough for every ring.
+const BUFFERS: u32 = 32_767;
+const MEMORY_MB: u32 = 256;
+
+pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
+    let mut config = match &args.config {
+        Some(file) => config::load(file)?,
+        None => Config::default_pair(),
+    };
+    config.seed = args.seed.unwrap_or(config.seed);
+    let eal = Arc::new(Eal::start(&eal_options(args.workers))?);
+    let pools = Pools::new(&eal, BUFFERS)?;
+    let mut folders = Folders::default();
+    let mut failures = 0;
+    for capture in &args.captures {
+        let out = folders.folder_for(args, capture);
+        if let Err(error) = replay_one(args, &config, &eal, &pools, capture, &out) {
+            failures += 1;
+            writeln!(std::io::stderr(), "gnomon: {}: {error:#}", capture.display())?;
+        }
+    }
+    if failures > 0 && args.captures.len() > 1 {
+        writeln!(std::io::stderr(), "gnomon: {failures} of {} captures failed", args.captures.len())?;
+    }
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn replay_one(
+    args: &ReplayArgs,
+    config: &Config,
+    eal: &Arc<Eal>,
+    pools: &Pools,
+    capture: &Path,
+    out: &Path,
+) -> Result<()> {
+    clean_folder(out)?;
+    let bar = if args.quiet || args.json { ProgressBar::hidden() } else { progress_bar() };
+    let options = ReplayOptions { workers: usize::from(args.workers), packets: args.packets };
+    let started = Instant::now();
+    let replayed = replay(eal, pools, config, capture, out, &options, |progress| show(&bar, progress));
+    bar.finish_and_clear();
+    let mut replayed = replayed?;
+    replayed.files.push(write_summary(&replayed, out)?);
+    if !replayed.summary.adds_up() {
+        return Err(anyhow!("packet counters do not add up: {:?}", replayed.summary));
+    }
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut stdout, &replayed.summary)?;
+        writeln!(stdout)?;
+    } else if !args.quiet {
+        write!(stdout, "{}", Report::of_replay(capture, &replayed, started.elapsed()))?;
+    }
+    Ok(())
+}
+
+/// One lcore for each worker beside the main one. All may use all CPUs: replay shares them with its writers.
+fn eal_options(workers: u16) -> EalOptions {
+    let cpus: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let cpus = if cpus.is_empty() { vec![0] } else { cpus };
+    EalOptions {
+        lcores: vec![cpus; usize::from(workers) + 1],
+        hugepages: false,
+        memory_mb: MEMORY_MB,
+        file_prefix: format!("gnomon-replay-{}", std::process::id()),
+        pci_allow: Vec::new(),
+    }
+}
+
+/// Results of an earlier replay must not be mistaken for this one's.
+fn clean_folder(out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    for entry in std::fs::read_dir(out).with_context(|| format!("reading {}", out.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let ours = matches!(name, "forwarded.pcap" | "replies.pcap" | "packets.jsonl" | "summary.json")
+            || matches!(name, "flows.jsonl" | "alerts.jsonl" | "suggestions.jsonl")
+            || (name.starts_with("mirror-") && name.ends_with(".pcap"));
+        if ours {
+            std::fs::remove_file(&path).with_context(|| format!("replacing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_summary(replayed: &Replayed, out: &Path) -> Result<PathBuf> {
+    let path = out.join("summary.json");
+    let mut text = serde_json::to_string_pretty(&replayed.summary)?;
+    text.push('\n');
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>9} [{bar:40}] {percent:>3} %  {msg}  {eta}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    let (what, unit, done, total) = match progress {
+        Progress::Reading(done, total) => ("reading", "bytes", done, total),
+        Progress::Running(done, total) => ("replaying", "packets", done, total),
+    };
+    bar.set_prefix(what);
+    bar.set_message(format!("{done} of {total} {unit}"));
+    bar.set_length(total);
+    bar.set_position(done);
+}
+
+/// Output folders: the given one for a single capture, named subfolders for several.
+#[derive(Default)]
+struct Folders {
+    used: BTreeMap<String, u32>,
+}
+
+impl Folders {
+    fn folder_for(&mut self, args: &ReplayArgs, capture: &Path) -> PathBuf {
+        if args.captures.len() == 1 {
+            return args.output.clone();
+        }
+        let name = capture.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "capture".into());
+        let times = self.used.entry(name.clone()).or_default();
+        *times += 1;
+        match *times {
+            1 => args.output.join(name),
+            n => args.output.join(format!("{name}-{n}")),
+        }
+    }
+}
