@@ -28,7 +28,9 @@ mod tables;
 
 pub use compile::CompileError;
 pub use compiled::Compiled;
-pub use explain::{Explanation, Membership, MirrorSelected, Near, Replies, RuleStep, explain};
+pub use explain::{
+    EndpointStep, Explanation, Membership, MirrorSelected, Outcome, Replies, RuleStep, explain, reply_to,
+};
 pub use labels::Labels;
 pub use publish::{Generational, Publisher, Reader, StaleGeneration};
 pub use rule::{
