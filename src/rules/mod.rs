@@ -1,7 +1,40 @@
 //! Rule set → compile → immutable structure; `Subject` → `Verdict`; publish.
+//!
+//! * In: a [`Policy`] (groups, rules, mirror matches) from the control thread; a [`Subject`] per flow miss
+//!   from a worker.
+//! * Out: a [`Verdict`] by value. Rule ids and group names leave only as numbers; exporters turn them back
+//!   into text with [`Labels`].
+//! * Cores: [`Compiled::build`], [`Publisher`] and [`explain()`] run on the control thread;
+//!   [`Compiled::classify`] and [`Reader::refresh`] on every worker, without allocation, lock or wait.
+//! * When full: nothing is queued here. A policy that exceeds a limit (distinct rule ids, mirror sessions,
+//!   group sets) does not compile, and the generation in force stays in force.
+//!
+//! ```text
+//! Policy ──build──► Compiled (generation n) ──publish──► Reader (one per worker) ──classify──► Verdict
+//!            │                                                                        │
+//!            └──────────────► Labels (append-only, all generations) ◄────lookup──── exporters
+//! ```
+mod bits;
+mod compile;
+mod compiled;
+mod explain;
+mod group_sets;
+mod labels;
+pub mod oracle;
+mod publish;
 mod rule;
+mod subject_text;
+mod tables;
 
+pub use compile::CompileError;
+pub use compiled::Compiled;
+pub use explain::{
+    EndpointStep, Explanation, Membership, MirrorSelected, Outcome, Replies, RuleStep, explain, reply_to,
+};
+pub use labels::Labels;
+pub use publish::{Generational, Publisher, Reader, StaleGeneration};
 pub use rule::{
     Action, Decision, Group, GroupIx, GroupSetHandle, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule, RuleHandle,
     Selector, Subject, Tier, Verdict,
 };
+pub use subject_text::parse_flow;
