@@ -30,6 +30,64 @@ pub struct Config {
     pub seed: u64,
 }
 
+impl Config {
+    /// What `gnomon replay` uses without a file: no VMs, everything allowed, no mirror, scorer on, one
+    /// worker. It has no ports: the replay brings its own pair.
+    #[must_use]
+    pub fn default_pair() -> Self {
+        Self {
+            cores: Cores::default(),
+            eal: Eal::default(),
+            ports: Vec::new(),
+            pairs: Vec::new(),
+            vms: Vec::new(),
+            policy: Policy::default(),
+            non_ip: Decision::Allow,
+            mirrors: Vec::new(),
+            flow: Flow::default(),
+            scorer: Scorer::default(),
+            export: Export::default(),
+            limits: Limits::default(),
+            seed: Self::DEFAULT_SEED,
+        }
+    }
+
+    /// The smallest useful configuration, for code that builds one in memory: as
+    /// [`default_pair`](Config::default_pair) with the scorer off and small tables.
+    #[must_use]
+    pub fn minimal() -> Self {
+        Self {
+            flow: Flow { capacity: 1024, ..Flow::default() },
+            scorer: Scorer { enabled: false, ring: 1024, ..Scorer::default() },
+            limits: Limits { rules: 1024, fragments: 256 },
+            ..Self::default_pair()
+        }
+    }
+
+    /// The seed of a file that gives none.
+    pub const DEFAULT_SEED: u64 = 1;
+
+    /// `gnomon run` needs ports and at least one pair; `gnomon replay` does not.
+    ///
+    /// # Errors
+    /// Says what is missing and what to write.
+    pub fn require_ports(&self) -> Result<(), String> {
+        if self.ports.is_empty() {
+            return Err(
+                "the configuration has no [[port]]: it can be replayed (`gnomon replay`), but to run it needs \
+                        two [[port]] tables and a [[pair]] that joins them"
+                    .to_owned(),
+            );
+        }
+        if self.pairs.is_empty() {
+            return Err("the configuration has no [[pair]], so no packet would be forwarded: add \
+                        [[pair]] with ports = [\"...\", \"...\"]"
+                .to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// Which CPU core does what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores {
@@ -145,4 +203,85 @@ pub struct Limits {
     pub rules: usize,
     /// Most fragmented packets remembered per worker.
     pub fragments: usize,
+}
+
+impl Default for Cores {
+    fn default() -> Self {
+        Self { main: 0, workers: vec![1], scorer: Some(0) }
+    }
+}
+
+impl Default for Eal {
+    fn default() -> Self {
+        Self {
+            hugepages: false,
+            memory_mb: 512,
+            file_prefix: "gnomon".to_owned(),
+            pci_allow: Vec::new(),
+            mbufs: 65_536,
+        }
+    }
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { key_from: KeyFrom::Outer, capacity: 262_144, timeouts: Timeouts::default() }
+    }
+}
+
+impl Default for Timeouts {
+    /// An established TCP connection may be silent for an hour: a firewall that forgets sooner breaks
+    /// connection pools, one that waits for the two hours and four minutes that RFC 5382 asks of address
+    /// translators holds on to dead flows. A silent flow costs one table entry and may be evicted.
+    fn default() -> Self {
+        Self {
+            tcp_opening: Duration::from_secs(10),
+            tcp_established: Duration::from_secs(3600),
+            tcp_closed: Duration::from_secs(5),
+            udp: Duration::from_secs(60),
+            icmp: Duration::from_secs(30),
+            other: Duration::from_secs(60),
+            active: Duration::from_secs(300),
+            fragments: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Scorer {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            warmup_records: 1000,
+            trees: 100,
+            sample: 256,
+            contamination: 0.005,
+            ring: 65_536,
+            detect: Detect::default(),
+        }
+    }
+}
+
+impl Default for Detect {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(60),
+            port_scan: 20,
+            host_sweep: 20,
+            syn_flood: 500,
+            udp_flood: 20_000,
+            icmp_flood: 5_000,
+        }
+    }
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("gnomon-out"), flows: true, alerts: true }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rules: 65_536, fragments: 8_192 }
+    }
 }

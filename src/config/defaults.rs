@@ -1,0 +1,76 @@
+//! The defaults of the file, taken from those of the model, so that they are written once.
+
+use std::time::Duration;
+
+use super::model::{Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use super::raw::{
+    AnyWord, KeyWord, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
+};
+use super::text::{DurationText, Name, SizeText};
+
+impl Default for RawCores {
+    fn default() -> Self {
+        let Cores { main, workers, scorer } = Cores::default();
+        let scorer = scorer.map_or(RawScorerCore::Any(AnyWord::Any), RawScorerCore::Cpu);
+        Self { main, workers, scorer }
+    }
+}
+
+impl Default for RawEal {
+    fn default() -> Self {
+        let Eal { hugepages, memory_mb, file_prefix, mbufs, .. } = Eal::default();
+        let memory = SizeText(format!("{memory_mb}MiB"));
+        Self { hugepages, memory, file_prefix: Name(file_prefix), pci_allow: Vec::new(), mbufs }
+    }
+}
+
+impl Default for RawFlow {
+    fn default() -> Self {
+        Self { key: KeyWord::Outer, capacity: Flow::default().capacity, timeouts: RawTimeouts::default() }
+    }
+}
+
+impl Default for RawTimeouts {
+    fn default() -> Self {
+        let t = Timeouts::default();
+        let text = |d: Duration| DurationText::of(d);
+        Self {
+            tcp_opening: text(t.tcp_opening),
+            tcp_established: text(t.tcp_established),
+            tcp_closed: text(t.tcp_closed),
+            udp: text(t.udp),
+            icmp: text(t.icmp),
+            other: text(t.other),
+            active: text(t.active),
+            fragments: text(t.fragments),
+        }
+    }
+}
+
+impl Default for RawScorer {
+    fn default() -> Self {
+        let Scorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = Scorer::default();
+        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: RawDetect::default() }
+    }
+}
+
+impl Default for RawDetect {
+    fn default() -> Self {
+        let Detect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood } = Detect::default();
+        Self { window: DurationText::of(window), port_scan, host_sweep, syn_flood, udp_flood, icmp_flood }
+    }
+}
+
+impl Default for RawExport {
+    fn default() -> Self {
+        let Export { directory, flows, alerts } = Export::default();
+        Self { directory: directory.display().to_string(), flows, alerts }
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        let Limits { rules, fragments } = Limits::default();
+        Self { rules, fragments }
+    }
+}

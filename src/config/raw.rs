@@ -1,0 +1,449 @@
+//! The file as it is written: one serde struct per table. The doc comments of this file are the
+//! descriptions in `config/gnomon.schema.json`, and the defaults there are the defaults here.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::text::{
+    DeviceText, DurationText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText, SizeText, Tag,
+};
+use crate::rules::{Action, Decision, Mode};
+
+/// Configuration of gnomon.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawConfig {
+    /// Seed of everything random: flow hashing, the forest, sampling of flows. The same input, file and
+    /// seed give the same output.
+    #[schemars(range(min = 0, max = 9_223_372_036_854_775_807u64))]
+    pub seed: Option<u64>,
+    pub cores: RawCores,
+    pub eal: RawEal,
+    pub port: Vec<RawPort>,
+    pub pair: Vec<RawPair>,
+    pub vm: Vec<RawVm>,
+    pub group: Vec<RawGroup>,
+    pub rule: Vec<RawRule>,
+    pub policy: RawPolicy,
+    pub mirror: Vec<RawMirror>,
+    pub flow: RawFlow,
+    pub scorer: RawScorer,
+    pub export: RawExport,
+    pub limits: RawLimits,
+}
+
+/// A single value or a list of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+/// Which CPU core does what.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCores {
+    /// CPU of the main thread: start, counters, publishing of rules.
+    #[schemars(range(min = 0, max = 1023))]
+    pub main: usize,
+    /// CPUs of the poll-mode workers, one worker for each entry. A CPU may be named twice on small machines.
+    #[schemars(inner(range(min = 0, max = 1023)), length(min = 1, max = 128))]
+    pub workers: Vec<usize>,
+    /// CPU of the scorer, or "any" to leave it to the operating system.
+    pub scorer: RawScorerCore,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawScorerCore {
+    Cpu(#[schemars(range(min = 0, max = 1023))] usize),
+    Any(AnyWord),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AnyWord {
+    Any,
+}
+
+/// Options of DPDK's environment abstraction layer.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawEal {
+    /// Use hugepages. Needed for nearly all physical ports.
+    pub hugepages: bool,
+    /// Memory DPDK takes at start, at least 64MiB.
+    pub memory: SizeText,
+    /// Prefix of DPDK's run-time files; differs between gnomons on one machine.
+    pub file_prefix: Name,
+    /// PCI addresses DPDK may probe. Empty: those of the ports in this file.
+    pub pci_allow: Vec<PciAddress>,
+    /// Packet buffers shared by all ports.
+    #[schemars(range(min = 1024, max = 8_388_608))]
+    pub mbufs: u32,
+}
+
+/// One port: a PCI address, or a virtual device with its arguments.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPort {
+    /// How the rest of the file calls it.
+    pub name: Name,
+    /// A PCI address, or a DPDK virtual device and its arguments.
+    pub device: DeviceText,
+    /// Largest IP packet in bytes. Left out: what the device has.
+    #[schemars(range(min = 68, max = 16000))]
+    pub mtu: Option<u16>,
+    /// Receive frames for all MAC addresses; an appliance in line needs this.
+    #[serde(default = "yes")]
+    pub promiscuous: bool,
+    /// Left out: one per worker if the device can, else as many as it has.
+    #[schemars(range(min = 1, max = 256))]
+    pub rx_queues: Option<u16>,
+    #[serde(default = "descriptors")]
+    #[schemars(range(min = 64, max = 32768))]
+    pub rx_descriptors: u16,
+    #[serde(default = "descriptors")]
+    #[schemars(range(min = 64, max = 32768))]
+    pub tx_descriptors: u16,
+}
+
+/// Two ports joined in line: what enters one leaves the other.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPair {
+    /// Names of two ports.
+    #[schemars(length(min = 2, max = 2))]
+    pub ports: Vec<String>,
+}
+
+/// A workload.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawVm {
+    pub id: Name,
+    /// IPv4, IPv6 and MAC addresses.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// What groups pick it by.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// A named set of endpoints: all that is listed here together. An address may be in several groups.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGroup {
+    pub name: Name,
+    /// VMs that carry all of these tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// VMs by id.
+    #[serde(default)]
+    pub vms: Vec<String>,
+    /// Networks and single addresses.
+    #[serde(default)]
+    pub cidrs: Vec<String>,
+    /// MAC addresses that belong to no VM of this file.
+    #[serde(default)]
+    pub macs: Vec<String>,
+    /// Everything on these outermost VLANs.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 4094)))]
+    pub vlans: Vec<u16>,
+    /// Everything in tunnels with these network ids (VXLAN, GENEVE) or tunnel endpoint ids (GTP-U).
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 4_294_967_295u64)))]
+    pub vnis: Vec<u32>,
+}
+
+/// What becomes of packets from one side to the other.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    /// Stable for life: counters, records and suggestions refer to it.
+    pub id: RuleId,
+    /// Source: a group, a network, an address, "any", or a list of these. Left out: any.
+    pub from: Option<OneOrMany<String>>,
+    /// Destination, written like `from`.
+    pub to: Option<OneOrMany<String>>,
+    /// Left out: any.
+    pub protocol: Option<Protocol>,
+    /// Destination ports of TCP, UDP or SCTP: a number, a range such as "8000-8100", or a list of these.
+    pub ports: Option<OneOrMany<PortSpec>>,
+    /// Source ports, written like `ports`.
+    pub from_ports: Option<OneOrMany<PortSpec>>,
+    /// ICMP or ICMPv6 message by number or name; needs `protocol`.
+    pub icmp_type: Option<IcmpType>,
+    /// Code within `icmp_type`.
+    pub icmp_code: Option<u8>,
+    /// Outermost VLAN id; 0 for untagged.
+    #[schemars(range(min = 0, max = 4094))]
+    pub vlan: Option<u16>,
+    /// Network id (VXLAN, GENEVE) or tunnel endpoint id (GTP-U) of the enclosing tunnel; needs
+    /// `flow.key = "inner"`.
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub vni: Option<u32>,
+    pub action: Action,
+    /// Lowest first within the tier.
+    #[serde(default = "priority")]
+    #[schemars(range(min = 0, max = 4_294_967_295u64))]
+    pub priority: u32,
+    #[serde(default)]
+    pub tier: RawTier,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Replies of an allowed connection pass without a rule of their own. For `allow` only, where it is the
+    /// default.
+    pub stateful: Option<bool>,
+    /// For people.
+    pub comment: Option<String>,
+}
+
+/// Tiers are evaluated in this order. What no rule decides falls to `policy.default`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawTier {
+    Override,
+    Threat,
+    #[default]
+    Policy,
+    Learned,
+}
+
+/// An IP protocol by name or number.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Protocol {
+    Name(ProtocolName),
+    Number(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ProtocolName {
+    Any,
+    Tcp,
+    Udp,
+    Icmp,
+    Icmpv6,
+    Sctp,
+    Gre,
+    Esp,
+    Ah,
+    Igmp,
+    Ipip,
+    Ospf,
+    Pim,
+    Vrrp,
+}
+
+/// A port number, or a range "first-last".
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum PortSpec {
+    Number(u16),
+    Range(PortRange),
+}
+
+/// An ICMP type by number or name.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum IcmpType {
+    Number(u8),
+    Name(String),
+}
+
+/// What holds where no rule decides.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    /// Packets that no rule decides. Must be given when the file has rules.
+    pub default: Option<Decision>,
+    /// Frames without IP (ARP, LLDP, spanning tree, ...) and IPv6 neighbour discovery.
+    pub non_ip: NonIp,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum NonIp {
+    #[default]
+    Allow,
+    Deny,
+}
+
+/// Copies of matching packets, sent to a port of their own before anything else happens to them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMirror {
+    /// Also the name of the replay's output file, `mirror-NAME.pcap`.
+    pub name: Name,
+    /// Port that the copies leave by; it must be in no pair. Left out only in files without ports.
+    pub to: Option<String>,
+    /// Who is mirrored: a group, a network, an address, "any", or a list of these.
+    pub group: Option<OneOrMany<String>>,
+    /// Seen from `group`: what it sends ("out"), what it receives ("in"), or both, which with `ports` takes
+    /// the replies too.
+    pub direction: Option<Direction>,
+    /// The other end of what `group` sends or receives, written like it.
+    pub peer: Option<OneOrMany<String>>,
+    /// Short for `group` with direction "out".
+    pub from: Option<OneOrMany<String>>,
+    /// Left out: any.
+    pub protocol: Option<Protocol>,
+    /// Destination ports of TCP, UDP or SCTP: a number, a range such as "8000-8100", or a list of these.
+    pub ports: Option<OneOrMany<PortSpec>>,
+    /// Source ports, written like `ports`.
+    pub from_ports: Option<OneOrMany<PortSpec>>,
+    /// ICMP or ICMPv6 message by number or name; needs `protocol`.
+    pub icmp_type: Option<IcmpType>,
+    /// Code within `icmp_type`.
+    pub icmp_code: Option<u8>,
+    /// Outermost VLAN id; 0 for untagged.
+    #[schemars(range(min = 0, max = 4094))]
+    pub vlan: Option<u16>,
+    /// Network id (VXLAN, GENEVE) or tunnel endpoint id (GTP-U) of the enclosing tunnel; needs
+    /// `flow.key = "inner"`.
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub vni: Option<u32>,
+    /// Only packets that the rules decided so. Left out: all.
+    #[schemars(length(min = 1))]
+    pub verdicts: Option<Vec<Decision>>,
+    /// Every n-th packet, "1/n". Left out, and without `flows`: all.
+    pub sample: Option<SampleText>,
+    /// Instead of `sample`: whole conversations, this share of all, the same ones on every machine with the same
+    /// seed.
+    pub flows: Option<ShareText>,
+    /// Lowest first when several mirrors take one packet and not all copies can be sent.
+    #[serde(default = "priority")]
+    #[schemars(range(min = 0, max = 4_294_967_295u64))]
+    pub priority: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Direction {
+    In,
+    Out,
+    #[default]
+    Both,
+}
+
+/// Flow table settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawFlow {
+    /// Which header of a tunnelled packet rules and flows look at.
+    pub key: KeyWord,
+    /// Most flows per worker. Memory for them is taken at start.
+    #[schemars(range(min = 16, max = 67_108_864))]
+    pub capacity: usize,
+    pub timeouts: RawTimeouts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum KeyWord {
+    Outer,
+    Inner,
+}
+
+/// After how long without a packet a flow ends, by state.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTimeouts {
+    /// TCP before the handshake is complete.
+    pub tcp_opening: DurationText,
+    /// TCP connections that are silent. Longer than most keep-alives and connection pools.
+    pub tcp_established: DurationText,
+    /// After FIN both ways or RST: how long late packets still belong to the flow.
+    pub tcp_closed: DurationText,
+    pub udp: DurationText,
+    pub icmp: DurationText,
+    pub other: DurationText,
+    /// A flow that goes on is reported in slices of this length.
+    pub active: DurationText,
+    /// How long the later fragments of a packet are waited for.
+    pub fragments: DurationText,
+}
+
+/// Scoring of flow records.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawScorer {
+    pub enabled: bool,
+    /// The forest is trained when this many records were seen.
+    #[schemars(range(min = 2, max = 10_000_000))]
+    pub warmup_records: usize,
+    /// Trees of the isolation forest.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub trees: usize,
+    /// Records each tree is built from.
+    #[schemars(range(min = 2, max = 1_048_576))]
+    pub sample: usize,
+    /// Share of the warm-up records that is taken to be unusual; sets the threshold of `outlier`.
+    #[schemars(range(min = 0.000_001, max = 0.5))]
+    pub contamination: f64,
+    /// Records that fit between each worker and the scorer; more are lost and counted.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub ring: usize,
+    pub detect: RawDetect,
+}
+
+/// Thresholds of the counting detectors, each within `window`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawDetect {
+    pub window: DurationText,
+    /// Distinct ports one host tries on another.
+    #[schemars(range(min = 1, max = 65536))]
+    pub port_scan: u32,
+    /// Distinct hosts one host tries on one port.
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub host_sweep: u32,
+    /// Unanswered SYNs to one host.
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub syn_flood: u32,
+    /// UDP packets to one host.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807u64))]
+    pub udp_flood: u64,
+    /// ICMP packets to one host.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807u64))]
+    pub icmp_flood: u64,
+}
+
+/// Where results go in `gnomon run`; `gnomon replay` writes to its output folder.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawExport {
+    /// Relative paths are relative to where gnomon was started.
+    #[schemars(length(min = 1))]
+    pub directory: String,
+    pub flows: bool,
+    pub alerts: bool,
+}
+
+/// Fixed sizes, so that memory is known at start.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLimits {
+    /// Most distinct rule ids over the life of the process.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub rules: usize,
+    /// Most fragmented packets remembered per worker.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub fragments: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn descriptors() -> u16 {
+    1024
+}
+
+fn priority() -> u32 {
+    1000
+}

@@ -1,0 +1,154 @@
+//! Mirror sessions.
+
+use super::filter::{Filter, conditions, selectors};
+use super::groups::{Groups, Vms};
+use super::names::Names;
+use super::ports::Ports;
+use crate::config::document::Place;
+use crate::config::problem::Problems;
+use crate::config::raw::{Direction, RawMirror};
+use crate::config::shape::{Entry, Shaped};
+use crate::mirror::{Sample, Session};
+use crate::packet::KeyFrom;
+use crate::rules::{Decision, MAX_MIRRORS, Match, MirrorMatch, Selector};
+
+pub(super) fn resolve(
+    problems: &mut Problems<'_>,
+    shaped: &mut Shaped,
+    groups: &Groups,
+    vms: &Vms,
+    ports: &Ports,
+    key_from: KeyFrom,
+) -> Vec<(Session, MirrorMatch)> {
+    let entries: Vec<Entry<RawMirror>> = shaped.list(problems, "mirror");
+    if entries.len() > MAX_MIRRORS {
+        let problem = problems.error(&entries[MAX_MIRRORS].place, format!("too many mirrors: {}", entries.len()));
+        problem.allowed(format!("at most {MAX_MIRRORS}"));
+    }
+    let mut names = Names::new("mirror", true);
+    let mut mirrors = Vec::new();
+    for Entry { place, raw, whole } in entries {
+        names.define(problems, &place.key("name"), &raw.name.0, mirrors.len());
+        if whole {
+            contradictions(problems, &place, &raw);
+        }
+        let base = conditions(problems, &place, whole, &Filter::from(&raw), key_from);
+        let mut side = |key: &str, value| selectors(problems, &place.key(key), value, groups, vms);
+        let group = side("group", raw.group.as_ref());
+        let from = side("from", raw.from.as_ref());
+        let peer = side("peer", raw.peer.as_ref());
+        let any_of = if raw.from.is_some() {
+            vec![Match { from, to: peer, ..base }]
+        } else {
+            directions(&base, &group, &peer, raw.direction.unwrap_or_default())
+        };
+        let mut decisions: Vec<Decision> = Vec::new();
+        for decision in raw.verdicts.iter().flatten() {
+            if !decisions.contains(decision) {
+                decisions.push(*decision);
+            }
+        }
+        let session = Session {
+            target: target(problems, &place, whole, &raw, ports, mirrors.len()),
+            sample: sample(problems, &place, &raw),
+            priority: raw.priority,
+            name: raw.name.0,
+        };
+        mirrors.push((session, MirrorMatch { any_of, decisions }));
+    }
+    mirrors
+}
+
+fn contradictions(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) {
+    if raw.from.is_some() {
+        let others = [("group", raw.group.is_some()), ("direction", raw.direction.is_some())];
+        for (key, _) in others.iter().filter(|(_, given)| *given) {
+            let problem = problems.error(&place.key(key), format!("`{key}` beside `from`"));
+            problem.allowed("either `from`, or `group` and `direction`");
+        }
+    } else if raw.group.is_none() {
+        for (key, given) in [("direction", raw.direction.is_some()), ("peer", raw.peer.is_some())] {
+            if given {
+                problems.error(&place.key(key), format!("`{key}` without `group`")).allowed("say of which `group`");
+            }
+        }
+    }
+    if raw.sample.is_some() && raw.flows.is_some() {
+        let line = problems.document.line_of(&place.key("sample"));
+        let problem = problems.error(&place.key("flows"), "`flows` beside `sample`");
+        problem.allowed("either packets (`sample`) or whole conversations (`flows`)").related(line, "`sample` is here");
+    }
+}
+
+/// What `group` sends, receives, or both. With ports, "both" takes the replies too, whose ports stand the other way
+/// round.
+fn directions(base: &Match, group: &[Selector], peer: &[Selector], direction: Direction) -> Vec<Match> {
+    let outgoing = Match { from: group.to_vec(), to: peer.to_vec(), ..base.clone() };
+    let incoming = Match { from: peer.to_vec(), to: group.to_vec(), ..base.clone() };
+    let all = match direction {
+        Direction::Out => vec![outgoing],
+        Direction::In => vec![incoming],
+        Direction::Both => {
+            let replies = [reply_to(&outgoing), reply_to(&incoming)];
+            [outgoing, incoming].into_iter().chain(replies).collect()
+        }
+    };
+    let mut distinct: Vec<Match> = Vec::new();
+    for matches in all {
+        if !distinct.contains(&matches) {
+            distinct.push(matches);
+        }
+    }
+    distinct
+}
+
+fn reply_to(request: &Match) -> Match {
+    Match {
+        from: request.to.clone(),
+        to: request.from.clone(),
+        from_ports: request.to_ports.clone(),
+        to_ports: request.from_ports.clone(),
+        ..request.clone()
+    }
+}
+
+/// The port that copies leave by. In a file without ports the numbers are those of a replay: 0 and 1 are the pair,
+/// and each session has one of its own.
+fn target(
+    problems: &mut Problems<'_>,
+    place: &Place,
+    whole: bool,
+    raw: &RawMirror,
+    ports: &Ports,
+    position: usize,
+) -> usize {
+    let here = place.key("to");
+    let virtual_port = 2 + position;
+    let Some(name) = &raw.to else {
+        if whole && !ports.ports.is_empty() {
+            let problem = problems.error(place, "`to` is missing: which port do the copies leave by");
+            problem.field = here.to_string();
+            problem.allowed("the name of a port that is in no pair");
+        }
+        return virtual_port;
+    };
+    let Some(port) = ports.names.lookup(problems, &here, name) else { return virtual_port };
+    if let Some(pair) = ports.paired.get(&port) {
+        let line = problems.document.line_of(pair);
+        let problem = problems.error(&here, format!("port `{name}` forwards traffic and cannot take copies"));
+        problem.found(format!("`{name}`")).allowed("a port that is in no pair").related(line, "paired here");
+    }
+    port
+}
+
+fn sample(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> Sample {
+    let Some(flows) = &raw.flows else {
+        return Sample::Packets(raw.sample.as_ref().and_then(|sample| sample.one_in()).unwrap_or(1));
+    };
+    let share = flows.share().unwrap_or_else(|| {
+        let problem = problems.error(&place.key("flows"), "the share is out of range").found(format!("`{}`", flows.0));
+        problem.allowed("more than 0% and at most 100%");
+        1.0
+    });
+    Sample::Flows(share)
+}

@@ -1,0 +1,63 @@
+//! Second check: what the tables mean together. Collects all errors; on each, goes on with something harmless, so
+//! the result is only good when there were none.
+
+mod filter;
+mod groups;
+mod mirrors;
+mod names;
+mod ports;
+mod rules;
+mod settings;
+
+use super::document::Place;
+use super::model::Config;
+use super::problem::Problems;
+use super::raw::{NonIp, RawPolicy};
+use super::shape::Shaped;
+use crate::rules::{Decision, Policy};
+
+/// The configuration; valid when `problems` has no errors afterwards.
+pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config {
+    let settings = settings::resolve(problems, &mut shaped);
+    let ports = ports::resolve(problems, &mut shaped, &settings.eal);
+    let vms = groups::vms(problems, &mut shaped);
+    let groups = groups::groups(problems, &mut shaped, &vms);
+    let rules = rules::resolve(problems, &mut shaped, &groups, &vms, &settings);
+    let mirrors = mirrors::resolve(problems, &mut shaped, &groups, &vms, &ports, settings.flow.key_from);
+    ports.warn_unused(problems, &mirrors);
+    let raw: RawPolicy = shaped.section(problems, "policy");
+    let default = default_decision(problems, &shaped, &raw);
+    let (sessions, matches) = mirrors.into_iter().unzip();
+    Config {
+        cores: settings.cores,
+        eal: settings.eal,
+        ports: ports.ports,
+        pairs: ports.pairs,
+        vms: vms.vms,
+        policy: Policy { groups: groups.groups, rules, mirrors: matches, default },
+        non_ip: match raw.non_ip {
+            NonIp::Allow => Decision::Allow,
+            NonIp::Deny => Decision::Deny,
+        },
+        mirrors: sessions,
+        flow: settings.flow,
+        scorer: settings.scorer,
+        export: settings.export,
+        limits: settings.limits,
+        seed: settings.seed,
+    }
+}
+
+/// With rules in the file, nobody should have to guess what happens to the rest.
+fn default_decision(problems: &mut Problems<'_>, shaped: &Shaped, raw: &RawPolicy) -> Decision {
+    let policy = Place::root().key("policy");
+    let place = policy.key("default");
+    let first_rule = Place::root().key("rule").index(0);
+    if raw.default.is_none() && problems.document.contains(&first_rule) && !shaped.touched(&policy) {
+        let at = if problems.document.contains(&policy) { &policy } else { &first_rule };
+        let problem = problems.error(at, "the file has rules but does not say what happens to packets no rule decides");
+        problem.field = place.to_string();
+        problem.allowed("[policy] with default = \"deny\", \"allow\" or \"reject\"");
+    }
+    raw.default.unwrap_or_default()
+}

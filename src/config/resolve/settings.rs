@@ -1,0 +1,131 @@
+//! Tables that stand once: cores, eal, flow, scorer, export, limits.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::document::Place;
+use crate::config::model::{Config, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use crate::config::problem::Problems;
+use crate::config::raw::{
+    KeyWord, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
+};
+use crate::config::shape::Shaped;
+use crate::config::text::{DurationText, PciAddress};
+use crate::packet::KeyFrom;
+
+/// Bytes of one packet buffer: 2 KiB of data, headroom, DPDK's header.
+const MBUF_BYTES: u64 = 2048 + 128 + 128;
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) cores: Cores,
+    pub(super) eal: Eal,
+    pub(super) flow: Flow,
+    pub(super) scorer: Scorer,
+    pub(super) export: Export,
+    pub(super) limits: Limits,
+    pub(super) seed: u64,
+}
+
+pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Settings {
+    let raw: RawExport = shaped.section(problems, "export");
+    let limits: RawLimits = shaped.section(problems, "limits");
+    let seed: Option<u64> = shaped.section(problems, "seed");
+    Settings {
+        cores: cores(problems, shaped),
+        eal: eal(problems, shaped),
+        flow: flow(problems, shaped),
+        scorer: scorer(problems, shaped),
+        export: Export { directory: PathBuf::from(raw.directory), flows: raw.flows, alerts: raw.alerts },
+        limits: Limits { rules: limits.rules, fragments: limits.fragments },
+        seed: seed.unwrap_or(Config::DEFAULT_SEED),
+    }
+}
+
+fn cores(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Cores {
+    let place = Place::root().key("cores").key("workers");
+    let raw: RawCores = shaped.section(problems, "cores");
+    for (position, cpu) in raw.workers.iter().enumerate() {
+        if raw.workers[..position].contains(cpu) {
+            problems.warning(&place.index(position), format!("several workers poll on CPU {cpu} and share its time"));
+        }
+    }
+    let scorer = match raw.scorer {
+        RawScorerCore::Cpu(cpu) => Some(cpu),
+        RawScorerCore::Any(_) => None,
+    };
+    Cores { main: raw.main, workers: raw.workers, scorer }
+}
+
+fn eal(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Eal {
+    const LEAST_MB: u32 = 64;
+    let place = Place::root().key("eal");
+    let raw: RawEal = shaped.section(problems, "eal");
+    let memory = place.key("memory");
+    let memory_mb = raw.memory.mebibytes().filter(|mb| (LEAST_MB..=1 << 22).contains(mb)).unwrap_or_else(|| {
+        let found = problems.document.source(&memory);
+        problems.error(&memory, "`memory` is out of range").found(found).allowed("a size from 64MiB to 4096GiB");
+        LEAST_MB
+    });
+    let needed = (u64::from(raw.mbufs) * MBUF_BYTES).div_ceil(1 << 20);
+    if needed > u64::from(memory_mb) && !shaped.touched(&place) {
+        let at = if problems.document.contains(&memory) { memory } else { place.key("mbufs") };
+        let message = format!("{} packet buffers need about {needed}MiB, memory is {memory_mb}MiB", raw.mbufs);
+        problems.error(&at, message).allowed("more `memory` or fewer `mbufs`");
+    }
+    Eal {
+        hugepages: raw.hugepages,
+        memory_mb,
+        file_prefix: raw.file_prefix.0,
+        pci_allow: raw.pci_allow.iter().map(|pci| PciAddress::canonical(&pci.0)).collect(),
+        mbufs: raw.mbufs,
+    }
+}
+
+fn flow(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Flow {
+    let raw: RawFlow = shaped.section(problems, "flow");
+    let key_from = match raw.key {
+        KeyWord::Outer => KeyFrom::Outer,
+        KeyWord::Inner => KeyFrom::Inner,
+    };
+    Flow { key_from, capacity: raw.capacity, timeouts: timeouts(problems, &raw.timeouts) }
+}
+
+fn timeouts(problems: &mut Problems<'_>, raw: &RawTimeouts) -> Timeouts {
+    let place = Place::root().key("flow").key("timeouts");
+    let mut read = |key: &str, text: &DurationText| duration(problems, &place.key(key), text);
+    Timeouts {
+        tcp_opening: read("tcp_opening", &raw.tcp_opening),
+        tcp_established: read("tcp_established", &raw.tcp_established),
+        tcp_closed: read("tcp_closed", &raw.tcp_closed),
+        udp: read("udp", &raw.udp),
+        icmp: read("icmp", &raw.icmp),
+        other: read("other", &raw.other),
+        active: read("active", &raw.active),
+        fragments: read("fragments", &raw.fragments),
+    }
+}
+
+fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
+    let place = Place::root().key("scorer");
+    let RawScorer { enabled, warmup_records, trees, sample, contamination, ring, detect } =
+        shaped.section(problems, "scorer");
+    if sample > warmup_records && enabled && !shaped.touched(&place) {
+        let message = format!("each tree asks for {sample} records but only {warmup_records} are collected");
+        let at = if problems.document.contains(&place.key("sample")) { "sample" } else { "warmup_records" };
+        problems.warning(&place.key(at), message).allowed("`sample` not larger than `warmup_records`");
+    }
+    let RawDetect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood } = detect;
+    let window = duration(problems, &place.key("detect").key("window"), &window);
+    let detect = Detect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood };
+    Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect }
+}
+
+fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
+    text.duration().filter(|d| !d.is_zero() && *d <= LONGEST).unwrap_or_else(|| {
+        let found = problems.document.source(place);
+        problems.error(place, "the duration is out of range").found(found).allowed("a duration from 1ms to 30d");
+        LONGEST
+    })
+}
