@@ -14,11 +14,17 @@
 //!
 //! There is one way back into the data path: a new generation is published.
 
-pub mod behaviour;
-pub mod capture;
-pub mod config;
-pub mod dpdk;
-pub mod flow;
-pub mod mirror;
 pub mod packet;
 pub mod rules;
+pub mod flow;
+pub mod mirror;
+pub mod worker;
+pub mod behaviour;
+//pub mod export;
+
+//pub mod appliance;
+pub mod capture;
+//pub mod cli;
+pub mod config;
+pub mod dpdk;
+//pub mod scenario;

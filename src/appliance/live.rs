@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
 use super::merge::{RecordMerge, RecordOrder};
@@ -16,6 +16,7 @@ use super::scoring::{Scored, Scoring};
 use super::totals::Summary;
 use crate::config::Config;
 use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
+use crate::export::Files;
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::Fragments;
 use crate::worker::{Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
@@ -72,9 +73,6 @@ impl Appliance {
     /// Starts everything. A failure is fatal and gives back what was taken.
     pub fn start(config: Config) -> Result<Self> {
         config.require_ports().map_err(|reason| anyhow!(reason))?;
-        let folder = &config.export.directory;
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("creating the export folder {}", folder.display()))?;
         let eal = Arc::new(Eal::start(&eal_options(&config))?);
         let pools = Pools::new(&eal, config.eal.mbufs)?;
         let host = PolicyHost::new(&config, Targets::ByPort)?;
@@ -245,8 +243,8 @@ impl Shared {
     fn start_scoring(&self, config: &Config, host: &PolicyHost) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival);
-        let folder = &config.export.directory;
-        let scoring = Scoring::new(config, merge, host.names().clone(), folder, self.abort.clone())?;
+        let files = Files::append(&config.export)?;
+        let scoring = Scoring::new(config, merge, host.names().clone(), files, self.abort.clone(), true);
         let core = config.cores.scorer;
         Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
             if let Some(id) = core

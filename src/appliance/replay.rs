@@ -25,6 +25,7 @@ use super::scoring::{Scored, Scoring};
 use super::totals::Summary;
 use crate::capture::{Split, normalise};
 use crate::config::Config;
+use crate::export::Files;
 use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers};
@@ -186,7 +187,8 @@ impl Run {
     ) -> Result<Consumers> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::FlowTime);
-        let scoring = Scoring::new(config, merge, self.host.names().clone(), out, self.abort.clone())?;
+        let files = Files::create(out)?;
+        let scoring = Scoring::new(config, merge, self.host.names().clone(), files, self.abort.clone(), false);
         let outlets = self.outlets(config, out);
         let (counters, abort) = (self.counters.clone(), self.abort.clone());
         let noting = self.notes.clone().map(|notes| {

@@ -144,6 +144,27 @@ impl Malformed {
         ]
     };
 
+    /// The fault lies behind an IP header whose addresses were understood.
+    pub fn has_addresses(self) -> bool {
+        use Malformed::*;
+        matches!(
+            self,
+            Snapped
+                | Ipv4TotalLength
+                | Ipv6PayloadLength
+                | Ipv6ExtensionShort
+                | Ipv6ExtensionChain
+                | FragmentOverflow
+                | TcpShort
+                | TcpOffset
+                | UdpShort
+                | UdpLength
+                | IcmpShort
+                | SctpShort
+                | TunnelDepth
+        )
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Malformed::Snapped => "malformed_snapped",

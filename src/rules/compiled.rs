@@ -48,6 +48,21 @@ impl Compiled {
         verdict
     }
 
+    /// As [`Compiled::classify`], with the decision made elsewhere: groups and mirror sessions are those of this
+    /// packet, the rule is `DEFAULT`. For replies, which pass because of what they answer.
+    pub fn classify_as(&self, subject: &Subject, decision: Decision) -> Verdict {
+        let query = self.query(subject);
+        Verdict {
+            decision,
+            tier: Tier::Default,
+            generation: self.generation,
+            src_groups: query.src_groups,
+            dst_groups: query.dst_groups,
+            mirrors: self.mirrors(&query, decision),
+            ..Verdict::default()
+        }
+    }
+
     pub fn generation(&self) -> u32 {
         self.generation
     }

@@ -181,7 +181,6 @@ impl Worker {
 
     /// Forwards or drops; the packet is gone afterwards. Returns why it was dropped.
     fn act(&mut self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
-        let packet = self.burst.take(i)?;
         let stamp = self.stamps[i];
         self.count_rules(verdict, stamp.count_len);
         let reason = stamp.problem.or(match verdict.decision {
@@ -191,8 +190,9 @@ impl Worker {
             Decision::Reject => Some(DropReason::Rejected),
         });
         if reason == Some(DropReason::Rejected) {
-            self.answer(lane, i, &packet);
+            self.answer(lane, i);
         }
+        let packet = self.burst.take(i)?;
         let reason = match reason {
             None => self.forward(lane, packet, stamp.count_len),
             some => some,
@@ -216,14 +216,14 @@ impl Worker {
     }
 
     /// Tells the sender of a rejected packet.
-    fn answer(&mut self, lane: usize, i: usize, rejected: &Mbuf) {
+    fn answer(&mut self, lane: usize, i: usize) {
+        let Some(rejected) = self.burst.packet(i) else { return };
         let parts = &mut self.parts;
         let Some(output) = parts.lanes[lane].back.map(|at| &mut parts.outputs[at]) else { return };
         let mut bytes = [0u8; PREAMBLE_LEN + MAX_REPLY];
         let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
-        let frame = rejected.first_segment();
-        let Some(len) = reject::write_reply(frame, &self.headers[i], reply) else { return };
+        let Some(len) = reject::write_reply(self.burst.frame(i), &self.headers[i], reply) else { return };
         // In replay the answer carries the time and number of the packet it answers.
         let hidden = match rejected.hidden_front::<PREAMBLE_LEN>() {
             Some(preamble) if matches!(parts.timing, Timing::Capture { .. }) => {

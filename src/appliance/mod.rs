@@ -1,0 +1,24 @@
+//! The parts put together: live on ports, or over a capture.
+//!
+//! In: a [`Config`](crate::config::Config). Out: running workers, a scorer thread, files, a [`Summary`]. Runs on
+//! the control thread; nothing in here touches a packet, except replay's collector, which writes them to files.
+//! When full: see the worker; replay's consumers never stop draining, so its workers always get on.
+
+mod collect;
+mod live;
+mod merge;
+mod notes;
+mod policy;
+mod pools;
+mod ports;
+mod replay;
+mod scoring;
+mod totals;
+
+pub use live::{Appliance, Finished, eal_options};
+pub use policy::{PolicyHost, PolicyNames, Targets};
+pub use pools::Pools;
+pub use ports::LivePort;
+pub use replay::{Progress, ReplayOptions, Replayed, replay};
+pub use scoring::{PairTraffic, Scored};
+pub use totals::{Mirrored, RuleHits, Summary};
