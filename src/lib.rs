@@ -16,6 +16,7 @@
 
 pub mod behaviour;
 pub mod config;
+pub mod export;
 pub mod flow;
 pub mod mirror;
 pub mod packet;
