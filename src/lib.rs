@@ -20,11 +20,11 @@ pub mod flow;
 pub mod mirror;
 pub mod worker;
 pub mod behaviour;
-//pub mod export;
+pub mod export;
 
-//pub mod appliance;
+pub mod appliance;
 pub mod capture;
-//pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod dpdk;
 //pub mod scenario;

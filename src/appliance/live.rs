@@ -1,5 +1,6 @@
 //! The appliance on live ports: opens them, launches workers and scorer, watches, reloads, stops.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -9,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
 use super::merge::{RecordMerge, RecordOrder};
-use super::policy::{PolicyHost, Targets};
+use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
 use super::ports::{LivePort, WorkerIo, wire};
 use super::scoring::{Scored, Scoring};
@@ -42,6 +43,15 @@ pub struct Appliance {
 pub struct Finished {
     pub summary: Summary,
     pub scored: Scored,
+    pub names: Arc<PolicyNames>,
+    folder: PathBuf,
+}
+
+impl Finished {
+    /// Writes `summary.json` into the export folder and returns its path.
+    pub fn write_summary(&self) -> Result<PathBuf> {
+        self.summary.write(&self.folder)
+    }
 }
 
 #[derive(Debug)]
@@ -146,7 +156,8 @@ impl Appliance {
         }
         let mut summary = self.summary();
         summary.alerts = scored.alerts.clone();
-        Ok(Finished { summary, scored })
+        let (names, folder) = (self.host.names().clone(), self.config.export.directory.clone());
+        Ok(Finished { summary, scored, names, folder })
     }
 
     fn launch(&mut self, io: Vec<WorkerIo>) -> Result<()> {

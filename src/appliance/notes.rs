@@ -101,7 +101,7 @@ fn write_all(
         let (layers, malformed) = packet::layers(&ethernet, normalised.wire_len(frame.wire_len));
         let line = PacketLine {
             frame: index,
-            timestamp: crate::export::timestamp(frame.ts_ns),
+            timestamp: crate::export::iso8601(frame.ts_ns),
             wire_len: frame.wire_len,
             captured_len: frame.data.len(),
             link_type: frame.link.name(),

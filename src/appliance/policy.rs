@@ -1,9 +1,11 @@
 //! The policy side of a running appliance: configuration → generation → workers.
 
+use std::borrow::Cow;
 use std::sync::{Arc, RwLock};
 
 use crate::config::Config;
-use crate::rules::{CompileError, Compiled, Labels, Publisher, Reader};
+use crate::export::Names;
+use crate::rules::{CompileError, Compiled, GroupSetHandle, Labels, Publisher, Reader, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
 /// Compiles configurations and publishes them, keeping the names that records refer to.
@@ -139,5 +141,19 @@ impl PolicyNames {
     /// All session names by counter slot.
     pub fn slots(&self) -> Vec<Arc<str>> {
         self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner()).slots.clone()
+    }
+}
+
+impl Names for PolicyNames {
+    fn rule(&self, rule: RuleHandle) -> Cow<'_, str> {
+        Cow::Owned(self.labels.rule(rule).to_string())
+    }
+
+    fn groups(&self, groups: GroupSetHandle) -> Vec<Cow<'_, str>> {
+        self.labels.groups(groups).iter().map(|name| Cow::Owned(name.to_string())).collect()
+    }
+
+    fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
+        self.session(generation, bit).map_or(Cow::Borrowed(""), |name| Cow::Owned(name.to_string()))
     }
 }

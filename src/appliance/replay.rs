@@ -19,7 +19,7 @@ use crossbeam::queue::ArrayQueue;
 use super::collect::{Outlet, collect};
 use super::merge::{RecordMerge, RecordOrder};
 use super::notes::write_packets;
-use super::policy::{PolicyHost, Targets};
+use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
 use super::scoring::{Scored, Scoring};
 use super::totals::Summary;
@@ -44,6 +44,7 @@ pub struct ReplayOptions {
 pub struct Replayed {
     pub summary: Summary,
     pub scored: Scored,
+    pub names: Arc<PolicyNames>,
     pub files: Vec<PathBuf>,
 }
 
@@ -307,7 +308,7 @@ impl Run {
         }
         files.extend(scored.files.iter().cloned());
         files.extend(consumers.packets_file);
-        Ok(Replayed { summary: summary(&self, &scored), scored, files })
+        Ok(Replayed { summary: summary(&self, &scored), scored, names: self.host.names().clone(), files })
     }
 }
 

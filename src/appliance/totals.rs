@@ -1,8 +1,10 @@
 //! Counters of all workers summed, and the summary made from them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::policy::PolicyNames;
@@ -102,6 +104,15 @@ impl Summary {
     /// `rx = tx + consumed + sum(drops)`.
     pub fn adds_up(&self) -> bool {
         self.rx == self.tx + self.consumed + self.drops.values().sum::<u64>()
+    }
+
+    /// Writes `summary.json` into `folder` and returns its path.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        let path = folder.join("summary.json");
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
     }
 
     #[must_use]

@@ -1,1 +1,28 @@
 //! Flow records → score, flags, alerts.
+//!
+//! In: [`FlowRecord`](crate::flow::FlowRecord)s, ordered by when they were emitted. Out: every record
+//! again, with its calibrated score and flags, and one alert per episode. Runs on the scorer's own
+//! core; [`Scorer`] itself is pure: no thread, clock or file. When the ring in front of it is full
+//! the workers drop records and count them; nothing is dropped in here, but the least recently used
+//! hosts and pairs are forgotten, and counted.
+//!
+//! ```text
+//! record ─► features ─► forest ─► calibrate ─► score ─┐
+//!        └► detect (scans, sweeps, floods) ──► flags ─┴─► scored record, alerts
+//! ```
+
+mod alert;
+mod bounded;
+mod calibrate;
+mod detect;
+mod features;
+mod forest;
+mod outlier;
+mod scorer;
+
+pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Status};
+pub use calibrate::Calibration;
+pub use detect::Host;
+pub use features::{Extractor, FEATURES, Features, NAMES};
+pub use forest::{Forest, average_path, sanitize};
+pub use scorer::{ScoredRecord, Scorer, Stats};

@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::Report;
-use crate::appliance::{Pools, Progress, ReplayOptions, Replayed, replay};
+use crate::appliance::{Pools, Progress, ReplayOptions, replay};
 use crate::config::{self, Config};
 use crate::dpdk::{Eal, EalOptions};
 
@@ -94,7 +94,7 @@ fn replay_one(
     let replayed = replay(eal, pools, config, capture, out, &options, |progress| show(&bar, progress));
     bar.finish_and_clear();
     let mut replayed = replayed?;
-    replayed.files.push(write_summary(&replayed, out)?);
+    replayed.files.push(replayed.summary.write(out)?);
     if !replayed.summary.adds_up() {
         return Err(anyhow!("packet counters do not add up: {:?}", replayed.summary));
     }
@@ -135,14 +135,6 @@ fn clean_folder(out: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn write_summary(replayed: &Replayed, out: &Path) -> Result<PathBuf> {
-    let path = out.join("summary.json");
-    let mut text = serde_json::to_string_pretty(&replayed.summary)?;
-    text.push('\n');
-    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    Ok(path)
 }
 
 fn progress_bar() -> ProgressBar {

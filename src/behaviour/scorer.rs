@@ -1,0 +1,257 @@
+//! Joins features, detectors and forest into one stage.
+
+use std::collections::BTreeSet;
+
+use crate::config;
+use crate::flow::FlowRecord;
+
+use super::alert::{AlertEvent, AlertKind, Flags};
+use super::calibrate::Calibration;
+use super::detect::{Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
+use super::features::{Extractor, Features};
+use super::forest::Forest;
+use super::outlier::Watch;
+
+/// Records scored together once the forest is trained.
+const BATCH: usize = 64;
+/// Share of the warm-up that must remain after attack traffic was taken out; else it is prolonged.
+const LEAST_CLEAN: usize = 4;
+
+/// A record with what the scorer thinks of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoredRecord {
+    pub record: FlowRecord,
+    /// Calibrated score, 0..=1, see [`Calibration`]; `None` before the forest is trained.
+    pub score: Option<f32>,
+    pub flags: Flags,
+}
+
+/// Counters of the scorer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub records: u64,
+    /// Records with a score.
+    pub scored: u64,
+    pub trained: bool,
+    /// Records the forest was trained and calibrated on, and warm-up records left out as attacks.
+    pub trained_on: u64,
+    pub excluded: u64,
+    /// Records at or above the outlier threshold.
+    pub outliers: u64,
+    /// Records that would have opened an outlier episode, had there not been too many.
+    pub suppressed: u64,
+    /// Episodes opened, in the order of [`AlertKind::ALL`].
+    pub alerts: [u64; AlertKind::ALL.len()],
+    /// Remembered hosts, pairs and relations, and how many were forgotten to stay within limits.
+    pub entries: u64,
+    pub evicted: u64,
+}
+
+/// What is kept of a record until the forest is trained.
+#[derive(Clone, Debug)]
+struct Warm {
+    features: Features,
+    source: Host,
+    destination: Host,
+    suspicious: bool,
+    attack: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    WarmUp { records: Vec<Warm>, attacks: BTreeSet<Key> },
+    Trained { forest: Forest, calibration: Calibration },
+}
+
+/// Scores flow records and raises alerts. The same records, configuration and seed give the same
+/// output, however calls to [`Scorer::drain`] are spread between them.
+#[derive(Clone, Debug)]
+pub struct Scorer {
+    config: config::Scorer,
+    seed: u64,
+    extractor: Extractor,
+    detectors: Detectors,
+    watch: Watch,
+    phase: Phase,
+    /// Records waiting for the batch to be full; at most `BATCH`.
+    pending: Vec<(FlowRecord, Features)>,
+    raw: [f32; BATCH],
+    alerts: Vec<AlertEvent>,
+    stats: Stats,
+    last: u64,
+}
+
+impl Scorer {
+    pub fn new(config: &config::Scorer, seed: u64) -> Self {
+        let window = nanoseconds(config.detect.window);
+        Self {
+            config: config.clone(),
+            seed,
+            extractor: Extractor::new(window, seed),
+            detectors: Detectors::new(&config.detect),
+            watch: Watch::new(window, config.contamination),
+            phase: Phase::WarmUp { records: Vec::new(), attacks: BTreeSet::new() },
+            pending: Vec::with_capacity(BATCH),
+            raw: [0.0; BATCH],
+            alerts: Vec::new(),
+            stats: Stats::default(),
+            last: 0,
+        }
+    }
+
+    /// Takes the next record, in the order of `emitted`. `out` gets each record once, in order: at
+    /// once during the warm-up, in batches of 64 afterwards. With the scorer disabled the record
+    /// passes without score and flags.
+    pub fn observe(&mut self, record: FlowRecord, out: &mut impl FnMut(ScoredRecord)) {
+        self.stats.records += 1;
+        self.last = self.last.max(record.emitted);
+        if !self.config.enabled {
+            return out(ScoredRecord { record, score: None, flags: Flags::default() });
+        }
+        let features = self.extractor.extract(&record);
+        self.pending.push((record, features));
+        if self.pending.len() >= BATCH || matches!(self.phase, Phase::WarmUp { .. }) {
+            self.drain(out);
+        }
+    }
+
+    /// Hands out records that wait for a batch: for when no more come at the moment.
+    pub fn drain(&mut self, out: &mut impl FnMut(ScoredRecord)) {
+        let mut pending = std::mem::take(&mut self.pending);
+        let scored = if let Phase::Trained { forest, .. } = &self.phase {
+            let mut batch = [[0.0; super::FEATURES]; BATCH];
+            batch.iter_mut().zip(&pending).for_each(|(x, p)| *x = p.1);
+            forest.score(&batch[..pending.len().min(BATCH)], &mut self.raw);
+            true
+        } else {
+            false
+        };
+        for (i, (record, features)) in pending.drain(..).enumerate() {
+            let raw = scored.then(|| self.raw[i]);
+            out(self.finish(record, &features, raw));
+        }
+        self.pending = pending;
+    }
+
+    /// The end of the run: hands out what waits and closes all episodes.
+    pub fn flush(&mut self, out: &mut impl FnMut(ScoredRecord)) {
+        self.drain(out);
+        self.detectors.book.close_all(self.last);
+        self.collect_alerts();
+    }
+
+    /// Events since the last call. Call it after every few calls of `observe`: they wait in memory.
+    pub fn drain_alerts(&mut self) -> std::vec::Drain<'_, AlertEvent> {
+        self.alerts.drain(..)
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            alerts: self.detectors.book.by_kind(),
+            suppressed: self.watch.suppressed(),
+            entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries()) as u64,
+            evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted(),
+            trained: matches!(self.phase, Phase::Trained { .. }),
+            ..self.stats
+        }
+    }
+
+    /// Flags, alerts and training for one record whose raw score is known.
+    fn finish(&mut self, record: FlowRecord, features: &Features, raw: Option<f32>) -> ScoredRecord {
+        let finding = self.detectors.observe(&record);
+        let mut flags = finding.flags;
+        let score = raw.map(|raw| self.judge(&record, features, raw, &mut flags));
+        self.collect_alerts();
+        if score.is_none() {
+            self.warm_up(&record, features, finding);
+        }
+        ScoredRecord { record, score, flags }
+    }
+
+    /// Calibrated score of a record, and the outlier episode of its source if there is one.
+    fn judge(&mut self, r: &FlowRecord, features: &Features, raw: f32, flags: &mut Flags) -> f32 {
+        let Phase::Trained { forest, calibration } = &self.phase else { return 0.0 };
+        let score = calibration.calibrate(raw);
+        self.stats.scored += 1;
+        let unusual = score >= calibration.threshold();
+        let beyond = calibration.is_beyond(raw);
+        // Attack traffic has its own alert.
+        let stands_out = !flags.is_attack() && self.watch.note(Host::source(&r.tuple), r.emitted, unusual, beyond);
+        if !unusual {
+            return score;
+        }
+        self.stats.outliers += 1;
+        let attack = flags.is_attack();
+        flags.insert(AlertKind::Outlier);
+        if attack {
+            return score;
+        }
+        let key = Watch::key(Host::source(&r.tuple));
+        let book = &mut self.detectors.book;
+        let sighting = Sighting { host: Some(Host::destination(&r.tuple)), failed: false, ..Sighting::of(r) };
+        match book.known(&key, r.start) {
+            Known::Open => book.add(&key, &sighting, r.emitted),
+            Known::No if stands_out && self.watch.may_open(r.emitted) => {
+                book.open(key, 1.0, &[], &sighting, r);
+            }
+            Known::No | Known::Late => return score,
+        }
+        if book.score(&key, score, beyond) {
+            book.explain(&key, &forest.contributions(features));
+        }
+        score
+    }
+
+    fn collect_alerts(&mut self) {
+        let events = self.detectors.take_events();
+        if let Phase::WarmUp { attacks, .. } = &mut self.phase {
+            attacks.extend(events.iter().filter_map(|e| match e {
+                AlertEvent::Opened(a) => Some(Key { kind: a.kind, actor: a.actor, victim: a.victim }),
+                AlertEvent::Updated(_) | AlertEvent::Closed(_) => None,
+            }));
+        }
+        self.alerts.extend(events);
+    }
+
+    /// Keeps the record for training, and trains when there are enough of them.
+    fn warm_up(&mut self, r: &FlowRecord, features: &Features, finding: Finding) {
+        let Phase::WarmUp { records, attacks } = &mut self.phase else { return };
+        records.push(Warm {
+            features: *features,
+            source: Host::source(&r.tuple),
+            destination: Host::destination(&r.tuple),
+            suspicious: finding.suspicious,
+            attack: finding.flags.is_attack(),
+        });
+        let wanted = self.config.warmup_records.max(2);
+        if records.len() < wanted {
+            return;
+        }
+        let before = records.len();
+        records.retain(|w| !is_attack(w, attacks));
+        self.stats.excluded += (before - records.len()) as u64;
+        if records.len() < wanted.div_ceil(LEAST_CLEAN) {
+            return;
+        }
+        let data: Vec<Features> = records.iter().map(|w| w.features).collect();
+        let forest = Forest::train(&data, self.config.trees, self.config.sample, self.seed);
+        let mut raw = vec![0.0; data.len()];
+        forest.score(&data, &mut raw);
+        let calibration = Calibration::fit(&raw, self.config.contamination);
+        self.stats.trained_on = data.len() as u64;
+        self.phase = Phase::Trained { forest, calibration };
+    }
+}
+
+/// Flagged, from the source of a scan, or unanswered traffic to the victim of a flood: also when the
+/// record came before the alert.
+fn is_attack(w: &Warm, attacks: &BTreeSet<Key>) -> bool {
+    let by = |key: &Key| {
+        if key.kind.is_flood() {
+            key.victim.host() == Some(w.destination) && w.suspicious
+        } else {
+            key.actor.host() == Some(w.source)
+        }
+    };
+    w.attack || attacks.iter().any(by)
+}

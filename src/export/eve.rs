@@ -1,0 +1,481 @@
+//! EVE-shaped JSON: one object a line, fields always in the same order.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::behaviour::{Alert, AlertKind, Flags, ScoredRecord};
+use crate::flow::{FlowRecord, TO_CLIENT, TO_SERVER};
+use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
+
+use super::community_id;
+use super::time::iso8601;
+
+/// Names behind the numbers in records. An unknown number yields an empty name or list.
+pub trait Names {
+    /// Id of a rule; of [`RuleHandle::DEFAULT`], what stands for "no rule decided".
+    fn rule(&self, rule: RuleHandle) -> Cow<'_, str>;
+    /// Names of the groups in a set, in a fixed order.
+    fn groups(&self, groups: GroupSetHandle) -> Vec<Cow<'_, str>>;
+    /// Name of the mirror session at a bit of `FlowRecord::mirrors`, in a generation.
+    fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str>;
+}
+
+/// Writes one line of `flows.jsonl`.
+pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, names: &impl Names) -> io::Result<()> {
+    let r = &scored.record;
+    let line = FlowLine {
+        timestamp: iso8601(r.emitted),
+        flow_id: r.flow_id,
+        event_type: "flow",
+        vlan: vlan(r.tuple.vlan),
+        ends: Ends::of(r),
+        community_id: community_id(&r.tuple, r.icmp, 0),
+        flow: Flow::of(r),
+        tcp: (r.tuple.protocol == 6).then(|| Tcp {
+            tcp_flags_ts: format!("{:02x}", r.tcp_flags[TO_SERVER]),
+            tcp_flags_tc: format!("{:02x}", r.tcp_flags[TO_CLIENT]),
+        }),
+        gnomon: Gnomon {
+            src_groups: names.groups(r.src_groups),
+            dst_groups: names.groups(r.dst_groups),
+            rule: names.rule(r.rule),
+            tier: r.tier,
+            action: r.decision,
+            generation: r.generation,
+            mirror: mirrors(r, names),
+            vni: Some(r.tuple.vni).filter(|v| *v != 0),
+            score: scored.score.map(round),
+            flags: flag_names(scored.flags),
+        },
+    };
+    write_line(out, &line)
+}
+
+/// Writes one line of `alerts.jsonl`.
+pub fn write_alert(out: &mut impl Write, alert: &Alert, names: &impl Names) -> io::Result<()> {
+    let actor = alert.actor.host();
+    let segment = actor.or(alert.victim.host());
+    let line = AlertLine {
+        timestamp: iso8601(alert.raised),
+        event_type: if alert.kind == AlertKind::Outlier { "anomaly" } else { "alert" },
+        vlan: vlan(segment.map_or(0, |h| h.vlan)),
+        src_ip: actor.map(|h| h.ip()),
+        dest_ip: alert.victim.host().map(|h| h.ip()),
+        proto: match alert.evidence.protocols[..] {
+            [only] => Some(protocol_name(only)),
+            _ => None,
+        },
+        body: AlertBody::of(alert),
+        gnomon: AlertGnomon {
+            kind: alert.kind.name(),
+            episode: alert.episode,
+            status: alert.status.name(),
+            start: iso8601(alert.first_seen),
+            end: iso8601(alert.last_seen),
+            actor_groups: names.groups(alert.actor_groups),
+            victim_groups: names.groups(alert.victim_groups),
+            vni: segment.map(|h| h.vni).filter(|v| *v != 0),
+            body: AlertBody::of(alert),
+        },
+    };
+    write_line(out, &line)
+}
+
+/// One JSON object and a newline.
+fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct FlowLine<'a> {
+    timestamp: String,
+    flow_id: u64,
+    event_type: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    vlan: Vec<u16>,
+    #[serde(flatten)]
+    ends: Ends,
+    community_id: String,
+    flow: Flow,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<Tcp>,
+    gnomon: Gnomon<'a>,
+}
+
+/// The initiator is `src`. Ports for TCP, UDP and SCTP; type and code for ICMP.
+#[derive(Serialize)]
+struct Ends {
+    src_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src_port: Option<u16>,
+    dest_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest_port: Option<u16>,
+    proto: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_code: Option<u8>,
+}
+
+impl Ends {
+    fn of(r: &FlowRecord) -> Self {
+        let t = &r.tuple;
+        let ports = matches!(t.protocol, 6 | 17 | 132);
+        let icmp = matches!(t.protocol, 1 | 58);
+        Self {
+            src_ip: t.src_ip(),
+            src_port: ports.then_some(t.src_port),
+            dest_ip: t.dst_ip(),
+            dest_port: ports.then_some(t.dst_port),
+            proto: protocol_name(t.protocol),
+            icmp_type: icmp.then_some(r.icmp.0),
+            icmp_code: icmp.then_some(r.icmp.1),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Flow {
+    pkts_toserver: u64,
+    pkts_toclient: u64,
+    bytes_toserver: u64,
+    bytes_toclient: u64,
+    start: String,
+    end: String,
+    /// Whole seconds.
+    age: u64,
+    state: &'static str,
+    reason: &'static str,
+}
+
+impl Flow {
+    fn of(r: &FlowRecord) -> Self {
+        Self {
+            pkts_toserver: r.packets[TO_SERVER],
+            pkts_toclient: r.packets[TO_CLIENT],
+            bytes_toserver: r.bytes[TO_SERVER],
+            bytes_toclient: r.bytes[TO_CLIENT],
+            start: iso8601(r.start),
+            end: iso8601(r.end),
+            age: r.end.saturating_sub(r.start) / 1_000_000_000,
+            state: r.state.name(),
+            reason: r.reason.name(),
+        }
+    }
+}
+
+/// Flags of all packets of a direction together, two hexadecimal digits.
+#[derive(Serialize)]
+struct Tcp {
+    tcp_flags_ts: String,
+    tcp_flags_tc: String,
+}
+
+#[derive(Serialize)]
+struct Gnomon<'a> {
+    src_groups: Vec<Cow<'a, str>>,
+    dst_groups: Vec<Cow<'a, str>>,
+    rule: Cow<'a, str>,
+    tier: Tier,
+    action: Decision,
+    generation: u32,
+    mirror: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vni: Option<u32>,
+    /// `null` before the forest is trained.
+    score: Option<f64>,
+    flags: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct AlertLine<'a> {
+    timestamp: String,
+    event_type: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    vlan: Vec<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proto: Option<Cow<'static, str>>,
+    /// The same five fields as in `gnomon`, for scripts that look for them at the top.
+    #[serde(flatten)]
+    body: AlertBody,
+    gnomon: AlertGnomon<'a>,
+}
+
+#[derive(Serialize)]
+struct AlertGnomon<'a> {
+    kind: &'static str,
+    episode: u64,
+    status: &'static str,
+    start: String,
+    end: String,
+    #[serde(flatten)]
+    body: AlertBody,
+    actor_groups: Vec<Cow<'a, str>>,
+    victim_groups: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vni: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct AlertBody {
+    actor: String,
+    victim: String,
+    severity: u8,
+    count: u64,
+    evidence: EvidenceLine,
+}
+
+impl AlertBody {
+    fn of(alert: &Alert) -> Self {
+        Self {
+            actor: alert.actor.to_string(),
+            victim: alert.victim.to_string(),
+            severity: alert.severity,
+            count: alert.count,
+            evidence: EvidenceLine::of(alert),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct EvidenceLine {
+    protocols: Vec<Cow<'static, str>>,
+    ports: Vec<u16>,
+    distinct_ports: u64,
+    hosts: Vec<IpAddr>,
+    distinct_hosts: u64,
+    attempts: u64,
+    failed: u64,
+    /// `failed / attempts`.
+    failed_share: f64,
+    packets: u64,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_per_window: Option<u64>,
+    rate_per_second: f64,
+    flow_ids: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_score: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    features: Vec<FeatureLine>,
+}
+
+#[derive(Serialize)]
+struct FeatureLine {
+    name: &'static str,
+    /// Splits saved by this feature, mean over trees.
+    weight: f64,
+}
+
+impl EvidenceLine {
+    fn of(alert: &Alert) -> Self {
+        let e = &alert.evidence;
+        Self {
+            protocols: e.protocols.iter().map(|p| protocol_name(*p)).collect(),
+            ports: e.ports.clone(),
+            distinct_ports: e.distinct_ports,
+            hosts: e.hosts.iter().map(|h| h.ip()).collect(),
+            distinct_hosts: e.distinct_hosts,
+            attempts: e.attempts,
+            failed: e.failed,
+            failed_share: round(e.failed as f32 / e.attempts.max(1) as f32),
+            packets: e.packets,
+            bytes: e.bytes,
+            peak_per_window: alert.kind.is_flood().then_some(e.peak),
+            rate_per_second: (e.rate * 1000.0).round() / 1000.0,
+            flow_ids: e.flow_ids.clone(),
+            max_score: e.max_score.map(round),
+            features: e.features.iter().map(|(name, w)| FeatureLine { name, weight: round(*w) }).collect(),
+        }
+    }
+}
+
+/// Six decimals are more than a score can mean, and keep lines short.
+fn round(x: f32) -> f64 {
+    (f64::from(x) * 1e6).round() / 1e6
+}
+
+fn vlan(id: u16) -> Vec<u16> {
+    if id == 0 { Vec::new() } else { vec![id] }
+}
+
+fn flag_names(flags: Flags) -> Vec<&'static str> {
+    flags.iter().map(AlertKind::name).collect()
+}
+
+fn mirrors<'a>(r: &FlowRecord, names: &'a impl Names) -> Vec<Cow<'a, str>> {
+    (0..64).filter(|bit| r.mirrors & (1 << bit) != 0).map(|bit| names.mirror(r.generation, bit)).collect()
+}
+
+/// Suricata's names; the number as text for protocols without one here.
+fn protocol_name(protocol: u8) -> Cow<'static, str> {
+    Cow::Borrowed(match protocol {
+        1 => "ICMP",
+        6 => "TCP",
+        17 => "UDP",
+        47 => "GRE",
+        50 => "ESP",
+        58 => "IPv6-ICMP",
+        132 => "SCTP",
+        other => return Cow::Owned(other.to_string()),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::behaviour::{Evidence, Host, Party, Status};
+    use crate::flow::{EndReason, FlowState};
+    use crate::packet::{Tuple, from_ip_addr};
+
+    pub(crate) struct Fixed;
+
+    impl Names for Fixed {
+        fn rule(&self, rule: RuleHandle) -> Cow<'_, str> {
+            if rule == RuleHandle::DEFAULT { "default".into() } else { format!("rule-{}", rule.0).into() }
+        }
+
+        fn groups(&self, groups: GroupSetHandle) -> Vec<Cow<'_, str>> {
+            (0..groups.0).map(|i| format!("group \"{i}\"").into()).collect()
+        }
+
+        fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
+            format!("session-{generation}-{bit}").into()
+        }
+    }
+
+    fn host(text: &str) -> Host {
+        let (version, addr) = from_ip_addr(text.parse().unwrap());
+        Host { version, addr, vlan: 12, vni: 0 }
+    }
+
+    pub(crate) fn scored() -> ScoredRecord {
+        let record = FlowRecord {
+            flow_id: 42,
+            tuple: Tuple {
+                src: host("128.232.110.120").addr,
+                dst: host("66.35.250.204").addr,
+                src_port: 34855,
+                dst_port: 80,
+                protocol: 6,
+                version: 4,
+                vlan: 12,
+                vni: 0,
+            },
+            start: 1_463_044_282_000_000_000,
+            end: 1_463_044_285_900_000_000,
+            emitted: 1_463_044_286_000_001_000,
+            packets: [5, 4],
+            bytes: [338, 272],
+            tcp_flags: [0x1b, 0x02],
+            state: FlowState::Closed,
+            reason: EndReason::Fin,
+            rule: RuleHandle(7),
+            generation: 3,
+            src_groups: GroupSetHandle(1),
+            mirrors: 0b101,
+            ..FlowRecord::default()
+        };
+        let mut flags = Flags::default();
+        flags.insert(AlertKind::Outlier);
+        flags.insert(AlertKind::SynFlood);
+        ScoredRecord { record, score: Some(0.123_456_78), flags }
+    }
+
+    fn line(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut bytes = Vec::new();
+        write(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn flow_line_byte_for_byte() {
+        let want = concat!(
+            r#"{"timestamp":"2016-05-12T09:11:26.000001+0000","flow_id":42,"event_type":"flow","vlan":[12],"#,
+            r#""src_ip":"128.232.110.120","src_port":34855,"dest_ip":"66.35.250.204","dest_port":80,"proto":"TCP","#,
+            r#""community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","#,
+            r#""flow":{"pkts_toserver":5,"pkts_toclient":4,"bytes_toserver":338,"bytes_toclient":272,"#,
+            r#""start":"2016-05-12T09:11:22.000000+0000","end":"2016-05-12T09:11:25.900000+0000","age":3,"#,
+            r#""state":"closed","reason":"fin"},"tcp":{"tcp_flags_ts":"1b","tcp_flags_tc":"02"},"#,
+            r#""gnomon":{"src_groups":["group \"0\""],"dst_groups":[],"rule":"rule-7","tier":"policy","#,
+            r#""action":"allow","generation":3,"mirror":["session-3-0","session-3-2"],"score":0.123457,"#,
+            r#""flags":["syn_flood","outlier"]}}"#,
+            "\n"
+        );
+        assert_eq!(line(|out| write_flow(out, &scored(), &Fixed)), want);
+    }
+
+    #[test]
+    fn icmp_and_unnamed_protocols_have_no_ports() {
+        let mut s = scored();
+        s.record.tuple.protocol = 1;
+        s.record.icmp = (8, 0);
+        s.record.tuple.vlan = 0;
+        s.record.tuple.vni = 5001;
+        s.score = None;
+        let v: serde_json::Value = serde_json::from_str(&line(|out| write_flow(out, &s, &Fixed))).unwrap();
+        assert_eq!((&v["icmp_type"], &v["icmp_code"]), (&8.into(), &0.into()));
+        assert!(v.get("src_port").is_none() && v.get("tcp").is_none() && v.get("vlan").is_none());
+        assert!(v["gnomon"]["score"].is_null() && v["gnomon"].get("score").is_some());
+        assert_eq!(v["gnomon"]["vni"], 5001);
+        s.record.tuple.protocol = 89;
+        let v: serde_json::Value = serde_json::from_str(&line(|out| write_flow(out, &s, &Fixed))).unwrap();
+        assert_eq!(v["proto"], "89");
+        assert!(v.get("icmp_type").is_none() && v.get("dest_port").is_none());
+    }
+
+    #[test]
+    fn alert_lines() {
+        let mut alert = Alert {
+            episode: 4,
+            kind: AlertKind::PortScan,
+            status: Status::Closed,
+            actor: Party::Host(host("10.0.0.9")),
+            victim: Party::Host(host("2001:db8::1")),
+            actor_groups: GroupSetHandle(1),
+            victim_groups: GroupSetHandle(0),
+            severity: 2,
+            count: 100,
+            raised: 5_000_000_000,
+            first_seen: 1_000_000_000,
+            last_seen: 11_000_000_000,
+            evidence: Evidence {
+                protocols: vec![6],
+                ports: vec![22, 80],
+                distinct_ports: 100,
+                attempts: 110,
+                failed: 100,
+                rate: 10.0,
+                flow_ids: vec![1, 2],
+                ..Evidence::default()
+            },
+        };
+        let text = line(|out| write_alert(out, &alert, &Fixed));
+        assert_eq!(text, line(|out| write_alert(out, &alert, &Fixed)));
+        let v: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&v["event_type"], &v["gnomon"]["kind"]), (&"alert".into(), &"port_scan".into()));
+        assert_eq!((&v["src_ip"], &v["dest_ip"]), (&"10.0.0.9".into(), &"2001:db8::1".into()));
+        assert_eq!((&v["actor"], &v["gnomon"]["victim"]), (&"10.0.0.9".into(), &"2001:db8::1".into()));
+        assert_eq!(v["timestamp"], "1970-01-01T00:00:05.000000+0000");
+        assert_eq!(v["gnomon"]["end"], "1970-01-01T00:00:11.000000+0000");
+        assert_eq!(v["evidence"], v["gnomon"]["evidence"]);
+        assert_eq!(v["evidence"]["failed_share"], 0.909_091);
+        assert!(v["evidence"].get("peak_per_window").is_none());
+        alert.kind = AlertKind::Outlier;
+        alert.victim = Party::Many;
+        alert.evidence.features = vec![("duration", 0.25)];
+        let v: serde_json::Value = serde_json::from_str(&line(|out| write_alert(out, &alert, &Fixed))).unwrap();
+        assert_eq!((&v["event_type"], &v["victim"]), (&"anomaly".into(), &"many".into()));
+        assert!(v.get("dest_ip").is_none());
+        assert_eq!(v["evidence"]["features"][0]["name"], "duration");
+    }
+}
