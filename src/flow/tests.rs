@@ -349,6 +349,22 @@ proptest! {
 }
 
 #[test]
+fn a_flow_that_ended_after_it_was_located_is_begun_anew() {
+    let mut table = table(10);
+    let mut sink = Vec::new();
+    table.touch(&tcp(1, false, SYN, 10), &mut sink).unwrap();
+    let packet = tcp(1, false, SYN, 100);
+    let mut lookup = table.prepare(&packet.tuple);
+    table.locate(&mut lookup);
+    table.sweep(100, 10, &mut sink);
+    assert_eq!(sink.len(), 1);
+    assert!(table.touch_prepared(&packet, &lookup, &mut sink).unwrap().is_new);
+    table.finish(100, &mut sink);
+    assert_eq!((sink.len(), sink[1].packets, table.stats().live), (2, [1, 0], 0));
+    assert!(table.touch_prepared(&packet, &lookup, &mut sink).unwrap().is_new);
+}
+
+#[test]
 fn syn_flood_leaves_established_flows() {
     let mut table = table(1000);
     let mut sink = Vec::new();
