@@ -1,5 +1,6 @@
 //! One live flow: counters of the current slice, state, cached verdicts.
 
+use std::mem::offset_of;
 use std::time::Duration;
 
 use super::record::{EndReason, FlowRecord, FlowState, TO_CLIENT, TO_SERVER};
@@ -24,37 +25,42 @@ pub struct FlowPacket {
 }
 
 /// A live flow. Per-direction arrays are `[to server, to client]`.
+///
+/// Four cache lines in order of use: finding and timing, counting, then what the worker caches.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct FlowEntry {
     key: FlowKey,
-    verdicts: [Option<Verdict>; 2],
-    packets: [u64; 2],
-    bytes: [u64; 2],
-    payload_bytes: [u64; 2],
-    start: u64,
     last: u64,
-    slice_start: u64,
-    flow_id: u64,
-    mirrors: u64,
-    /// Mirror sessions that may take packets of this flow, see `Sampler::flow_mask`; the worker's to keep.
-    pub sampled: u64,
-    min_packet: u32,
-    max_packet: u32,
-    /// Links of the slab: the queue of disposable flows while live, the free list when not.
-    pub(super) before: u32,
-    pub(super) after: u32,
     tcp_flags: [u8; 2],
     seen: [u8; 2],
-    icmp: (u8, u8),
     initiator: Orientation,
     state: FlowState,
     reset: bool,
     pub(super) live: bool,
+
+    packets: [u64; 2],
+    bytes: [u64; 2],
+    payload_bytes: [u64; 2],
+    slice_start: u64,
+    min_packet: u32,
+    max_packet: u32,
+
+    /// Mirror sessions that may take packets of this flow, see `Sampler::flow_mask`; the worker's to keep.
+    pub sampled: u64,
+    mirrors: u64,
+    verdicts: [Option<Verdict>; 2],
+    start: u64,
+    flow_id: u64,
+    /// Links of the slab: the queue of disposable flows while live, the free list when not.
+    pub(super) before: u32,
+    pub(super) after: u32,
+    icmp: (u8, u8),
 }
 
 // Four cache lines; a million flows are 256 MB.
 const _: () = assert!(size_of::<FlowEntry>() == 256);
+const _: () = assert!(offset_of!(FlowEntry, packets) == 64 && offset_of!(FlowEntry, sampled) == 128);
 
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
@@ -255,13 +261,17 @@ impl FlowEntry {
 
     /// When the flow ends if no further packet comes.
     pub(super) fn ends_at(&self, times: &TimeoutsNs) -> u64 {
-        self.last.saturating_add(times.of(self.key.tuple(self.initiator).protocol, self.state))
+        self.last.saturating_add(times.of(self.protocol(), self.state))
     }
 
     /// When the current slice ends; `None` if it is empty or the flow ends first.
     pub(super) fn slice_ends_at(&self, times: &TimeoutsNs) -> Option<u64> {
         let at = self.slice_start.saturating_add(times.active);
         (!self.slice_is_empty() && at < self.ends_at(times)).then_some(at)
+    }
+
+    fn protocol(&self) -> u8 {
+        self.key.tuple(Orientation::LowToHigh).protocol
     }
 
     fn slice_is_empty(&self) -> bool {

@@ -25,6 +25,7 @@ mod record;
 mod slab;
 mod table;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use entry::{FlowEntry, FlowPacket};

@@ -53,6 +53,11 @@ impl Lookup {
     pub fn key(&self) -> &FlowKey {
         &self.key
     }
+
+    /// Seeded hash of the key, the same for both directions.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
 }
 
 /// Counters since the table was made; `live` is a level.

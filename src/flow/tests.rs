@@ -1,1 +1,576 @@
+//! The table against a model that keeps every packet of a flow in a list and works out records from the lists.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Timeouts;
+use crate::packet::{FlowKey, Tuple};
+use crate::rules::{Decision, GroupSetHandle, RuleHandle, Verdict};
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+const PSH_ACK: u8 = 24;
+
+fn timeouts() -> Timeouts {
+    Timeouts {
+        tcp_opening: Duration::from_nanos(30),
+        tcp_established: Duration::from_nanos(300),
+        tcp_closed: Duration::from_nanos(10),
+        udp: Duration::from_nanos(40),
+        icmp: Duration::from_nanos(20),
+        other: Duration::from_nanos(50),
+        active: Duration::from_nanos(60),
+        fragments: Duration::from_nanos(30),
+    }
+}
+
+fn table(capacity: usize) -> FlowTable {
+    FlowTable::new(capacity, &timeouts(), 7)
+}
+
+fn connection(n: u32) -> Tuple {
+    let protocol = [6, 6, 17, 1, 132, 58][n as usize % 6];
+    Tuple {
+        src: (0x0a00_0001 + u128::from(n)) | u128::from(n % 2) << 100,
+        dst: 0x0a00_0100,
+        src_port: 40_000,
+        dst_port: 80,
+        protocol,
+        version: if n % 2 == 0 { 4 } else { 6 },
+        ..Tuple::default()
+    }
+}
+
+fn tcp(n: u32, to_client: bool, flags: u8, clock_ns: u64) -> FlowPacket {
+    let tuple = Tuple {
+        src: u128::from(n) + 1000,
+        dst: 1,
+        src_port: 5,
+        dst_port: 80,
+        protocol: 6,
+        version: 4,
+        ..Tuple::default()
+    };
+    let tuple = if to_client { tuple.reversed() } else { tuple };
+    FlowPacket { tuple, clock_ns, bytes: 60, tcp_flags: flags, ..FlowPacket::default() }
+}
+
+fn establish(table: &mut FlowTable, n: u32, clock: u64, sink: &mut Vec<FlowRecord>) {
+    table.touch(&tcp(n, false, SYN, clock), sink).unwrap();
+    table.touch(&tcp(n, true, SYN | ACK, clock), sink).unwrap();
+    let touch = table.touch(&tcp(n, false, ACK, clock), sink).unwrap();
+    assert_eq!(table.entry(touch.ix).state(), FlowState::Established);
+}
+
+/// Everything of a record but its id, which the model does not know.
+fn without_id(record: &FlowRecord) -> FlowRecord {
+    FlowRecord { flow_id: 0, ..*record }
+}
+
+fn sorted(mut records: Vec<FlowRecord>) -> Vec<FlowRecord> {
+    records.sort_by_key(|r| (r.emitted, r.start, r.flow_id, r.tuple, r.end));
+    records
+}
+
+// The model.
+
+struct ModelFlow {
+    initiator: Tuple,
+    packets: Vec<FlowPacket>,
+    /// First packet of the current slice.
+    cut: usize,
+}
+
+impl ModelFlow {
+    fn sent_by_initiator(&self, packet: &FlowPacket) -> bool {
+        packet.tuple == self.initiator
+    }
+
+    fn first(&self, is_it: impl Fn(&FlowPacket) -> bool) -> Option<usize> {
+        self.packets.iter().position(is_it)
+    }
+
+    fn any(&self, client: bool, is_it: impl Fn(u8) -> bool) -> Option<usize> {
+        self.first(|p| {
+            !p.later_fragment && self.sent_by_initiator(p) == client && p.tcp_flags & RST == 0 && is_it(p.tcp_flags)
+        })
+    }
+
+    fn state(&self) -> (FlowState, Option<EndReason>) {
+        if self.initiator.protocol != 6 {
+            let both = [true, false].map(|side| self.first(|p| self.sent_by_initiator(p) == side));
+            return (if both.iter().all(Option::is_some) { FlowState::Established } else { FlowState::New }, None);
+        }
+        let reset = self.first(|p| !p.later_fragment && p.tcp_flags & RST != 0).unwrap_or(usize::MAX);
+        let fins = [true, false].map(|side| self.any(side, |f| f & FIN != 0).unwrap_or(usize::MAX));
+        let finished = fins[0].max(fins[1]);
+        if reset != usize::MAX || finished != usize::MAX {
+            return (FlowState::Closed, Some(if finished < reset { EndReason::Fin } else { EndReason::Rst }));
+        }
+        let acked = |side| self.any(side, |f| f & (SYN | ACK) == ACK).is_some();
+        let answered = |side| self.any(side, |f| f & (SYN | ACK) == SYN | ACK).is_some();
+        let shaken = acked(true) && (acked(false) || answered(false)) || acked(false) && answered(true);
+        let state = match (shaken, fins.iter().any(|f| *f != usize::MAX)) {
+            (false, _) => FlowState::New,
+            (true, false) => FlowState::Established,
+            (true, true) => FlowState::Closing,
+        };
+        (state, None)
+    }
+
+    fn record(&self, reason: EndReason, emitted: u64) -> FlowRecord {
+        let slice = &self.packets[self.cut..];
+        let last = self.packets.last().unwrap().clock_ns;
+        let first = &self.packets[0];
+        let sum = |of: fn(&FlowPacket) -> u64| {
+            [true, false].map(|side| slice.iter().filter(|p| self.sent_by_initiator(p) == side).map(of).sum())
+        };
+        let flags = [true, false].map(|side| {
+            let own = slice.iter().filter(|p| self.sent_by_initiator(p) == side && !p.later_fragment);
+            own.fold(0, |all, p| if p.tuple.protocol == 6 { all | p.tcp_flags } else { all })
+        });
+        FlowRecord {
+            tuple: self.initiator,
+            start: slice.first().map_or(last, |p| p.clock_ns),
+            end: last,
+            emitted,
+            packets: sum(|_| 1),
+            bytes: sum(|p| p.bytes.into()),
+            payload_bytes: sum(|p| p.payload_bytes.into()),
+            tcp_flags: flags,
+            icmp: if first.later_fragment { (0, 0) } else { first.icmp },
+            state: self.state().0,
+            reason,
+            min_packet: slice.iter().map(|p| p.bytes).min().unwrap_or(0),
+            max_packet: slice.iter().map(|p| p.bytes).max().unwrap_or(0),
+            ..FlowRecord::default()
+        }
+    }
+
+    fn end(&self, otherwise: EndReason, emitted: u64) -> FlowRecord {
+        self.record(self.state().1.unwrap_or(otherwise), emitted)
+    }
+
+    /// Emits what happened before `clock`; true when the flow ended.
+    fn settle(&mut self, clock: u64, out: &mut Vec<FlowRecord>) -> bool {
+        let timeout = match (self.initiator.protocol, self.state().0) {
+            (6, FlowState::New) => 30,
+            (6, FlowState::Closed) => 10,
+            (6, _) => 300,
+            (17, _) => 40,
+            (1 | 58, _) => 20,
+            _ => 50,
+        };
+        let ends = self.packets.last().unwrap().clock_ns + timeout;
+        if let Some(first) = self.packets.get(self.cut) {
+            let slice_ends = first.clock_ns + 60;
+            if slice_ends < ends && slice_ends < clock {
+                out.push(self.record(EndReason::Active, slice_ends));
+                self.cut = self.packets.len();
+            }
+        }
+        if ends < clock {
+            out.push(self.end(EndReason::Idle, ends));
+        }
+        ends < clock
+    }
+}
+
+fn model(packets: &[FlowPacket], finish: u64) -> Vec<FlowRecord> {
+    let mut out = Vec::new();
+    let mut flows: HashMap<FlowKey, ModelFlow> = HashMap::new();
+    for packet in packets {
+        let key = FlowKey::of(packet.tuple).0;
+        let whole_tcp = packet.tuple.protocol == 6 && !packet.later_fragment;
+        let control = if whole_tcp { packet.tcp_flags & (SYN | ACK | RST) } else { 0 };
+        if let Some(mut flow) = flows.remove(&key)
+            && !flow.settle(packet.clock_ns, &mut out)
+        {
+            if flow.state().0 == FlowState::Closed && control == SYN {
+                out.push(flow.end(EndReason::Idle, packet.clock_ns));
+            } else {
+                flow.packets.push(*packet);
+                flows.insert(key, flow);
+                continue;
+            }
+        }
+        let initiator = if control == SYN | ACK { packet.tuple.reversed() } else { packet.tuple };
+        flows.insert(key, ModelFlow { initiator, packets: vec![*packet], cut: 0 });
+    }
+    for mut flow in flows.into_values() {
+        if !flow.settle(finish, &mut out) {
+            out.push(flow.end(EndReason::Forced, finish));
+        }
+    }
+    out
+}
+
+// The table, with sweeps at random times.
+
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    budget: usize,
+    /// Share in percent of the gap before the packet.
+    when: u64,
+}
+
+fn run(packets: &[FlowPacket], sweeps: &[Sweep], capacity: usize, finish: u64) -> (Vec<FlowRecord>, FlowStats) {
+    let mut table = table(capacity);
+    let mut out = Vec::new();
+    let mut promises = Vec::new();
+    let mut before = 0;
+    for (packet, sweep) in packets.iter().zip(sweeps.iter().cycle()) {
+        if sweep.budget > 0 {
+            let clock = before + (packet.clock_ns - before) * sweep.when / 100;
+            if table.sweep(clock, sweep.budget, &mut out) {
+                promises.push((table.watermark(), out.len()));
+            }
+        }
+        let _ = table.touch(packet, &mut out);
+        before = packet.clock_ns;
+    }
+    table.finish(finish, &mut out);
+    for (watermark, handed_out) in promises {
+        assert!(out[handed_out..].iter().all(|r| r.emitted > watermark), "late for watermark {watermark}");
+    }
+    let stats = table.stats();
+    assert_eq!(stats.live, 0);
+    assert!(stats.high_water <= capacity.max(1));
+    (out, stats)
+}
+
+fn traffic(connections: u32) -> impl Strategy<Value = Vec<FlowPacket>> {
+    let gap = prop_oneof![5 => 0u64..3, 3 => 5u64..15, 2 => 20u64..70, 1 => 100u64..400];
+    let flags = prop::sample::select(vec![
+        SYN,
+        SYN,
+        SYN | ACK,
+        SYN | ACK,
+        ACK,
+        ACK,
+        PSH_ACK,
+        PSH_ACK,
+        FIN | ACK,
+        FIN,
+        RST,
+        RST | ACK,
+        SYN | RST,
+        SYN | FIN,
+        0,
+        FIN | RST,
+    ]);
+    let packet = (0..connections, any::<bool>(), gap, flags, 60u32..1500, 0u32..5);
+    prop::collection::vec(packet, 1..250).prop_map(|packets| {
+        let mut clock_ns = 1_000_000;
+        let mut frames = Vec::new();
+        for (n, back, gap, tcp_flags, bytes, dice) in packets {
+            clock_ns += gap;
+            let tuple = if back { connection(n).reversed() } else { connection(n) };
+            let (icmp, later_fragment) = ((8 * u8::from(!back), dice as u8), dice == 0);
+            frames.push(FlowPacket {
+                tuple,
+                clock_ns,
+                bytes,
+                payload_bytes: bytes - 54,
+                tcp_flags,
+                icmp,
+                later_fragment,
+            });
+        }
+        frames
+    })
+}
+
+fn sweeps() -> impl Strategy<Value = Vec<Sweep>> {
+    prop::collection::vec((0usize..9, 0u64..=100).prop_map(|(budget, when)| Sweep { budget, when }), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn records_are_the_models_whatever_the_sweeps(packets in traffic(6), some in sweeps(), others in sweeps(), more in 0u64..500) {
+        let finish = packets.last().map_or(0, |p| p.clock_ns) + more;
+        let (one, _) = run(&packets, &some, 64, finish);
+        let (two, _) = run(&packets, &others, 64, finish);
+        prop_assert_eq!(sorted(one.clone()), sorted(two));
+        let expected = sorted(model(&packets, finish));
+        prop_assert_eq!(sorted(one.iter().map(without_id).collect()), expected);
+        let ends: BTreeSet<u64> = one.iter().filter(|r| r.reason != EndReason::Active).map(|r| r.flow_id).collect();
+        let flows = one.iter().filter(|r| r.reason != EndReason::Active).count();
+        prop_assert_eq!(ends.len(), flows, "one end and one id a flow");
+        prop_assert!(one.iter().all(|r| ends.contains(&r.flow_id)));
+    }
+
+    #[test]
+    fn two_workers_record_what_one_does(packets in traffic(12), some in sweeps(), others in sweeps()) {
+        let finish = packets.last().map_or(0, |p| p.clock_ns);
+        let (one, _) = run(&packets, &some, 64, finish);
+        let (left, right): (Vec<_>, Vec<_>) = packets.iter().partition(|p| FlowKey::of(p.tuple).0.hash(99) % 2 == 0);
+        let mut both = run(&left, &others, 32, finish).0;
+        both.extend(run(&right, &some, 48, finish).0);
+        prop_assert_eq!(sorted(one), sorted(both));
+    }
+
+    #[test]
+    fn a_small_table_loses_no_packet_and_no_count(packets in traffic(40), sweeps in sweeps(), capacity in 0usize..9) {
+        let finish = packets.last().map_or(0, |p| p.clock_ns);
+        let (records, stats) = run(&packets, &sweeps, capacity, finish);
+        let counted: u64 = records.iter().map(|r| r.packets[0] + r.packets[1]).sum();
+        prop_assert_eq!(counted + stats.table_full, packets.len() as u64);
+        let ends: Vec<_> = records.iter().filter(|r| r.reason != EndReason::Active).collect();
+        prop_assert_eq!(ends.len() as u64, stats.inserted);
+        prop_assert_eq!(stats.inserted, stats.expired + stats.evicted);
+        let ids: BTreeSet<u64> = ends.iter().map(|r| r.flow_id).collect();
+        prop_assert_eq!(ids.len(), ends.len());
+        prop_assert!(ends.iter().filter(|r| r.reason == EndReason::Evicted).count() as u64 <= stats.evicted);
+    }
+
+    #[test]
+    fn burst_steps_do_what_touch_does(packets in traffic(20), capacity in 1usize..30, burst in 1usize..32) {
+        let (mut plain, mut stepped) = (table(capacity), table(capacity));
+        let (mut expected, mut found) = (Vec::new(), Vec::new());
+        for chunk in packets.chunks(burst) {
+            let mut lookups: Vec<_> = chunk.iter().map(|p| stepped.prepare(&p.tuple)).collect();
+            lookups.iter_mut().for_each(|lookup| stepped.locate(lookup));
+            for (packet, lookup) in chunk.iter().zip(&lookups) {
+                let touched = stepped.touch_prepared(packet, lookup, &mut found);
+                prop_assert_eq!(touched, plain.touch(packet, &mut expected));
+            }
+        }
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(stepped.stats(), plain.stats());
+    }
+}
+
+#[test]
+fn a_flow_that_ended_after_it_was_located_is_begun_anew() {
+    let mut table = table(10);
+    let mut sink = Vec::new();
+    table.touch(&tcp(1, false, SYN, 10), &mut sink).unwrap();
+    let packet = tcp(1, false, SYN, 100);
+    let mut lookup = table.prepare(&packet.tuple);
+    table.locate(&mut lookup);
+    table.sweep(100, 10, &mut sink);
+    assert_eq!(sink.len(), 1);
+    assert!(table.touch_prepared(&packet, &lookup, &mut sink).unwrap().is_new);
+    table.finish(100, &mut sink);
+    assert_eq!((sink.len(), sink[1].packets, table.stats().live), (2, [1, 0], 0));
+    assert!(table.touch_prepared(&packet, &lookup, &mut sink).unwrap().is_new);
+}
+
+#[test]
+fn syn_flood_leaves_established_flows() {
+    let mut table = table(1000);
+    let mut sink = Vec::new();
+    for n in 0..900 {
+        establish(&mut table, n, 1000, &mut sink);
+    }
+    for n in 0..200_000 {
+        table.touch(&tcp(10_000 + n, false, SYN, 1005 + u64::from(n / 10_000)), &mut sink).unwrap();
+    }
+    assert_eq!(
+        table.stats(),
+        FlowStats { inserted: 200_900, expired: 0, evicted: 199_900, table_full: 0, live: 1000, high_water: 1000 }
+    );
+    assert!(sink.iter().all(|r| r.reason == EndReason::Evicted && r.state == FlowState::New));
+    for n in 0..900 {
+        assert!(!table.touch(&tcp(n, true, ACK, 1030), &mut sink).unwrap().is_new, "{n}");
+    }
+    assert_eq!(table.stats().evicted, 199_900);
+}
+
+#[test]
+fn oldest_disposable_flow_goes_first_and_busy_established_ones_are_spared() {
+    let mut table = table(4);
+    let mut sink = Vec::new();
+    establish(&mut table, 1, 100, &mut sink);
+    establish(&mut table, 2, 101, &mut sink);
+    table.touch(&tcp(3, false, SYN, 102), &mut sink).unwrap();
+    establish(&mut table, 4, 103, &mut sink);
+    table.touch(&tcp(4, false, RST, 104), &mut sink).unwrap();
+    for (n, ended) in [(5, 3), (6, 4)] {
+        establish(&mut table, n, 105, &mut sink);
+        assert_eq!(sink.last().unwrap().tuple.src, ended + 1000);
+    }
+    assert_eq!(sink[0].reason, EndReason::Evicted);
+    assert_eq!(sink[1].reason, EndReason::Rst, "a closed flow says how it was closed");
+
+    assert_eq!(table.touch(&tcp(7, false, SYN, 130), &mut sink), Err(TableFull));
+    assert_eq!(table.stats().table_full, 1);
+    assert!(
+        table.touch(&tcp(7, false, SYN, 131), &mut sink).unwrap().is_new,
+        "flow 1 was silent for more than tcp_opening"
+    );
+    assert_eq!((sink.len(), sink[2].tuple.src, sink[2].reason), (3, 1001, EndReason::Evicted));
+}
+
+#[test]
+fn full_buckets_evict_among_their_own() {
+    // Capacity 8: two buckets, so that every key has the same sixteen slots and the slab is the limit.
+    let mut small = table(8);
+    let mut sink = Vec::new();
+    for n in 0..5000 {
+        small.touch(&tcp(n, false, SYN, 10), &mut sink).unwrap();
+        assert_eq!(small.stats().live, 8.min(n as usize + 1));
+    }
+    // Keys picked to share both buckets of a large table fill them long before the slab is full.
+    let mut large = table(64);
+    let home = large.prepare(&tcp(0, false, SYN, 10).tuple).hash();
+    let same = |hash: u64| hash & 15 == home & 15 && second(hash) == second(home);
+    let crowd: Vec<u32> =
+        (0..).filter(|n| same(large.prepare(&tcp(*n, false, SYN, 10).tuple).hash())).take(40).collect();
+    sink.clear();
+    for n in &crowd {
+        large.touch(&tcp(*n, false, SYN, 10), &mut sink).unwrap();
+    }
+    assert_eq!((large.stats().live, large.stats().evicted), (16, 24));
+    assert!(sink.iter().all(|r| r.reason == EndReason::Evicted));
+    let live = crowd.iter().filter(|n| !large.touch(&tcp(**n, false, SYN, 10), &mut sink).unwrap().is_new).count();
+    assert!(live <= 16);
+}
+
+fn second(hash: u64) -> u64 {
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 15
+}
+
+#[test]
+fn syn_after_reset_at_the_same_clock_is_another_flow() {
+    let mut table = table(10);
+    let mut sink = Vec::new();
+    for _ in 0..50 {
+        assert!(table.touch(&tcp(1, false, SYN, 5), &mut sink).unwrap().is_new);
+        assert!(!table.touch(&tcp(1, true, RST | ACK, 5), &mut sink).unwrap().is_new);
+    }
+    table.finish(5, &mut sink);
+    let ids: BTreeSet<u64> = sink.iter().map(|r| r.flow_id).collect();
+    assert_eq!((sink.len(), ids.len()), (50, 50));
+    assert!(sink.iter().all(|r| r.reason == EndReason::Rst && r.packets == [1, 1] && r.emitted == 5));
+}
+
+#[test]
+fn syn_ack_first_makes_its_receiver_the_initiator() {
+    let mut table = table(10);
+    let mut sink = Vec::new();
+    let touch = table.touch(&tcp(1, true, SYN | ACK, 5), &mut sink).unwrap();
+    assert_eq!(touch.direction, TO_CLIENT);
+    assert_eq!(table.entry(touch.ix).tuple(), tcp(1, false, 0, 0).tuple);
+    let touch = table.touch(&tcp(1, false, ACK, 6), &mut sink).unwrap();
+    assert_eq!((touch.direction, table.entry(touch.ix).state()), (TO_SERVER, FlowState::Established));
+}
+
+#[test]
+fn flip_changes_every_side() {
+    let mut table = table(10);
+    let mut sink = Vec::new();
+    let verdict = Verdict {
+        decision: Decision::Deny,
+        rule: RuleHandle(4),
+        generation: 3,
+        src_groups: GroupSetHandle(1),
+        dst_groups: GroupSetHandle(2),
+        ..Verdict::default()
+    };
+    let touch = table.touch(&tcp(1, false, PSH_ACK, 5), &mut sink).unwrap();
+    table.entry_mut(touch.ix).set_verdict(TO_SERVER, verdict);
+    table.entry_mut(touch.ix).note_mirrored(0b101);
+    assert_eq!(table.entry(touch.ix).verdict(TO_SERVER, 3), Some(&verdict));
+    assert_eq!(table.entry(touch.ix).verdict(TO_SERVER, 4), None, "stale");
+    assert_eq!(table.entry(touch.ix).verdict(TO_CLIENT, 3), None, "not yet decided");
+
+    table.flip_initiator(touch.ix);
+    assert_eq!(table.entry(touch.ix).verdict(TO_CLIENT, 3), Some(&verdict));
+    assert_eq!(table.touch(&tcp(1, true, ACK, 6), &mut sink).unwrap().direction, TO_SERVER);
+    assert_eq!(table.entry(touch.ix).state(), FlowState::Established);
+    table.finish(7, &mut sink);
+    let record = sink[0];
+    assert_eq!((record.tuple, record.tcp_flags, record.mirrors), (tcp(1, true, 0, 0).tuple, [ACK, PSH_ACK], 0b101));
+    assert_eq!((record.decision, record.rule), (Decision::Deny, RuleHandle(4)));
+    assert_eq!(
+        (record.src_groups, record.dst_groups),
+        (GroupSetHandle(2), GroupSetHandle(1)),
+        "seen from the initiator"
+    );
+}
+
+#[test]
+fn deadlines_are_exact() {
+    let mut table = table(10);
+    let mut sink = Vec::new();
+    table.touch(&tcp(1, false, SYN, 100), &mut sink).unwrap();
+    assert!(table.sweep(130, usize::MAX, &mut sink) && sink.is_empty(), "a packet at the deadline still belongs");
+    assert_eq!(table.watermark(), 129);
+    assert!(table.sweep(131, usize::MAX, &mut sink));
+    assert_eq!((sink[0].emitted, sink[0].reason), (130, EndReason::Idle));
+
+    establish(&mut table, 2, 200, &mut sink);
+    table.touch(&tcp(2, false, ACK, 260), &mut sink).unwrap();
+    table.touch(&tcp(2, false, ACK, 261), &mut sink).unwrap();
+    assert_eq!((sink[1].emitted, sink[1].packets, sink[1].reason), (260, [3, 1], EndReason::Active));
+    table.finish(1000, &mut sink);
+    assert_eq!(
+        (sink[2].emitted, sink[2].packets, sink[2].reason, sink[2].start),
+        (321, [1, 0], EndReason::Active, 261)
+    );
+    assert_eq!((sink[3].emitted, sink[3].is_empty(), sink[3].reason), (561, true, EndReason::Idle));
+    assert_eq!((sink[3].start, sink[3].end, sink[3].min_packet), (261, 261, 0));
+    assert_eq!(sink[1..].iter().map(|r| r.flow_id).collect::<BTreeSet<_>>().len(), 1);
+}
+
+#[test]
+fn odd_clocks_and_endless_timeouts_do_no_harm() {
+    let endless = Timeouts { tcp_opening: Duration::MAX, active: Duration::MAX, ..timeouts() };
+    let mut table = FlowTable::new(2, &endless, 0);
+    let mut sink = Vec::new();
+    for clock in [u64::MAX, 0, 5, u64::MAX - 1, 0] {
+        table.touch(&tcp(1, false, SYN, clock), &mut sink).unwrap();
+        table.sweep(clock, 1, &mut sink);
+    }
+    table.finish(0, &mut sink);
+    assert_eq!((sink.len(), sink[0].packets, sink[0].end), (1, [5, 0], u64::MAX));
+    assert!(!table.sweep(1, 0, &mut sink) && table.sweep(1, 2, &mut sink));
+}
+
+#[test]
+fn sweep_keeps_to_its_budget_and_gets_round() {
+    let mut table = table(1000);
+    let mut sink = Vec::new();
+    for n in 0..1000 {
+        table.touch(&tcp(n, false, SYN, 10), &mut sink).unwrap();
+    }
+    for step in 1..=10 {
+        assert_eq!(table.sweep(100 + step, 100, &mut sink), step == 10);
+        assert_eq!(sink.len() as u64, step * 100);
+    }
+    assert_eq!(table.watermark(), 100, "the clock before the pass began");
+    assert!(sink.iter().all(|r| r.emitted == 40));
+    // Places are used again.
+    for n in 0..1000 {
+        table.touch(&tcp(5000 + n, false, SYN, 200), &mut sink).unwrap();
+    }
+    assert_eq!((table.stats().live, table.stats().evicted), (1000, 0));
+}
+
+#[test]
+fn a_million_flows_are_all_found() {
+    let mut table = table(1 << 20);
+    let mut sink = Vec::new();
+    for round in 0..2 {
+        for n in 0..1 << 20 {
+            let touch = table.touch(&tcp(n, round == 1, ACK, 10), &mut sink).unwrap();
+            assert_eq!((touch.is_new, touch.direction), (round == 0, round));
+        }
+    }
+    assert!(sink.is_empty(), "no bucket pair overflows at half load");
+    table.finish(10, &mut sink);
+    let by_port = sink.iter().fold(BTreeMap::new(), |mut by, r| {
+        *by.entry(r.packets).or_insert(0) += 1;
+        by
+    });
+    assert_eq!(by_port, BTreeMap::from([([1, 1], 1 << 20)]));
+}
