@@ -91,8 +91,7 @@ impl Appliance {
         let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
         let scoring = Some(shared.start_scoring(&config, &host)?);
         let started = Instant::now();
-        let mut appliance =
-            Self { config, workers: Vec::new(), scoring, shared, host, ports, started, pools, eal };
+        let mut appliance = Self { config, workers: Vec::new(), scoring, shared, host, ports, started, pools, eal };
         appliance.launch(io)?;
         Ok(appliance)
     }

@@ -55,8 +55,7 @@ pub enum PolicyError {
 impl PolicyHost {
     /// Compiles the first generation.
     pub fn new(config: &Config, targets: Targets) -> Result<Self, PolicyError> {
-        let names =
-            Arc::new(PolicyNames { labels: Labels::new(config.limits.rules), sessions: RwLock::default() });
+        let names = Arc::new(PolicyNames { labels: Labels::new(config.limits.rules), sessions: RwLock::default() });
         let first = build(config, 1, &names, targets)?;
         Ok(Self { publisher: Publisher::new(first)?, names, targets })
     }

@@ -14,9 +14,6 @@ pub struct Pools {
 impl Pools {
     /// `count` of each; a power of two minus one uses memory best.
     pub fn new(eal: &Arc<Eal>, count: u32) -> Result<Self, DpdkError> {
-        Ok(Self {
-            packets: Mempool::packets(eal, "packets", count)?,
-            clones: Mempool::clones(eal, "clones", count)?,
-        })
+        Ok(Self { packets: Mempool::packets(eal, "packets", count)?, clones: Mempool::clones(eal, "clones", count)? })
     }
 }

@@ -25,8 +25,8 @@ use super::scoring::{Scored, Scoring};
 use super::totals::Summary;
 use crate::capture::{Split, normalise};
 use crate::config::Config;
-use crate::export::Files;
 use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
+use crate::export::Files;
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers};
 use crate::worker::{Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
@@ -232,9 +232,8 @@ impl Run {
 
     fn worker_parts(&mut self, id: usize, config: &Config, pools: &Pools, ingress: Ingress) -> WorkerParts {
         let up = Arc::new(AtomicBool::new(true));
-        let output = |ring: &PacketRing| {
-            Output::new(Egress::Ring(ring.clone()), up.clone(), WhenFull::Wait, self.abort.clone())
-        };
+        let output =
+            |ring: &PacketRing| Output::new(Egress::Ring(ring.clone()), up.clone(), WhenFull::Wait, self.abort.clone());
         WorkerParts {
             id,
             workers: self.counters.len(),

@@ -159,12 +159,7 @@ impl Scoring {
 }
 
 /// Writes a record and adds it to the account of its groups.
-fn take(
-    files: &mut Files,
-    scored: &mut Scored,
-    names: &PolicyNames,
-    record: &ScoredRecord,
-) -> Result<(), ExportError> {
+fn take(files: &mut Files, scored: &mut Scored, names: &PolicyNames, record: &ScoredRecord) -> Result<(), ExportError> {
     let r = &record.record;
     let pair = (r.src_groups, r.dst_groups);
     if scored.pairs.len() < MAX_PAIRS || scored.pairs.contains_key(&pair) {

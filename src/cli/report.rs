@@ -86,8 +86,7 @@ impl Report<'_> {
     }
 
     fn rules(&self) -> Option<Table> {
-        let mut hits: Vec<_> =
-            self.summary.rules.iter().filter(|(_, hits)| hits.packets + hits.would > 0).collect();
+        let mut hits: Vec<_> = self.summary.rules.iter().filter(|(_, hits)| hits.packets + hits.would > 0).collect();
         hits.sort_by_key(|(id, hits)| (std::cmp::Reverse(hits.packets), std::cmp::Reverse(hits.would), id.as_str()));
         let mut table = table(&["rule", "packets", "bytes", "share", "would have / noted"]);
         for (id, hits) in hits.iter().take(TOP) {
@@ -197,7 +196,7 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, table: Option<Table>) -> fmt
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
     table
 }
 

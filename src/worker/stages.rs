@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
-use crate::flow::{FlowPacket, TO_CLIENT, TO_SERVER, Touch};
 use crate::dpdk::Mbuf;
+use crate::flow::{FlowPacket, TO_CLIENT, TO_SERVER, Touch};
 use crate::packet::{self, DropReason, Ip, Malformed, Tuple};
 use crate::rules::{Decision, RuleHandle, Subject, Verdict};
 
@@ -46,7 +46,9 @@ impl Worker {
                     let len = self.burst.packet_len(i);
                     Stamp { clock: self.clock, wire_len: len, count_len: len, ..Stamp::default() }
                 }
-                Timing::Capture { .. } => capture_stamp(self.burst.take_front::<PREAMBLE_LEN>(i), self.burst.packet_len(i)),
+                Timing::Capture { .. } => {
+                    capture_stamp(self.burst.take_front::<PREAMBLE_LEN>(i), self.burst.packet_len(i))
+                }
             };
             self.clock = self.clock.max(stamp.clock);
             self.stamps[i] = stamp;
