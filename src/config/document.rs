@@ -147,6 +147,15 @@ impl Document {
         self.node(place).is_some()
     }
 
+    /// True for numbers too large to hold, dates, and what is nested too deep.
+    pub(super) fn is_unreadable(&self, place: &Place) -> bool {
+        let value = place.steps().iter().try_fold(&self.json, |value, step| match step {
+            Step::Key(key) => value.get(key),
+            Step::Index(index) => value.get(*index),
+        });
+        value.is_some_and(Value::is_null)
+    }
+
     pub(super) fn spot(&self, span: &Range<usize>) -> Spot {
         let start = floor_boundary(&self.text, span.start);
         let end = floor_boundary(&self.text, span.end).max(start);

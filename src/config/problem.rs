@@ -232,8 +232,15 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     let lower = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|c| (strsim::jaro_winkler(&lower, &c.to_lowercase()), c))
+        .map(|candidate| (likeness(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness >= 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))
-        .map(|(_, c)| c.to_owned())
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// 0 to 1. One slip of the finger counts as near also in short words, which the measure alone is too strict on.
+fn likeness(a: &str, b: &str) -> f64 {
+    let near = strsim::jaro_winkler(a, b);
+    let slip = a.chars().count() >= 3 && strsim::damerau_levenshtein(a, b) == 1;
+    if slip { near.max(0.9) } else { near }
 }
