@@ -208,7 +208,8 @@ impl Check<'_, '_> {
         let words = self.schema.words(place);
         let bare = found.trim_matches(['"', '\'']);
         let suggestion = self.brackets(place, name).or_else(|| nearest(bare, words)).or_else(|| spelling(name, &found));
-        let too_large = found.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        let digits = found.trim_start_matches(['+', '-']);
+        let too_large = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_');
         let message = match kind {
             Kind::Minimum { .. } | Kind::Maximum { .. } => format!("`{name}` is out of range"),
             Kind::Type { .. } if too_large && self.problems.document.is_unreadable(place) => {

@@ -267,10 +267,11 @@ fn icmp(
         problem.allowed(format!("a number from 0 to 255, or {}", list_words(&known))).suggest(nearest(text, known));
         return None;
     };
-    if let (Some(named), Some(given)) = (code, filter.icmp_code)
-        && *named != given
-    {
-        problems.error(&code_place, format!("`{text}` is code {named}")).found(given.to_string());
+    match (code, filter.icmp_code) {
+        (Some(named), Some(given)) if *named != given => {
+            problems.error(&code_place, format!("`{text}` is code {named}")).found(given.to_string());
+        }
+        _ => {}
     }
     Some((*number, code.or(filter.icmp_code)))
 }
