@@ -11,6 +11,9 @@ use toml::de::{DeTable, DeValue};
 /// Deeper nesting than any valid file has; what is below is not looked at.
 const MAX_DEPTH: usize = 16;
 
+/// Characters of a line that a message shows.
+const MAX_EXCERPT: usize = 160;
+
 /// A parsed file: the value for serde, and where each part of it stands in the text.
 #[derive(Debug)]
 pub(super) struct Document {
@@ -30,8 +33,10 @@ pub(super) type SyntaxError = (Range<usize>, String);
 pub(super) struct Spot {
     pub(super) line: usize,
     pub(super) column: usize,
-    /// The whole line.
+    /// The line, or of a very long one the part around the range.
     pub(super) text: String,
+    /// Characters before the range in `text`.
+    pub(super) indent: usize,
     /// Characters of the range on this line.
     pub(super) width: usize,
 }
@@ -147,6 +152,15 @@ impl Document {
         self.node(place).is_some()
     }
 
+    /// True for numbers too large to hold, dates, and what is nested too deep.
+    pub(super) fn is_unreadable(&self, place: &Place) -> bool {
+        let value = place.steps().iter().try_fold(&self.json, |value, step| match step {
+            Step::Key(key) => value.get(key),
+            Step::Index(index) => value.get(*index),
+        });
+        value.is_some_and(Value::is_null)
+    }
+
     pub(super) fn spot(&self, span: &Range<usize>) -> Spot {
         let start = floor_boundary(&self.text, span.start);
         let end = floor_boundary(&self.text, span.end).max(start);
@@ -155,12 +169,17 @@ impl Document {
         let rest = &self.text[line_start..];
         let whole = rest.split('\n').next().unwrap_or_default().trim_end_matches('\r');
         let line_end = line_start + whole.len();
-        let marked = &self.text[start.min(line_end)..end.min(line_end)];
+        let column = self.text[line_start..start.min(line_end)].chars().count() + 1;
+        let width = self.text[start.min(line_end)..end.min(line_end)].chars().count();
+        // Of a very long line, the part around the mark.
+        let hidden = if whole.chars().count() > MAX_EXCERPT { column.saturating_sub(MAX_EXCERPT / 2) } else { 0 };
+        let shown = whole.chars().skip(hidden).take(MAX_EXCERPT);
         Spot {
             line,
-            column: self.text[line_start..start.min(line_end)].chars().count() + 1,
-            text: whole.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect(),
-            width: marked.chars().count(),
+            column,
+            text: shown.map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect(),
+            indent: column - 1 - hidden,
+            width: width.min(MAX_EXCERPT / 2),
         }
     }
 

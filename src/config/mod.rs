@@ -17,6 +17,7 @@ mod raw;
 mod resolve;
 mod schema;
 mod shape;
+mod spelling;
 mod text;
 
 use std::path::Path;

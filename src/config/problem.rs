@@ -38,9 +38,17 @@ pub struct Problem {
     /// Another line that has to do with it, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub related: Option<Related>,
-    /// The line of the file and the width of the marked part in characters, for display.
+    /// For display.
     #[serde(skip)]
-    excerpt: Option<(String, usize)>,
+    excerpt: Option<Excerpt>,
+}
+
+/// The line of the file with the part to mark, in characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Excerpt {
+    text: String,
+    indent: usize,
+    width: usize,
 }
 
 /// A second place in the same file.
@@ -133,8 +141,8 @@ impl fmt::Display for Problem {
             write!(f, " ({})", self.field)?;
         }
         writeln!(f)?;
-        if let Some((line, width)) = &self.excerpt {
-            let pad: String = line.chars().take(self.column.saturating_sub(1)).map(blank).collect();
+        if let Some(Excerpt { text: line, indent, width }) = &self.excerpt {
+            let pad: String = line.chars().take(*indent).map(blank).collect();
             writeln!(f, "{:margin$} |", "")?;
             writeln!(f, "{} | {line}", self.line)?;
             writeln!(f, "{:margin$} | {pad}{}", "", "^".repeat((*width).max(1)))?;
@@ -222,7 +230,7 @@ fn located(
         line: spot.line,
         column: spot.column,
         field: place.to_string(),
-        excerpt: Some((spot.text, spot.width)),
+        excerpt: Some(Excerpt { text: spot.text, indent: spot.indent, width: spot.width }),
         ..Problem::of_file(&document.file, message)
     }
 }
@@ -232,8 +240,15 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     let lower = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|c| (strsim::jaro_winkler(&lower, &c.to_lowercase()), c))
+        .map(|candidate| (likeness(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness >= 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0).then_with(|| b.1.cmp(a.1)))
-        .map(|(_, c)| c.to_owned())
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// 0 to 1. One slip of the finger counts as near also in short words, which the measure alone is too strict on.
+fn likeness(a: &str, b: &str) -> f64 {
+    let near = strsim::jaro_winkler(a, b);
+    let slip = a.chars().count() >= 3 && strsim::damerau_levenshtein(a, b) == 1;
+    if slip { near.max(0.9) } else { near }
 }

@@ -87,6 +87,12 @@ impl<'s> Schema<'s> {
         properties.into_iter().flat_map(|p| p.keys()).map(String::as_str).collect()
     }
 
+    /// Keys that the table at `place` must have.
+    pub(super) fn required(&self, place: &Place) -> Vec<&'s str> {
+        let required = self.at(place).and_then(|node| self.resolve(node)["required"].as_array());
+        required.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     /// In words, what may stand at `place`.
     pub(super) fn allowed(&self, place: &Place) -> String {
         self.at(place).map(|node| self.describe(node)).unwrap_or_default()

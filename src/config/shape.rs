@@ -12,14 +12,24 @@ use serde_json::Value;
 use super::document::{Place, Step};
 use super::problem::{Problems, nearest};
 use super::schema::{Schema, json_schema, list_words};
+use super::spelling::spelling;
 
 /// A table of an array, with its place in the file.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     pub(super) place: Place,
     pub(super) raw: T,
-    /// False when a part of it was cut out: what contradicts a missing part is no error then.
-    pub(super) whole: bool,
+    pub(super) wrong: WrongKeys,
+}
+
+/// Keys of one table whose values were wrong and cut out or replaced: what contradicts them is no error.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WrongKeys(BTreeSet<String>);
+
+impl WrongKeys {
+    pub(super) fn none_of(&self, keys: &[&str]) -> bool {
+        !keys.iter().any(|key| self.0.contains(*key))
+    }
 }
 
 /// What is left of a document after the first check.
@@ -53,6 +63,9 @@ pub(super) fn check(problems: &mut Problems<'_>) -> Shaped {
     for place in &wrong {
         cut(&mut json, place);
     }
+    for place in &wrong {
+        stand_in(&mut json, &Schema(schema), place);
+    }
     Shaped { json, wrong }
 }
 
@@ -76,10 +89,9 @@ impl Shaped {
         let Some(Value::Array(items)) = list else { return entries };
         for (index, item) in items.into_iter().enumerate() {
             let place = Place::root().key(key).index(index);
-            let whole = !self.touched(&place);
             match serde_json::from_value(item) {
-                Ok(raw) => entries.push(Entry { place, raw, whole }),
-                Err(error) if whole => {
+                Ok(raw) => entries.push(Entry { raw, wrong: self.wrong_keys(&place), place }),
+                Err(error) if !self.touched(&place) => {
                     problems.error(&place, error.to_string());
                 }
                 Err(_) => {}
@@ -90,7 +102,33 @@ impl Shaped {
 
     /// True when something at or below `place` was wrong.
     pub(super) fn touched(&self, place: &Place) -> bool {
-        self.wrong.range(place..).next().is_some_and(|wrong| wrong.steps().starts_with(place.steps()))
+        self.below(place).next().is_some()
+    }
+
+    /// True when `place` itself was wrong, so that nothing below it is left.
+    pub(super) fn is_wrong(&self, place: &Place) -> bool {
+        self.wrong.contains(place)
+    }
+
+    /// True when the `field` of every table of array `key` could be read, so that a name not found there is wrong.
+    pub(super) fn names_known(&self, key: &str, field: &str) -> bool {
+        self.below(&Place::root().key(key)).all(|wrong| match wrong.steps() {
+            [_, _, Step::Key(key), ..] => key != field,
+            _ => false,
+        })
+    }
+
+    fn wrong_keys(&self, table: &Place) -> WrongKeys {
+        let depth = table.steps().len();
+        let keys = self.below(table).filter_map(|wrong| match wrong.steps().get(depth) {
+            Some(Step::Key(key)) => Some(key.clone()),
+            _ => None,
+        });
+        WrongKeys(keys.collect())
+    }
+
+    fn below<'s>(&'s self, place: &'s Place) -> impl Iterator<Item = &'s Place> {
+        self.wrong.range(place..).take_while(|wrong| wrong.steps().starts_with(place.steps()))
     }
 }
 
@@ -158,6 +196,9 @@ impl Check<'_, '_> {
     }
 
     fn wrong_value(&mut self, place: &Place, kind: &Kind) {
+        if !self.wrong.insert(place.clone()) {
+            return;
+        }
         let found = self.problems.document.source(place);
         let name = place.steps().iter().rev().find_map(|step| match step {
             Step::Key(key) => Some(key.as_str()),
@@ -166,9 +207,14 @@ impl Check<'_, '_> {
         let name = name.unwrap_or_default();
         let words = self.schema.words(place);
         let bare = found.trim_matches(['"', '\'']);
-        let suggestion = self.brackets(place, name).or_else(|| nearest(bare, words));
+        let suggestion = self.brackets(place, name).or_else(|| nearest(bare, words)).or_else(|| spelling(name, &found));
+        let digits = found.trim_start_matches(['+', '-']);
+        let too_large = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_');
         let message = match kind {
             Kind::Minimum { .. } | Kind::Maximum { .. } => format!("`{name}` is out of range"),
+            Kind::Type { .. } if too_large && self.problems.document.is_unreadable(place) => {
+                format!("`{name}` is out of range")
+            }
             Kind::MinItems { .. } | Kind::MaxItems { .. } => format!("`{name}` has the wrong number of items"),
             Kind::Enum { .. } | Kind::Constant { .. } => format!("`{name}` cannot be `{bare}`"),
             Kind::Pattern { .. } | Kind::MinLength { .. } | Kind::MaxLength { .. } => {
@@ -178,7 +224,6 @@ impl Check<'_, '_> {
         };
         let allowed = self.schema.allowed(place);
         self.problems.error(place, message).found(found).allowed(allowed).suggest(suggestion);
-        self.wrong.insert(place.clone());
     }
 
     /// `[rule]` for `[[rule]]` and the other way round.
@@ -218,6 +263,22 @@ fn cut(json: &mut Value, place: &Place) {
             }
         }
         _ => {}
+    }
+}
+
+/// Puts something harmless where a required value is missing or was cut out, so that the rest of its table can be
+/// checked. Names get one that nobody can write.
+fn stand_in(json: &mut Value, schema: &Schema<'_>, place: &Place) {
+    let [section @ Step::Key(_), index @ Step::Index(_), Step::Key(key)] = place.steps() else { return };
+    let table = Place::root().with(section.clone()).with(index.clone());
+    if !schema.required(&table).contains(&key.as_str()) {
+        return;
+    }
+    let value = schema.words(place).first().map_or_else(|| Value::from(format!("?{place}")), |word| Value::from(*word));
+    let list = schema.at(place).is_some_and(|node| node["type"] == "array");
+    let object = child_mut(json, section).and_then(|list| child_mut(list, index)).and_then(Value::as_object_mut);
+    if let Some(object) = object {
+        object.insert(key.clone(), if list { Value::Array(Vec::new()) } else { value });
     }
 }
 

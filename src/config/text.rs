@@ -187,11 +187,7 @@ mod tests {
             let duration = DurationText(text.to_owned()).duration().expect(text);
             assert_eq!(DurationText::of(duration).0, text);
         }
-        assert_eq!(
-            DurationText("999999999999d".to_owned()).duration(),
-            Some(Duration::from_secs(999_999_999_999 * 86_400))
-        );
-        for text in ["", "s", "5", "5x", "99999999999999999999s"] {
+        for text in ["", "s", "5", "5x", "99999999999999999999s", "999999999999d"] {
             assert_eq!(DurationText(text.to_owned()).duration(), None, "{text}");
         }
     }

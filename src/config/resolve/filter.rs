@@ -9,6 +9,7 @@ use crate::config::document::Place;
 use crate::config::problem::{Problems, nearest};
 use crate::config::raw::{IcmpType, OneOrMany, PortSpec, Protocol, ProtocolName, RawMirror, RawRule};
 use crate::config::schema::list_words;
+use crate::config::shape::WrongKeys;
 use crate::packet::KeyFrom;
 use crate::rules::{Match, Selector};
 
@@ -153,15 +154,16 @@ fn unknown_group(problems: &mut Problems<'_>, place: &Place, text: &str, groups:
 pub(super) fn conditions(
     problems: &mut Problems<'_>,
     place: &Place,
-    whole: bool,
+    wrong: &WrongKeys,
     filter: &Filter<'_>,
     key_from: KeyFrom,
 ) -> Match {
     let protocol = protocol(filter.protocol);
     let to_ports = ports(problems, &place.key("ports"), filter.ports);
     let from_ports = ports(problems, &place.key("from_ports"), filter.from_ports);
-    let icmp = if whole { icmp(problems, place, filter, protocol) } else { None };
-    if whole {
+    let sound = wrong.none_of(&["protocol", "icmp_type", "icmp_code"]);
+    let icmp = if sound { icmp(problems, place, filter, protocol) } else { None };
+    if wrong.none_of(&["protocol"]) {
         for (key, given) in [("ports", filter.ports), ("from_ports", filter.from_ports)] {
             if let (Some(_), Some(number)) = (given, protocol.filter(|p| ![TCP, UDP, SCTP].contains(p))) {
                 let problem =
@@ -265,10 +267,11 @@ fn icmp(
         problem.allowed(format!("a number from 0 to 255, or {}", list_words(&known))).suggest(nearest(text, known));
         return None;
     };
-    if let (Some(named), Some(given)) = (code, filter.icmp_code)
-        && *named != given
-    {
-        problems.error(&code_place, format!("`{text}` is code {named}")).found(given.to_string());
+    match (code, filter.icmp_code) {
+        (Some(named), Some(given)) if *named != given => {
+            problems.error(&code_place, format!("`{text}` is code {named}")).found(given.to_string());
+        }
+        _ => {}
     }
     Some((*number, code.or(filter.icmp_code)))
 }

@@ -39,7 +39,7 @@ pub(super) struct Groups {
 
 pub(super) fn vms(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Vms {
     let entries: Vec<Entry<RawVm>> = shaped.list(problems, "vm");
-    let names = Names::new("VM", !shaped.touched(&Place::root().key("vm")));
+    let names = Names::new("VM", shaped.names_known("vm", "id"));
     let mut vms = Vms { vms: Vec::new(), names, addresses: Vec::new() };
     let mut owners: HashMap<Address, Place> = HashMap::new();
     for Entry { place, raw, .. } in entries {
@@ -116,16 +116,19 @@ fn mac_spelling(text: &str) -> Option<String> {
 
 pub(super) fn groups(problems: &mut Problems<'_>, shaped: &mut Shaped, vms: &Vms) -> Groups {
     let entries: Vec<Entry<RawGroup>> = shaped.list(problems, "group");
-    let names = Names::new("group", !shaped.touched(&Place::root().key("group")));
+    let names = Names::new("group", shaped.names_known("group", "name"));
     let mut groups = Groups { groups: Vec::new(), names };
     let tags = TagIndex::of(&vms.vms);
-    for Entry { place, raw, whole } in entries {
+    for Entry { place, raw, wrong } in entries {
         name(problems, &place.key("name"), &raw.name.0);
         groups.names.define(problems, &place.key("name"), &raw.name.0, groups.groups.len());
         let members =
             Members { problems, vms, tags: &tags, group: Group { name: raw.name.0.clone(), ..Group::default() } };
         let group = members.collect(&place, &raw);
-        if is_empty(&group) && whole && vms.names.is_complete() {
+        if is_empty(&group)
+            && wrong.none_of(&["tags", "vms", "cidrs", "macs", "vlans", "vnis"])
+            && vms.names.is_complete()
+        {
             problems.warning(&place, format!("group `{}` has no members, so nothing matches it", group.name));
         }
         groups.groups.push(group);

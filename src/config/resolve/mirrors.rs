@@ -27,12 +27,12 @@ pub(super) fn resolve(
     }
     let mut names = Names::new("mirror", true);
     let mut mirrors = Vec::new();
-    for Entry { place, raw, whole } in entries {
+    for Entry { place, raw, wrong } in entries {
         names.define(problems, &place.key("name"), &raw.name.0, mirrors.len());
-        if whole {
+        if wrong.none_of(&["from", "group", "direction", "peer", "sample", "flows"]) {
             contradictions(problems, &place, &raw);
         }
-        let base = conditions(problems, &place, whole, &Filter::from(&raw), key_from);
+        let base = conditions(problems, &place, &wrong, &Filter::from(&raw), key_from);
         let mut side = |key: &str, value| selectors(problems, &place.key(key), value, groups, vms);
         let group = side("group", raw.group.as_ref());
         let from = side("from", raw.from.as_ref());
@@ -49,7 +49,7 @@ pub(super) fn resolve(
             }
         }
         let session = Session {
-            target: target(problems, &place, whole, &raw, ports, mirrors.len()),
+            target: target(problems, &place, wrong.none_of(&["to"]), &raw, ports, mirrors.len()),
             sample: sample(problems, &place, &raw),
             priority: raw.priority,
             name: raw.name.0,
@@ -117,7 +117,7 @@ fn reply_to(request: &Match) -> Match {
 fn target(
     problems: &mut Problems<'_>,
     place: &Place,
-    whole: bool,
+    sound: bool,
     raw: &RawMirror,
     ports: &Ports,
     position: usize,
@@ -125,7 +125,7 @@ fn target(
     let here = place.key("to");
     let virtual_port = 2 + position;
     let Some(name) = &raw.to else {
-        if whole && !ports.ports.is_empty() {
+        if sound && !ports.ports.is_empty() {
             let problem = problems.error(place, "`to` is missing: which port do the copies leave by");
             problem.field = here.to_string();
             problem.allowed("the name of a port that is in no pair");

@@ -53,7 +53,11 @@ fn default_decision(problems: &mut Problems<'_>, shaped: &Shaped, raw: &RawPolic
     let policy = Place::root().key("policy");
     let place = policy.key("default");
     let first_rule = Place::root().key("rule").index(0);
-    if raw.default.is_none() && problems.document.contains(&first_rule) && !shaped.touched(&policy) {
+    if raw.default.is_none()
+        && problems.document.contains(&first_rule)
+        && !shaped.touched(&place)
+        && !shaped.is_wrong(&policy)
+    {
         let at = if problems.document.contains(&policy) { &policy } else { &first_rule };
         let problem = problems.error(at, "the file has rules but does not say what happens to packets no rule decides");
         problem.field = place.to_string();

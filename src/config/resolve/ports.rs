@@ -24,7 +24,7 @@ pub(super) struct Ports {
 
 pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped, eal: &Eal) -> Ports {
     let entries: Vec<Entry<RawPort>> = shaped.list(problems, "port");
-    let names = Names::new("port", !shaped.touched(&Place::root().key("port")));
+    let names = Names::new("port", shaped.names_known("port", "name"));
     let mut ports = Ports { ports: Vec::new(), pairs: Vec::new(), names, places: Vec::new(), paired: HashMap::new() };
     let mut devices: HashMap<String, Place> = HashMap::new();
     for Entry { place, raw, .. } in entries {

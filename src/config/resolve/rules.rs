@@ -7,7 +7,7 @@ use super::settings::Settings;
 use crate::config::document::Place;
 use crate::config::problem::Problems;
 use crate::config::raw::{RawRule, RawTier};
-use crate::config::shape::{Entry, Shaped};
+use crate::config::shape::{Entry, Shaped, WrongKeys};
 use crate::rules::{Action, Match, Rule, Selector, Tier};
 
 pub(super) fn resolve(
@@ -25,9 +25,9 @@ pub(super) fn resolve(
         let problem = problems.error(&entries[most].place, format!("too many rules: {}", entries.len()));
         problem.allowed(format!("at most {most} (`limits.rules`)"));
     }
-    for Entry { place, raw, whole } in entries {
+    for Entry { place, raw, wrong } in entries {
         id(problems, &mut ids, &place.key("id"), &raw.id.0, rules.len());
-        let mut matches = conditions(problems, &place, whole, &Filter::from(&raw), settings.flow.key_from);
+        let mut matches = conditions(problems, &place, &wrong, &Filter::from(&raw), settings.flow.key_from);
         matches.from = selectors(problems, &place.key("from"), raw.from.as_ref(), groups, vms);
         matches.to = selectors(problems, &place.key("to"), raw.to.as_ref(), groups, vms);
         warn_families(problems, &place, &matches, groups);
@@ -37,7 +37,7 @@ pub(super) fn resolve(
             priority: raw.priority,
             mode: raw.mode,
             action: raw.action,
-            stateful: stateful(problems, &place, &raw),
+            stateful: stateful(problems, &place, &raw, &wrong),
             matches,
             id: raw.id.0,
         });
@@ -63,9 +63,9 @@ fn tier(raw: RawTier) -> Tier {
 }
 
 /// Only a connection that is allowed has replies to let through.
-fn stateful(problems: &mut Problems<'_>, place: &Place, raw: &RawRule) -> bool {
+fn stateful(problems: &mut Problems<'_>, place: &Place, raw: &RawRule, wrong: &WrongKeys) -> bool {
     let allow = raw.action == Action::Allow;
-    if raw.stateful == Some(true) && !allow {
+    if raw.stateful == Some(true) && !allow && wrong.none_of(&["action"]) {
         let problem = problems.error(&place.key("stateful"), "`stateful` has a meaning only with action `allow`");
         problem.found("true").allowed("leave it out");
     }
