@@ -1,6 +1,6 @@
 //! The command line: one file per verb. Exit codes: 0 done, 1 failed, 2 wrong use.
 
-//mod check;
+mod check;
 mod explain;
 mod report;
 mod replay;
@@ -40,8 +40,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Send captures through the appliance, with their own time, and write what came of it.
     Replay(replay::ReplayArgs),
-    // Check a configuration and report everything wrong with it at once.
-    //Check(check::CheckArgs),
+    /// Check a configuration and report everything wrong with it at once.
+    Check(check::CheckArgs),
     /// Tell, stage by stage, what would happen to a packet. Sends nothing.
     Explain(explain::ExplainArgs),
     // Write a labelled synthetic capture with its truth and a matching configuration.
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     let result = match &arguments.verb {
         Verb::Run(args) => run::run(args),
         Verb::Replay(args) => replay::run(args),
-        //Verb::Check(args) => check::run(args),
+        Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
         //Verb::Scenario(args) => scenario::run(args),
     };
