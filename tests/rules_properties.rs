@@ -5,11 +5,12 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use gnomon::packet::{Addr, Mac, Tuple, from_ip_addr};
 use gnomon::rules::{
-    Action, Compiled, Decision, Group, GroupIx, Labels, Match, MirrorMatch, Mode, Policy, Rule, Selector, Subject,
-    Tier, explain, oracle, reply_to,
+    Action, Compiled, Decision, Group, GroupIx, Labels, Match, MirrorMatch, Mode, Policy, Publisher, Reader, Rule,
+    Selector, Subject, Tier, Verdict, explain, oracle, reply_to,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand_core::{Rng, SeedableRng};
@@ -250,7 +251,7 @@ fn compiled_and_explanation_agree_with_the_naive_matcher() {
     }
 }
 
-fn count_kinds(seen: &mut Seen, verdict: &gnomon::rules::Verdict) {
+fn count_kinds(seen: &mut Seen, verdict: &Verdict) {
     seen.decided += u64::from(verdict.rule.0 != 0);
     seen.by_default += u64::from(verdict.rule.0 == 0);
     seen.logged += u64::from(verdict.logged.0 != 0);
@@ -283,4 +284,145 @@ fn explained(policy: &Policy, compiled: &Compiled, labels: &Labels, subject: &Su
     let reply = compiled.classify(&reply_to(subject));
     let passes = verdict.decision == Decision::Allow && (verdict.stateful || reply.decision == Decision::Allow);
     assert_eq!(explanation.replies.pass, passes, "seed {seed}");
+}
+
+/// Two policies take turns; workers see one or the other, whole, and never anything else.
+#[test]
+fn under_churn_every_verdict_is_before_or_after() {
+    const LAST: u32 = 400;
+    let mut draw = Draw(Pcg64Mcg::seed_from_u64(77));
+    let (even, odd) = (draw.policy(), draw.policy());
+    let labels = Arc::new(Labels::new(10_000));
+    let subjects: Vec<Subject> = (0..64).map(|at| draw.subject(if at % 2 == 0 { &even } else { &odd })).collect();
+    let build = |generation: u32| {
+        let policy = if generation % 2 == 0 { &even } else { &odd };
+        Compiled::build(policy, generation, &labels).expect("a valid policy compiles")
+    };
+    let verdicts = |generation| subjects.iter().map(|subject| build(generation).classify(subject)).collect::<Vec<_>>();
+    let expected = [verdicts(0), verdicts(1)];
+    assert_ne!(expected[0], expected[1]);
+    let mut publisher = Publisher::new(build(1)).expect("the first generation");
+    let readers: Vec<_> = (0..2).map(|_| publisher.reader()).collect();
+    let adopted = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            readers.into_iter().map(|reader| scope.spawn(|| follow(reader, &subjects, &expected, LAST))).collect();
+        for generation in 2..=LAST {
+            publisher.publish(build(generation)).expect("ascending");
+            // A set that does not compile changes nothing.
+            let twice = Policy { groups: vec![Group::default(), Group::default()], ..Policy::default() };
+            assert!(Compiled::build(&twice, generation + 1, &labels).is_err());
+            assert_eq!(publisher.current().generation(), generation);
+            publisher.reclaim();
+            // Now and then let everybody catch up, so that changes are seen however busy the machine is. A
+            // worker that stopped reports more than any generation.
+            while generation % 50 == 0 && publisher.generations().iter().any(|at| *at < generation) {
+                std::thread::yield_now();
+            }
+        }
+        workers.into_iter().map(|worker| worker.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    publisher.reclaim();
+    assert_eq!((publisher.retired(), publisher.generations()), (0, vec![u32::MAX; 2]));
+    assert!(adopted.iter().all(|count| *count >= 8), "workers saw changes: {adopted:?}");
+}
+
+/// Classifies until the last generation arrives; returns how many generations were adopted.
+fn follow(mut reader: Reader<Compiled>, subjects: &[Subject], expected: &[Vec<Verdict>; 2], last: u32) -> usize {
+    let mut adopted = 0;
+    loop {
+        adopted += usize::from(reader.refresh());
+        let generation = reader.generation();
+        for (subject, expected) in subjects.iter().zip(&expected[generation as usize % 2]) {
+            assert_eq!(reader.get().classify(subject), Verdict { generation, ..*expected });
+        }
+        if generation == last {
+            return adopted;
+        }
+    }
+}
+
+/// A policy as a site with many groups has it: groups of VM addresses and prefixes, rules between groups.
+fn site(draw: &mut Draw, rules: usize) -> Policy {
+    let count = (rules / 5).clamp(10, 2000);
+    let groups = (0..count).map(|at| {
+        let host =
+            |d: &mut Draw| IpNet::from(std::net::IpAddr::from((0x0a00_0000 | d.below(1 << 16) as u32).to_be_bytes()));
+        let subnet = 0x0a00_0000 | (at as u32 % 256) << 8;
+        let mut nets = draw.list(8, host);
+        nets.push(IpNet::V4(Ipv4Net::new(subnet.into(), 24).expect("a length")));
+        nets.push(IpNet::V6(Ipv6Net::new((0xfd00 << 112 | (at as u128) << 64).into(), 64).expect("a length")));
+        Group { name: format!("g{at}"), nets, ..Group::default() }
+    });
+    let groups: Vec<Group> = groups.collect();
+    let rule = |at: usize| {
+        let group = |d: &mut Draw| vec![Selector::Group(GroupIx(d.below(count) as u16))];
+        let port = draw.below(2000) as u16;
+        let matches = Match {
+            from: group(draw),
+            to: group(draw),
+            protocol: Some(draw.pick(&[6, 6, 6, 17])),
+            to_ports: if draw.chance(80) { vec![port..=port] } else { vec![] },
+            ..Match::default()
+        };
+        let action = draw.pick(&[Action::Allow, Action::Allow, Action::Allow, Action::Deny]);
+        let (tier, mode) = (Tier::Policy, Mode::Enforce);
+        Rule { id: format!("r{at}"), tier, priority: draw.below(1000) as u32, mode, action, stateful: true, matches }
+    };
+    Policy { rules: (0..rules).map(rule).collect(), groups, mirrors: vec![], default: Decision::Deny }
+}
+
+/// Makes a packet match some rule.
+fn aim(draw: &mut Draw, subject: &mut Subject, policy: &Policy) {
+    let m = &policy.rules[draw.below(policy.rules.len())].matches;
+    let mut member = |selectors: &[Selector]| match selectors.first() {
+        Some(Selector::Group(group)) => {
+            let v4 = policy.groups[usize::from(group.0)].nets.iter().filter(|net| net.addr().is_ipv4());
+            let v4: Vec<IpNet> = v4.copied().collect();
+            number(v4[draw.below(v4.len())].addr())
+        }
+        _ => 0,
+    };
+    (subject.tuple.src, subject.tuple.dst) = (member(&m.from), member(&m.to));
+    subject.tuple.version = 4;
+    subject.tuple.protocol = m.protocol.unwrap_or(6);
+    subject.tuple.dst_port = m.to_ports.first().map_or(80, |range| *range.start());
+    subject.ports_known = true;
+}
+
+/// `cargo test --release --test rules_properties -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, for --release"]
+fn measure_classify() {
+    for rules in [100, 1000, 10_000] {
+        let mut draw = Draw(Pcg64Mcg::seed_from_u64(9));
+        let policy = site(&mut draw, rules);
+        let labels = Labels::new(100_000);
+        let start = std::time::Instant::now();
+        let compiled = Compiled::build(&policy, 1, &labels).expect("compiles");
+        let build = start.elapsed();
+        let mut subjects: Vec<Subject> = (0..4096).map(|_| draw.subject(&policy)).collect();
+        for (at, subject) in subjects.iter_mut().enumerate() {
+            subject.tuple.protocol = draw.pick(&[6, 17]);
+            subject.tuple.dst_port = draw.below(2000) as u16;
+            if at % 2 == 0 {
+                aim(&mut draw, subject, &policy);
+            }
+        }
+        let mut best = f64::MAX;
+        let mut decided = 0;
+        for _ in 0..20 {
+            let start = std::time::Instant::now();
+            decided = subjects.iter().filter(|subject| compiled.classify(subject).rule.0 != 0).count();
+            best = best.min(start.elapsed().as_nanos() as f64 / subjects.len() as f64);
+        }
+        let expected = subjects.iter().take(200).map(|subject| oracle::classify(&policy, 1, &labels, subject));
+        for (subject, expected) in subjects.iter().zip(expected) {
+            assert_eq!(compiled.classify(subject), expected);
+        }
+        println!(
+            "{rules} rules: {best:.0} ns a packet, {decided} of {} decided by a rule, build {build:.1?}, {} KiB",
+            subjects.len(),
+            compiled.memory_bytes() / 1024
+        );
+    }
 }

@@ -462,3 +462,63 @@ pub(super) fn has_ports(protocol: u8) -> bool {
 pub(super) fn is_icmp(protocol: u8) -> bool {
     protocol == ICMP || protocol == ICMPV6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(id: &str, matches: Match) -> Rule {
+        let (mode, action) = (Mode::Enforce, Action::Deny);
+        Rule { id: id.to_owned(), tier: Default::default(), priority: 0, mode, action, stateful: false, matches }
+    }
+
+    fn group(name: &str) -> Group {
+        Group { name: name.to_owned(), ..Group::default() }
+    }
+
+    fn error(policy: &Policy) -> CompileError {
+        let labels = Labels::new(2);
+        let error = Compiled::build(policy, 1, &labels).expect_err("does not compile");
+        assert_eq!(labels.rule_count(), 0, "a failed build leaves no trace");
+        error
+    }
+
+    #[test]
+    fn faulty_policies_do_not_compile() {
+        let rules = |ids: &[&str]| ids.iter().map(|id| rule(id, Match::default())).collect();
+        let policy = Policy { rules: rules(&["a", "b", "c"]), ..Policy::default() };
+        assert_eq!(error(&policy), CompileError::TooManyRules { known: 0, fresh: 3, limit: 2 });
+        assert!(error(&policy).to_string().contains("limits.rules"));
+        let policy = Policy { rules: rules(&["a", "a"]), ..Policy::default() };
+        assert_eq!(error(&policy), CompileError::DuplicateRule { id: "a".to_owned() });
+        let policy = Policy { groups: vec![group("g"), group("g")], ..Policy::default() };
+        assert_eq!(error(&policy), CompileError::DuplicateGroup { name: "g".to_owned() });
+        let mirror = MirrorMatch { any_of: vec![], decisions: vec![] };
+        let policy = Policy { mirrors: vec![mirror; MAX_MIRRORS + 1], ..Policy::default() };
+        assert_eq!(error(&policy), CompileError::TooManyMirrors { count: 65 });
+    }
+
+    #[test]
+    fn groups_must_exist() {
+        let matches = Match { to: vec![Selector::Group(GroupIx(1))], ..Match::default() };
+        let policy = Policy { rules: vec![rule("a", matches.clone())], groups: vec![group("g")], ..Policy::default() };
+        assert_eq!(error(&policy), CompileError::UnknownGroup { place: "rule `a`".to_owned(), group: 1, count: 1 });
+        let mirrors = vec![MirrorMatch { any_of: vec![matches], decisions: vec![] }];
+        let policy = Policy { mirrors, ..Policy::default() };
+        let place = "mirror session 0".to_owned();
+        assert_eq!(error(&policy), CompileError::UnknownGroup { place, group: 1, count: 0 });
+    }
+
+    #[test]
+    fn disabled_rules_take_no_number_and_equal_policies_equal_memory() {
+        let mut off = rule("off", Match::default());
+        off.mode = Mode::Disabled;
+        let policy = Policy { rules: vec![off, rule("on", Match::default())], ..Policy::default() };
+        let labels = Labels::new(1);
+        let first = Compiled::build(&policy, 1, &labels).expect("one rule has an effect");
+        let second = Compiled::build(&policy, 2, &labels).expect("the same id again");
+        assert_eq!((first.rule_count(), labels.rule_count()), (1, 1));
+        assert_eq!(first.memory_bytes(), second.memory_bytes());
+        assert_eq!((first.generation(), second.generation()), (1, 2));
+    }
+}

@@ -79,7 +79,7 @@ impl Labels {
     }
 
     /// Numbers for rule ids, in the order given. All or nothing: an error leaves no trace.
-    pub(super) fn intern_rules<'a>(&self, ids: &[&'a str]) -> Result<Vec<RuleHandle>, CompileError> {
+    pub(super) fn intern_rules(&self, ids: &[&str]) -> Result<Vec<RuleHandle>, CompileError> {
         let mut inner = self.write();
         let fresh = ids.iter().filter(|id| !inner.rule_numbers.contains_key(**id)).count();
         let known = inner.rule_numbers.len();

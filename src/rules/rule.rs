@@ -92,7 +92,7 @@ pub struct Match {
     /// later fragment whose ports are not known.
     pub from_ports: Vec<RangeInclusive<u16>>,
     pub to_ports: Vec<RangeInclusive<u16>>,
-    /// ICMP or ICMPv6 type and, if given, code.
+    /// ICMP or ICMPv6 type and, if given, code. Never matches a later fragment whose header is not known.
     pub icmp: Option<(u8, Option<u8>)>,
     pub vlan: Option<u16>,
     pub vni: Option<u32>,

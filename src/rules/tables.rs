@@ -98,7 +98,9 @@ fn close<O>(
     outside: u32,
     ended: impl Fn(u128) -> bool,
 ) {
-    while let Some((end, _, _)) = open.pop_if(|(end, _, _)| ended(*end)) {
+    while let Some((end, _, _)) = open.last().filter(|(end, _, _)| ended(*end)) {
+        let end = *end;
+        open.pop();
         step(steps, end + 1, open.last().map_or(outside, |(_, _, class)| *class));
     }
 }
