@@ -73,6 +73,7 @@ fn push_knot(knots: &mut Vec<(f32, f32)>, x: f32, y: f32) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

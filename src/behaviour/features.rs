@@ -251,6 +251,7 @@ impl Bitmap {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::packet::Tuple;

@@ -18,6 +18,9 @@ mod detect;
 mod features;
 mod forest;
 mod outlier;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::too_many_arguments)]
+mod scenarios;
 mod scorer;
 
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Status};

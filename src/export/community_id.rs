@@ -61,6 +61,7 @@ fn counterpart(protocol: u8, kind: u8) -> Option<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::packet::from_ip_addr;

@@ -331,6 +331,7 @@ fn protocol_name(protocol: u8) -> Cow<'static, str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
     use crate::behaviour::{Evidence, Host, Party, Status};

@@ -107,6 +107,7 @@ impl Output {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::eve::tests::{Fixed, scored};
     use super::*;

@@ -139,6 +139,7 @@ pub(crate) fn icmp_weight(r: &FlowRecord) -> (f64, f64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::packet::Tuple;

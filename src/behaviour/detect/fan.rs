@@ -40,11 +40,12 @@ impl Fan {
     pub(crate) fn note(&mut self, t: Try, window: u64, cap: usize) -> Tally {
         match self.tries.iter_mut().find(|old| old.target == t.target) {
             Some(old) => {
-                let answered_lately = !old.failed && old.time.abs_diff(t.time) < window;
-                if t.time >= old.time {
+                let lately = old.time.abs_diff(t.time) < window;
+                if !t.failed && (lately || t.time >= old.time) {
+                    *old = Try { time: old.time.max(t.time), flow_id: old.flow_id, ..t };
+                } else if t.failed && t.time >= old.time && (old.failed || !lately) {
                     *old = Try { flow_id: old.flow_id, ..t };
                 }
-                old.failed = t.failed && (old.failed || !answered_lately);
             }
             None => {
                 if self.tries.len() >= cap.max(1) {
@@ -53,7 +54,7 @@ impl Fan {
                 self.tries.push(t);
             }
         }
-        let before = self.tally(t.time.saturating_sub(window).saturating_add(1), t.time);
+        let before = self.tally(t.time.saturating_add(1).saturating_sub(window), t.time);
         let after = self.tally(t.time, t.time.saturating_add(window - window.min(1)));
         if after.failed > before.failed { after } else { before }
     }
@@ -83,6 +84,7 @@ impl Fan {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

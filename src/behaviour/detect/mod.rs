@@ -200,13 +200,14 @@ impl Detectors {
         let key = Key { kind, actor: Party::Many, victim: Party::Host(victim) };
         let last = Sighting { host: Some(source), count: weight.0, level: level.counted, ..Sighting::of(r) };
         match self.book.known(&key, r.start) {
-            Known::Open => self.book.add(&key, &last, r.emitted),
+            // Half the limit keeps it going; what trickles in afterwards is everyday failure.
+            Known::Open if level.counted * 2.0 >= limit => self.book.add(&key, &last, r.emitted),
             Known::Late if passed => {}
             Known::No if passed => {
                 let earlier = (level.counted - weight.0).max(0.0);
                 self.book.open_flood(key, limit, arrivals, earlier, &last, r);
             }
-            Known::No | Known::Late => {
+            Known::Open | Known::No | Known::Late => {
                 arrivals.remember(source, weight.0, r, level.counted);
                 return false;
             }

@@ -44,8 +44,10 @@ impl Arrivals {
     /// highest level of any window that it touches.
     pub(crate) fn add(&mut self, start: u64, end: u64, weight: (f64, f64), window: u64) -> Level {
         let width = (window / PER_WINDOW).max(1);
-        let last = end.max(start) / width;
-        let whole = last - start.min(end) / width + 1;
+        // Far from the end of the number range, so that sums of indices cannot overflow.
+        let index = |time: u64| (time / width).min(u64::MAX / 2);
+        let last = index(end.max(start));
+        let whole = last - index(start.min(end)) + 1;
         let kept = whole.min(KEPT as u64);
         let first = last + 1 - kept;
         // Of a flow longer than what is kept, only the share of the kept part.
@@ -138,6 +140,7 @@ impl Shares {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
