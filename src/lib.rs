@@ -16,8 +16,10 @@
 
 pub mod behaviour;
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod flow;
 pub mod mirror;
 pub mod packet;
 pub mod rules;
+pub mod scenario;
