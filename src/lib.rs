@@ -27,4 +27,4 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod dpdk;
-//pub mod scenario;
+pub mod scenario;

@@ -98,8 +98,7 @@ fn read_records(path: &Path) -> Flows {
         let ip = |field: &str| record[field].as_str().and_then(|s| s.parse::<IpAddr>().ok()).expect("address");
         let port = |field: &str| record[field].as_u64().unwrap_or(0) as u16;
         let flow = |field: &str| record["flow"][field].as_u64().expect("counter");
-        let counts =
-            [flow("pkts_toserver"), flow("bytes_toserver"), flow("pkts_toclient"), flow("bytes_toclient")];
+        let counts = [flow("pkts_toserver"), flow("bytes_toserver"), flow("pkts_toclient"), flow("bytes_toclient")];
         let (src, dst) = ((ip("src_ip"), port("src_port")), (ip("dest_ip"), port("dest_port")));
         add(&mut flows, src, dst, protocol(&record["proto"]), counts);
     }

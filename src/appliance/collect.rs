@@ -26,11 +26,6 @@ impl Outlet {
     pub fn new(ring: PacketRing, path: PathBuf, always: bool) -> Self {
         Self { ring, path, writer: None, always, waiting: BinaryHeap::new() }
     }
-
-    /// Where the packets go.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 /// A packet whose turn has not come: another worker may still send an earlier one.

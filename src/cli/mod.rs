@@ -5,7 +5,7 @@ mod explain;
 mod report;
 mod replay;
 mod run;
-//mod scenario;
+mod scenario;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,8 +44,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Tell, stage by stage, what would happen to a packet. Sends nothing.
     Explain(explain::ExplainArgs),
-    // Write a labelled synthetic capture with its truth and a matching configuration.
-    //Scenario(scenario::ScenarioArgs),
+    /// Write a labelled synthetic capture with its truth and a matching configuration.
+    Scenario(scenario::ScenarioArgs),
 }
 
 /// Parses the command line and runs one verb.
@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
-        //Verb::Scenario(args) => scenario::run(args),
+        Verb::Scenario(args) => scenario::run(args),
     };
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is gone.
