@@ -85,6 +85,11 @@ impl Appliance {
         config.require_ports().map_err(|reason| anyhow!(reason))?;
         let eal = Arc::new(Eal::start(&eal_options(&config))?);
         let pools = Pools::new(&eal, config.eal.mbufs)?;
+        Self::start_on(eal, pools, config)
+    }
+
+    /// As [`Appliance::start`], on an EAL and pools that exist; the EAL needs a free lcore for each worker.
+    pub fn start_on(eal: Arc<Eal>, pools: Pools, config: Config) -> Result<Self> {
         let host = PolicyHost::new(&config, Targets::ByPort)?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
         let shared = Shared::new(&config);

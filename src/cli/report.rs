@@ -196,7 +196,9 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, table: Option<Table>) -> fmt
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    let mut style = presets::UTF8_HORIZONTAL_ONLY;
+    style.row_separator = presets::NOTHING.row_separator;
+    table.load_style(style).set_header(header.to_vec());
     table
 }
 

@@ -140,7 +140,7 @@ fn after_help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Args as _, FromArgMatches as _};
+    use clap::FromArgMatches as _;
 
     fn parse(words: &[&str]) -> ScenarioArgs {
         let command = ScenarioArgs::augment_args(clap::Command::new("scenario"));

@@ -19,14 +19,21 @@ pub enum Layer {
         dst: String,
         ethertype: u16,
     },
+    /// `tpid` is the EtherType that announced the tag.
     Vlan {
+        tpid: u16,
         id: u16,
     },
     Mpls {
         label: u32,
     },
-    /// The Ethernet frame that follows came inside MPLS.
+    /// The Ethernet frame that follows came inside MPLS or a service function header.
     Pseudowire,
+    /// A header that only labels the frame: MACsec without encryption (0x88e5), Cisco metadata (0x8909),
+    /// service function (0x894f).
+    Shim {
+        ethertype: u16,
+    },
     Pppoe {
         session: u16,
     },
@@ -148,8 +155,8 @@ impl Visit for Collect {
         self.layers.push(Layer::Ethernet { src: src.to_string(), dst: dst.to_string(), ethertype });
     }
 
-    fn vlan(&mut self, id: u16) {
-        self.layers.push(Layer::Vlan { id });
+    fn vlan(&mut self, tpid: u16, id: u16) {
+        self.layers.push(Layer::Vlan { tpid, id });
     }
 
     fn mpls(&mut self, label: u32) {
@@ -158,6 +165,10 @@ impl Visit for Collect {
 
     fn pseudowire(&mut self) {
         self.layers.push(Layer::Pseudowire);
+    }
+
+    fn shim(&mut self, ethertype: u16) {
+        self.layers.push(Layer::Shim { ethertype });
     }
 
     fn pppoe(&mut self, session: u16) {

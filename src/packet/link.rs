@@ -1,4 +1,5 @@
-//! Ethernet II, 802.3 with LLC and SNAP, VLAN tags, MPLS, PPPoE sessions and ARP.
+//! Ethernet II, 802.3 with LLC and SNAP, VLAN tags, MPLS, PPPoE sessions, ARP, and what may stand between
+//! link and network: MACsec without encryption, service function headers, Cisco metadata.
 
 use super::cursor::{Cursor, be16, be32};
 use super::drop::Malformed;
@@ -12,6 +13,9 @@ pub(super) const IPV6: u16 = 0x86dd;
 const MPLS: u16 = 0x8847;
 const MPLS_UPSTREAM: u16 = 0x8848;
 const PPPOE_SESSION: u16 = 0x8864;
+const MACSEC: u16 = 0x88e5;
+pub(super) const CISCO_METADATA: u16 = 0x8909;
+const SERVICE_FUNCTION: u16 = 0x894f;
 /// C-tag, S-tag, and the two S-tags from before IEEE 802.1ad.
 const VLAN: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 const MAX_VLANS: usize = 3;
@@ -40,6 +44,9 @@ pub(super) fn ethertype<V: Visit>(walk: &mut Walk<'_>, sink: &mut V, ethertype: 
         ARP => arp(walk, sink),
         MPLS | MPLS_UPSTREAM => mpls(walk, sink),
         PPPOE_SESSION => pppoe(walk, sink),
+        MACSEC => macsec(walk, sink),
+        CISCO_METADATA => cisco_metadata(walk, sink),
+        SERVICE_FUNCTION => service_function(walk, sink),
         0..=MAX_LENGTH => llc(walk, sink, ethertype),
         _ => Ok(Next::Stop),
     }
@@ -54,7 +61,7 @@ fn tags<V: Visit>(walk: &mut Walk<'_>, sink: &mut V, mut ethertype: u16) -> Resu
         }
         sink.ethertype(ethertype);
         let tag = walk.cursor.take::<4>(Malformed::VlanShort)?;
-        sink.vlan(be16(tag, 0) & 0x0fff);
+        sink.vlan(ethertype, be16(tag, 0) & 0x0fff);
         ethertype = be16(tag, 2);
     }
     Ok(ethertype)
@@ -162,6 +169,58 @@ pub(super) fn ppp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, M
             Ok(Next::Ipv6)
         }
         0x0281 | 0x0283 => mpls(walk, sink),
+        _ => Ok(Next::Stop),
+    }
+}
+
+/// MACsec (IEEE 802.1AE) that only authenticates: a tag of 6 bytes, 14 with a channel identifier.
+#[cold]
+fn macsec<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
+    let tag = walk.cursor.peek::<6>(Malformed::EthernetShort)?;
+    let is_changed = tag[0] & 0x0c != 0;
+    if is_changed || tag[0] & 0x80 != 0 {
+        return Ok(Next::Stop);
+    }
+    sink.shim(MACSEC);
+    walk.cursor.skip(if tag[0] & 0x20 != 0 { 14 } else { 6 }, Malformed::EthernetShort)?;
+    after_shim(walk)
+}
+
+/// Cisco metadata: version 1, length 1, one security group option of four bytes, then the EtherType.
+#[cold]
+fn cisco_metadata<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
+    let head = walk.cursor.peek::<2>(Malformed::EthernetShort)?;
+    if *head != [1, 1] {
+        return Ok(Next::Stop);
+    }
+    sink.shim(CISCO_METADATA);
+    walk.cursor.skip(6, Malformed::EthernetShort)?;
+    after_shim(walk)
+}
+
+fn after_shim(walk: &mut Walk<'_>) -> Result<Next, Malformed> {
+    let ethertype = be16(walk.cursor.take::<2>(Malformed::EthernetShort)?, 0);
+    Ok(if ethertype > MAX_LENGTH { Next::EtherType(ethertype) } else { Next::Stop })
+}
+
+/// Network service header (RFC 8300): length in units of four bytes, next protocol of its own numbering.
+#[cold]
+fn service_function<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
+    let head = walk.cursor.peek::<8>(Malformed::EthernetShort)?;
+    if head[0] >> 6 != 0 {
+        return Ok(Next::Stop);
+    }
+    sink.shim(SERVICE_FUNCTION);
+    walk.cursor.skip(usize::from(head[1] & 0x3f).max(2) * 4, Malformed::EthernetShort)?;
+    match head[3] {
+        1 => Ok(Next::EtherType(IPV4)),
+        2 => Ok(Next::EtherType(IPV6)),
+        3 => {
+            walk.nest()?;
+            sink.pseudowire();
+            Ok(Next::Ethernet)
+        }
+        5 => Ok(Next::EtherType(MPLS)),
         _ => Ok(Next::Stop),
     }
 }

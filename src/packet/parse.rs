@@ -75,7 +75,7 @@ impl Visit for Fast<'_> {
         }
     }
 
-    fn vlan(&mut self, id: u16) {
+    fn vlan(&mut self, _tpid: u16, id: u16) {
         let Some(link) = self.link() else { return };
         if let Some(slot) = link.vlans.ids.get_mut(usize::from(link.vlans.depth)) {
             *slot = id;

@@ -4,6 +4,7 @@
 
 use super::cursor::{be16, be32};
 use super::drop::Malformed;
+use super::link::CISCO_METADATA;
 use super::walk::{Next, Tunnel, Visit, Walk};
 
 const VXLAN: u16 = 4789;
@@ -14,6 +15,7 @@ const TEREDO: u16 = 3544;
 const ETHERNET: u16 = 0x6558;
 const ERSPAN_I_II: u16 = 0x88be;
 const ERSPAN_III: u16 = 0x22eb;
+const WCCP: u16 = 0x883e;
 /// GTP-U message that carries a packet.
 pub(super) const G_PDU: u8 = 255;
 const MAX_GTP_EXTENSIONS: usize = 8;
@@ -61,8 +63,30 @@ pub(super) fn gre<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, M
         }
         ERSPAN_I_II => erspan_two(walk, sink),
         ERSPAN_III => erspan_three(walk, sink),
+        WCCP => wccp(walk),
+        CISCO_METADATA => cisco_metadata(walk, sink),
         _ => Ok(carried(protocol)),
     }
+}
+
+/// Cisco metadata in GRE: the EtherType stands before version, length and security group option.
+#[cold]
+fn cisco_metadata<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
+    let head = walk.cursor.peek::<8>(SHORT)?;
+    if head[2..4] != [1, 1] {
+        return Ok(Next::Stop);
+    }
+    sink.shim(CISCO_METADATA);
+    walk.cursor.skip(8, SHORT)?;
+    Ok(carried(be16(head, 0)))
+}
+
+/// WCCP (draft-wilson-wrec-wccp-v2): version 2 puts four bytes before the IPv4 header, version 1 none.
+fn wccp(walk: &mut Walk<'_>) -> Result<Next, Malformed> {
+    if walk.cursor.nibble() != Some(4) {
+        walk.cursor.skip(4, SHORT)?;
+    }
+    Ok(by_nibble(walk))
 }
 
 /// What GRE and GENEVE carry, by EtherType.

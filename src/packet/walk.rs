@@ -10,6 +10,10 @@ use super::{ip, l4, link, tunnel};
 /// Encapsulations the walk follows below the first header: tunnels, pseudowires, quoted packets.
 pub const MAX_NESTING: u8 = 4;
 
+/// Headers the walk passes, so that no frame costs more. Ordinary frames have under eight, and five nested
+/// ones under forty.
+const MAX_STEPS: usize = 64;
+
 /// What the walk meets, in frame order. A method left out is information not wanted.
 pub(super) trait Visit {
     /// Whether to go into the packets that ICMP errors quote.
@@ -19,10 +23,13 @@ pub(super) trait Visit {
     fn ethernet(&mut self, src: Mac, dst: Mac, ethertype: u16);
     /// What the link layer finally carries, once for each link layer.
     fn ethertype(&mut self, _ethertype: u16) {}
-    fn vlan(&mut self, id: u16);
+    /// `tpid` is the EtherType that announced the tag.
+    fn vlan(&mut self, tpid: u16, id: u16);
     fn mpls(&mut self, label: u32);
-    /// An Ethernet frame inside MPLS follows.
+    /// An Ethernet frame inside MPLS or a service function header follows.
     fn pseudowire(&mut self);
+    /// A header between link and network that only labels the frame, by its EtherType.
+    fn shim(&mut self, _ethertype: u16) {}
     fn pppoe(&mut self, _session: u16) {}
     fn arp(&mut self, arp: &Arp);
     /// An IPv6 extension header or AH; the [`Visit::network`] it belongs to comes after it.
@@ -220,12 +227,13 @@ pub(super) fn walk<V: Visit>(frame: &[u8], wire_len: u32, sink: &mut V) -> Resul
     let cursor = Cursor::new(frame, wire_len);
     let mut walk = Walk { cursor, version: 0, fragment: false, nesting: 0, quoted: false, fault: None };
     let mut next = Next::Ethernet;
-    while next != Next::Stop {
+    for _ in 0..MAX_STEPS {
         next = match walk.step(next, sink) {
+            Ok(Next::Stop) => break,
             Ok(next) => next,
             Err(reason) => {
                 walk.blame(reason, sink);
-                Next::Stop
+                break;
             }
         };
     }

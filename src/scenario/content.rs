@@ -95,7 +95,7 @@ impl Body {
 
 fn random() -> &'static [u8] {
     static RANDOM: OnceLock<Vec<u8>> = OnceLock::new();
-    RANDOM.get_or_init(|| Dice::new(0x0073_756e, 0x0064_6961_6c).bytes(TABLE))
+    RANDOM.get_or_init(|| Dice::new(73, 110).bytes(TABLE))
 }
 
 fn text() -> &'static [u8] {

@@ -50,7 +50,7 @@ impl Session {
         };
         if self.echo_due {
             self.echo_due = false;
-            let output = if self.typing == 0 { dice.log_normal(300.0, 1.5, 40..60_000) } else { 36 };
+            let output = if self.typing == 0 { dice.log_normal(300.0, 1.5, 40..32_000) } else { 36 };
             return sealed(Side::Server, dice.within(MS..8 * MS), output, dice);
         }
         if self.typing == 0 {
@@ -112,10 +112,10 @@ impl Conversation for Session {
     }
 }
 
-/// Encrypted packets; their length is a multiple of 4, like that of the padded ones they stand for.
+/// An encrypted packet of about `len` bytes: encrypted length, blocks of 8, a tag of 16.
 fn sealed(from: Side, after_ns: u64, len: u64, dice: &mut Dice) -> Next {
-    let len = len.next_multiple_of(4);
-    Next::Say { from, after_ns, body: Body::filled(Vec::new(), len, Fill::Random, dice) }
+    let blocks = len.saturating_sub(20).div_ceil(8).max(2) * 8;
+    Next::Say { from, after_ns, body: Body::filled(Vec::new(), blocks + 20, Fill::Random, dice) }
 }
 
 /// A length and as many bytes.
