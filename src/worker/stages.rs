@@ -169,6 +169,10 @@ impl Worker {
             let Some(lane) = generation.mirrors.get(bit) else { continue };
             let session = &parts.counters.mirrors[usize::from(lane.slot)];
             session.selected.add(1);
+            if !parts.outputs[lane.output].is_up() {
+                session.lost_queue.add(1);
+                continue;
+            }
             match packet.mirror_clone(&parts.clones) {
                 None => session.lost_pool.add(1),
                 Some(copy) => {
@@ -222,6 +226,10 @@ impl Worker {
         let Some(rejected) = self.burst.packet(i) else { return };
         let parts = &mut self.parts;
         let Some(output) = parts.lanes[lane].back.map(|at| &mut parts.outputs[at]) else { return };
+        if !output.is_up() {
+            parts.counters.generated_lost.add(1);
+            return;
+        }
         let mut bytes = [0u8; PREAMBLE_LEN + MAX_REPLY];
         let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
