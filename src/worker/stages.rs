@@ -230,6 +230,10 @@ impl Worker {
         let Some(rejected) = self.burst.packet(i) else { return };
         let parts = &mut self.parts;
         let Some(back) = parts.lanes[lane].back else { return };
+        if !parts.outputs[back].is_up() {
+            parts.counters.generated_lost.add(1);
+            return;
+        }
         let mut bytes = [0u8; PREAMBLE_LEN + MAX_REPLY];
         let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
@@ -243,9 +247,6 @@ impl Worker {
             _ => 0,
         };
         let answer = &bytes[PREAMBLE_LEN - hidden..PREAMBLE_LEN + len];
-        if !parts.outputs[back].is_up() {
-            return parts.counters.generated_lost.add(1);
-        }
         let make = || Mbuf::with_bytes(&parts.packets, answer, hidden as u16);
         match make()
             .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make))
