@@ -95,9 +95,9 @@ fn compare_file(name: &str, capture: &Path, table: &Path, totals: &mut Totals) {
     if rows.is_empty() {
         return;
     }
-    let mut reader = CaptureReader::open(capture).unwrap();
+    let mut reader = CaptureReader::open(capture).expect("capture opens");
     let (mut ethernet, mut read) = (Vec::new(), 0);
-    while let Some(packet) = reader.next_frame().unwrap() {
+    while let Some(packet) = reader.next_frame().expect("capture reads") {
         let Some(row) = rows.get(read) else { panic!("{name}: more packets than rows of truth") };
         read += 1;
         if !row["_ws.malformed"].is_empty() {
@@ -115,7 +115,7 @@ fn compare_file(name: &str, capture: &Path, table: &Path, totals: &mut Totals) {
 }
 
 fn rows(table: &Path) -> Vec<Row> {
-    let text = String::from_utf8_lossy(&std::fs::read(table).unwrap()).into_owned();
+    let text = String::from_utf8_lossy(&std::fs::read(table).expect("table reads")).into_owned();
     let mut lines = text.lines();
     let Some(header) = lines.next() else { return Vec::new() };
     let columns: Vec<&str> = header.split('\t').collect();
@@ -173,7 +173,7 @@ fn number(text: &str) -> String {
 
 fn collect(layers: &[Layer]) -> Found {
     let mut found = Found::new();
-    let mut put = |field: &'static str, value: String| found.entry(field).or_insert_with(Vec::new).push(value);
+    let mut put = |field: &'static str, value: String| found.entry(field).or_default().push(value);
     let mut protocol = 0;
     for layer in layers {
         match layer {

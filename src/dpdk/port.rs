@@ -167,12 +167,10 @@ impl Device {
         let wanted = ffi::GN_RSS_ADDRESSES & self.info.flow_type_rss_offloads;
         if options.rx_queues > 1 && wanted != 0 {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode_RTE_ETH_MQ_RX_RSS;
-            conf.rx_adv_conf.rss_conf = ffi::rte_eth_rss_conf {
-                rss_key: SYMMETRIC_KEY.as_ptr().cast_mut(),
-                rss_key_len: key_len(self.info.hash_key_size),
-                rss_hf: wanted,
-                ..Default::default()
-            };
+            let rss = &mut conf.rx_adv_conf.rss_conf;
+            rss.rss_key = SYMMETRIC_KEY.as_ptr().cast_mut();
+            rss.rss_key_len = key_len(self.info.hash_key_size);
+            rss.rss_hf = wanted;
         }
         // Only what the device has: chained segments both ways, for jumbo frames.
         conf.rxmode.offloads = self.info.rx_offload_capa & ffi::GN_RX_SCATTER;
