@@ -50,13 +50,26 @@ impl Results {
 
     /// Adds a measurement without a peer.
     pub fn measured(&mut self, case: impl Into<String>, unit: &'static str, runs: Vec<f64>) {
-        let case = Case { case: case.into(), unit, ours: median(&runs), peer: None, peer_name: None, ratio: None, runs };
-        println!("{:<44} {:>12.2} {unit}   (min {:.2}, max {:.2})", case.case, case.ours, least(&case.runs), most(&case.runs));
+        let case =
+            Case { case: case.into(), unit, ours: median(&runs), peer: None, peer_name: None, ratio: None, runs };
+        println!(
+            "{:<44} {:>12.2} {unit}   (min {:.2}, max {:.2})",
+            case.case,
+            case.ours,
+            least(&case.runs),
+            most(&case.runs)
+        );
         self.cases.push(case);
     }
 
     /// Adds a comparison; `pairs` are interleaved runs, ours first, more is better.
-    pub fn compared(&mut self, case: impl Into<String>, unit: &'static str, peer_name: &'static str, pairs: &[(f64, f64)]) {
+    pub fn compared(
+        &mut self,
+        case: impl Into<String>,
+        unit: &'static str,
+        peer_name: &'static str,
+        pairs: &[(f64, f64)],
+    ) {
         let runs: Vec<f64> = pairs.iter().map(|p| p.0).collect();
         let peers: Vec<f64> = pairs.iter().map(|p| p.1).collect();
         let ratios: Vec<f64> = pairs.iter().map(|p| p.0 / p.1).collect();

@@ -6,12 +6,12 @@
 //! the parser found up to the fragmented IP header must be the beginning of tshark's list, and the rest
 //! is not compared.
 
-#[path = "common/frames.rs"]
-mod frames;
+mod common;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use gnomon::capture::{CaptureReader, to_ethernet};
 use gnomon::packet::{Headers, KeyFrom, Layer, layers, parse, subject};
 
 /// Columns compared, in the order they are printed.
@@ -63,18 +63,15 @@ struct Totals {
     is_fragment: Score,
     sinks_agree: Score,
     skipped_malformed: u32,
-    skipped_link: BTreeMap<i32, u32>,
+    skipped_link: BTreeMap<String, u32>,
     disagreements: Vec<String>,
 }
 
 #[test]
 fn agrees_with_tshark_on_odd_captures() {
-    let captures = shared().join("captures");
+    let Some(shared) = common::shared("agrees_with_tshark_on_odd_captures") else { return };
+    let captures = shared.join("captures");
     let truth = captures.join("truth/edge");
-    if !truth.is_dir() {
-        println!("skipped: {} is absent", truth.display());
-        return;
-    }
     let mut names: Vec<PathBuf> = std::fs::read_dir(&truth).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
     let mut totals = Totals::default();
@@ -93,32 +90,32 @@ fn agrees_with_tshark_on_odd_captures() {
     assert_eq!(totals.sinks_agree.agree, totals.sinks_agree.frames);
 }
 
-fn shared() -> PathBuf {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    std::env::var_os("GNOMON_SHARED").map_or_else(beside, PathBuf::from)
-}
-
 fn compare_file(name: &str, capture: &Path, table: &Path, totals: &mut Totals) {
     let rows = rows(table);
     if rows.is_empty() {
         return;
     }
-    let packets = frames::read(capture);
-    assert_eq!(packets.len(), rows.len(), "{name}: packets read against rows of truth");
-    for (packet, row) in packets.iter().zip(&rows) {
+    let mut reader = CaptureReader::open(capture).expect("capture opens");
+    let (mut ethernet, mut read) = (Vec::new(), 0);
+    while let Some(packet) = reader.next_frame().expect("capture reads") {
+        let Some(row) = rows.get(read) else { panic!("{name}: more packets than rows of truth") };
+        read += 1;
         if !row["_ws.malformed"].is_empty() {
             totals.skipped_malformed += 1;
             continue;
         }
-        match packet.as_ethernet() {
-            Some((frame, wire_len)) => compare_frame(name, &frame, wire_len, row, totals),
-            None => *totals.skipped_link.entry(packet.link_type).or_default() += 1,
+        let normalised = to_ethernet(packet.link, packet.data, packet.wire_len, &mut ethernet);
+        if normalised.supported {
+            compare_frame(name, &ethernet, normalised.wire_len(packet.wire_len), row, totals);
+        } else {
+            *totals.skipped_link.entry(packet.link.name()).or_default() += 1;
         }
     }
+    assert_eq!(read, rows.len(), "{name}: packets read against rows of truth");
 }
 
 fn rows(table: &Path) -> Vec<Row> {
-    let text = String::from_utf8_lossy(&std::fs::read(table).unwrap()).into_owned();
+    let text = String::from_utf8_lossy(&std::fs::read(table).expect("table reads")).into_owned();
     let mut lines = text.lines();
     let Some(header) = lines.next() else { return Vec::new() };
     let columns: Vec<&str> = header.split('\t').collect();
@@ -176,7 +173,7 @@ fn number(text: &str) -> String {
 
 fn collect(layers: &[Layer]) -> Found {
     let mut found = Found::new();
-    let mut put = |field: &'static str, value: String| found.entry(field).or_insert_with(Vec::new).push(value);
+    let mut put = |field: &'static str, value: String| found.entry(field).or_default().push(value);
     let mut protocol = 0;
     for layer in layers {
         match layer {

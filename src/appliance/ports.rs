@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use super::pools::Pools;
 use crate::config::Config;
@@ -37,12 +37,13 @@ impl LivePort {
 
     fn open(eal: &Arc<Eal>, config: &Config, index: usize, pools: &Pools) -> Result<Self> {
         let wanted = &config.ports[index];
+        let name = &wanted.name;
         let paired_with = config.pairs.iter().find_map(|(a, b)| match index {
             i if i == *a => Some(*b),
             i if i == *b => Some(*a),
             _ => None,
         });
-        let device = Device::open(eal, &wanted.device)?;
+        let device = Device::open(eal, &wanted.device).with_context(|| format!("port `{name}`"))?;
         let workers = config.cores.workers.len() as u16;
         let polled = if paired_with.is_some() { wanted.rx_queues.unwrap_or(workers).min(workers) } else { 1 };
         let options = PortOptions {
@@ -56,8 +57,11 @@ impl LivePort {
             promiscuous: wanted.promiscuous,
         };
         let port = device.start(&options, &pools.packets)?;
-        let up = Arc::new(AtomicBool::new(port.link().up));
-        Ok(Self { port: Arc::new(port), up, paired_with })
+        let up = port.link().up;
+        if !up {
+            log::warn!("port `{name}`: link down; what should leave there is dropped until it comes up");
+        }
+        Ok(Self { port: Arc::new(port), up: Arc::new(AtomicBool::new(up)), paired_with })
     }
 
     /// Reads the link state from the device; says when it changed.

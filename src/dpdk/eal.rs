@@ -1,6 +1,7 @@
 //! The environment abstraction layer: one per process, from typed options.
 
 use std::ffi::{CStr, CString, c_char};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,6 +38,7 @@ impl Eal {
         if STARTED.swap(true, Ordering::SeqCst) {
             return Err(DpdkError::new("starting DPDK", "it was already started in this process"));
         }
+        require_cpus(&options.lcores)?;
         let arguments = arguments(options)?;
         let mut pointers: Vec<*mut c_char> = arguments.iter().map(|a| a.as_ptr().cast_mut()).collect();
         let count = i32::try_from(pointers.len()).map_err(|_| DpdkError::new("starting DPDK", "too many options"))?;
@@ -66,9 +68,15 @@ impl Eal {
 
 impl Drop for Eal {
     fn drop(&mut self) {
+        // SAFETY: returns a NUL-terminated string in static storage, copied here.
+        let folder = unsafe { CStr::from_ptr(ffi::rte_eal_get_runtime_dir()) }.to_string_lossy().into_owned();
         // SAFETY: init succeeded and this is the only cleanup; ports, pools and lcores borrow the Eal
         // through `Arc`, so none is in use any more.
         unsafe { ffi::rte_eal_cleanup() };
+        // DPDK leaves its run-time folder behind. Only an empty one goes: another process may use it.
+        if let Err(error) = std::fs::remove_dir(&folder) {
+            log::debug!("{folder}: {error}");
+        }
     }
 }
 
@@ -83,7 +91,9 @@ pub(super) fn add_vdev(name: &str, arguments: &str) -> Result<(), DpdkError> {
     let (bus, device, devargs) = (c"vdev", c_string(name)?, c_string(arguments)?);
     // SAFETY: three valid NUL-terminated strings, copied by the bus.
     let code = unsafe { ffi::rte_eal_hotplug_add(bus.as_ptr(), device.as_ptr(), devargs.as_ptr()) };
-    check(code, || format!("creating virtual device `{name},{arguments}`"))
+    let what = || format!("creating virtual device `{name},{arguments}`");
+    // Drivers say -1 for everything; it is no error number.
+    if code == -1 { Err(DpdkError::new(what(), "its driver refused")) } else { check(code, what) }
 }
 
 /// Removes a virtual device; its port must be closed.
@@ -96,6 +106,15 @@ pub(super) fn remove_vdev(name: &str) -> Result<(), DpdkError> {
 
 pub(super) fn c_string(text: &str) -> Result<CString, DpdkError> {
     CString::new(text).map_err(|_| DpdkError::new(format!("`{}`", text.escape_debug()), "contains a NUL byte"))
+}
+
+/// DPDK answers a CPU that does not exist with its whole usage text.
+fn require_cpus(lcores: &[Vec<usize>]) -> Result<(), DpdkError> {
+    let exists = |cpu: &usize| Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id")).exists();
+    let Some(missing) = lcores.iter().flatten().find(|cpu| !exists(cpu)) else { return Ok(()) };
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    Err(DpdkError::new("starting DPDK", format!("CPU {missing} of [cores] does not exist or is offline"))
+        .hint(format!("CPUs of this machine: {}", online.trim())))
 }
 
 fn arguments(options: &EalOptions) -> Result<Vec<CString>, DpdkError> {

@@ -14,6 +14,7 @@ mod clock;
 mod eal;
 mod error;
 mod ffi;
+mod interface;
 mod lcore;
 mod mbuf;
 mod mempool;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::eal::{self, Eal, c_string};
 use super::error::{DpdkError, check};
 use super::ffi;
+use super::interface::Interface;
 use super::mbuf::{BURST, Burst, Outbox};
 use super::mempool::Mempool;
 use super::rss::{self, SYMMETRIC_KEY, Spread};
@@ -61,6 +62,7 @@ pub struct Port {
     id: u16,
     name: String,
     vdev: Option<String>,
+    interface: Option<Interface>,
     rx_queues: u16,
     tx_queues: u16,
     spread: Spread,
@@ -74,6 +76,7 @@ pub struct Port {
 pub struct Device {
     id: u16,
     vdev: Option<String>,
+    interface: Option<Interface>,
     info: ffi::rte_eth_dev_info,
     eal: Arc<Eal>,
 }
@@ -84,10 +87,14 @@ impl Device {
         let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
         let virtual_device = name.starts_with("net_") || name.starts_with("virtio_user") || name.starts_with("eth_");
         let vdev = virtual_device.then(|| name.to_owned());
+        let interface = if virtual_device { Interface::of(name, arguments)? } else { None };
+        if let Some(interface) = &interface {
+            interface.require()?;
+        }
         if vdev.is_some() {
             eal::add_vdev(name, arguments).map_err(|e| e.hint(device_hint(name)))?;
         }
-        let mut found = Self { id: 0, vdev, info: ffi::rte_eth_dev_info::default(), eal: eal.clone() };
+        let mut found = Self { id: 0, vdev, interface, info: ffi::rte_eth_dev_info::default(), eal: eal.clone() };
         let c_name = c_string(name)?;
         // SAFETY: a valid name and a place for the id.
         let code = unsafe { ffi::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &mut found.id) };
@@ -120,6 +127,7 @@ impl Device {
             id: self.id,
             name: name.clone(),
             vdev: self.vdev.take(),
+            interface: self.interface.take(),
             rx_queues: options.rx_queues,
             tx_queues: options.tx_queues,
             spread: rss::self_test(self.id, &self.info, options.rx_queues),
@@ -148,7 +156,7 @@ impl Device {
                     format!("port `{name}` ({})", options.device),
                     format!("{asked} {what} queues are needed, the device has {most}"),
                 )
-                .hint("each worker needs a transmit queue of its own: use fewer workers or another device"));
+                .hint(queues_hint(&options.device, asked)));
             }
         }
         Ok(())
@@ -159,12 +167,10 @@ impl Device {
         let wanted = ffi::GN_RSS_ADDRESSES & self.info.flow_type_rss_offloads;
         if options.rx_queues > 1 && wanted != 0 {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode_RTE_ETH_MQ_RX_RSS;
-            conf.rx_adv_conf.rss_conf = ffi::rte_eth_rss_conf {
-                rss_key: SYMMETRIC_KEY.as_ptr().cast_mut(),
-                rss_key_len: key_len(self.info.hash_key_size),
-                rss_hf: wanted,
-                ..Default::default()
-            };
+            let rss = &mut conf.rx_adv_conf.rss_conf;
+            rss.rss_key = SYMMETRIC_KEY.as_ptr().cast_mut();
+            rss.rss_key_len = key_len(self.info.hash_key_size);
+            rss.rss_hf = wanted;
         }
         // Only what the device has: chained segments both ways, for jumbo frames.
         conf.rxmode.offloads = self.info.rx_offload_capa & ffi::GN_RX_SCATTER;
@@ -218,7 +224,9 @@ impl Port {
         // SAFETY: a started port and a place for the answer.
         unsafe { ffi::rte_eth_link_get_nowait(self.id, &mut link) };
         // SAFETY: every variant of the union is plain bits.
-        unsafe { link_state(&link) }
+        let mut state = unsafe { link_state(&link) };
+        state.up &= self.interface.as_ref().is_none_or(Interface::is_up);
+        state
     }
 
     pub fn stats(&self) -> PortStats {
@@ -325,11 +333,28 @@ fn close(id: u16, vdev: Option<&str>) {
     }
 }
 
+fn queues_hint(device: &str, asked: u16) -> String {
+    let argument = match device {
+        d if d.starts_with("net_af_packet") => Some(format!("qpairs={asked}")),
+        d if d.starts_with("net_af_xdp") => Some(format!("queue_count={asked}")),
+        d if d.starts_with("net_vhost") || d.starts_with("virtio_user") || d.starts_with("net_virtio_user") => {
+            Some(format!("queues={asked}"))
+        }
+        _ => None,
+    };
+    match argument {
+        Some(text) => {
+            format!("each worker needs a transmit queue of its own: add `{text}` to the device, or use fewer workers")
+        }
+        None => "each worker needs a transmit queue of its own: use fewer workers or another device".into(),
+    }
+}
+
 fn device_hint(name: &str) -> &'static str {
     match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
-        "net_af_packet" => "net_af_packet needs `iface=` of an interface that exists, and CAP_NET_RAW",
-        "net_af_xdp" => "net_af_xdp needs `iface=` of an interface that exists, and CAP_NET_ADMIN",
-        "net_tap" => "net_tap needs CAP_NET_ADMIN and /dev/net/tun",
+        "net_af_packet" => "net_af_packet needs `iface=`, and root or CAP_NET_RAW",
+        "net_af_xdp" => "net_af_xdp needs `iface=`, and root or CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK",
+        "net_tap" => "net_tap needs /dev/net/tun, and root or CAP_NET_ADMIN",
         "net_pcap" => "net_pcap needs `rx_pcap=` (a file that exists), `tx_pcap=` or `iface=`",
         "net_memif" => "net_memif needs a socket path in a folder that exists",
         _ => "is the driver in DPDK's driver folder, and are its arguments right?",

@@ -82,12 +82,17 @@ fn read_key(port: u16, info: &ffi::rte_eth_dev_info) -> Option<Vec<u8>> {
         return None;
     }
     let mut key = vec![0u8; usize::from(info.hash_key_size)];
-    let mut conf =
-        ffi::rte_eth_rss_conf { rss_key: key.as_mut_ptr(), rss_key_len: info.hash_key_size, ..Default::default() };
+    let mut conf = empty_conf();
+    (conf.rss_key, conf.rss_key_len) = (key.as_mut_ptr(), info.hash_key_size);
     // SAFETY: a started port; the key buffer has the length stated.
     let code = unsafe { ffi::rte_eth_dev_rss_hash_conf_get(port, &mut conf) };
     let covers_addresses = conf.rss_hf & ffi::GN_RSS_WHOLE != 0 && conf.rss_hf & !ffi::GN_RSS_ADDRESSES == 0;
     (code == 0 && covers_addresses).then_some(key)
+}
+
+/// Newer DPDK has more fields than the two set by the caller.
+fn empty_conf() -> ffi::rte_eth_rss_conf {
+    ffi::rte_eth_rss_conf::default()
 }
 
 /// Every queue, and no other, has a place in the redirection table.

@@ -1,5 +1,11 @@
 #include "shim.h"
 
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <rte_cycles.h>
 #include <rte_pause.h>
 #include <rte_prefetch.h>
@@ -80,4 +86,21 @@ unsigned int gn_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, uns
 unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n)
 {
 	return rte_ring_dequeue_burst(ring, (void **)mbufs, n, NULL);
+}
+
+int gn_interface_flags(const char *name)
+{
+	struct ifreq request;
+	int code, fd;
+
+	memset(&request, 0, sizeof(request));
+	if (strlen(name) >= sizeof(request.ifr_name))
+		return -ENODEV;
+	strcpy(request.ifr_name, name);
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	code = ioctl(fd, SIOCGIFFLAGS, &request) < 0 ? -errno : (int)(uint16_t)request.ifr_flags;
+	close(fd);
+	return code;
 }

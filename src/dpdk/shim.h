@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <net/if.h>
+
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -16,6 +18,8 @@
 #include <rte_version.h>
 
 /* Macros that bindgen cannot see through. */
+static const int GN_IFF_UP = IFF_UP;
+static const int GN_IFF_RUNNING = IFF_RUNNING;
 static const uint64_t GN_RX_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
 static const uint64_t GN_TX_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t GN_RSS_WHOLE = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_IPV6;
@@ -55,5 +59,8 @@ uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len);
 
 unsigned int gn_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n);
 unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n);
+
+/* IFF_ flags of a kernel interface in this network namespace, or a negative errno. */
+int gn_interface_flags(const char *name);
 
 #endif

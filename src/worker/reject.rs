@@ -1,7 +1,9 @@
 //! Telling a sender that its packet was rejected: TCP RST (RFC 9293 §3.5.2), ICMP destination
 //! unreachable, communication administratively prohibited (RFC 1812 §5.2.7.1 code 13, RFC 4443 §3.1 code 1).
 
-use crate::packet::Headers;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::packet::{Addr, Headers};
 
 /// Longest answer: link header with three tags and labels, IPv6, ICMPv6 and the quoted start.
 pub(super) const MAX_REPLY: usize = 320;
@@ -20,7 +22,11 @@ const QUOTED: usize = 128;
 /// packet must not be answered: RSTs, ICMP errors, later fragments, broadcast, or tunnelled frames.
 pub(super) fn write_reply(frame: &[u8], headers: &Headers, reply: &mut [u8; MAX_REPLY]) -> Option<usize> {
     let ip = &headers.outer;
-    if ip.fragment.is_some_and(|f| f.offset > 0) || headers.link.dst.0[0] & 1 == 1 || ip.version == 0 {
+    let tunnelled = headers.inner.version != 0;
+    if ip.fragment.is_some_and(|f| f.offset > 0) || headers.link.dst.0[0] & 1 == 1 || ip.version == 0 || tunnelled {
+        return None;
+    }
+    if !names_one_host(ip.version, ip.src) || !names_one_host(ip.version, ip.dst) {
         return None;
     }
     let link = write_link(frame, usize::from(ip.offset), reply)?;
@@ -37,11 +43,30 @@ pub(super) fn write_reply(frame: &[u8], headers: &Headers, reply: &mut [u8; MAX_
 
 /// The received link header with its MAC addresses swapped.
 fn write_link(frame: &[u8], len: usize, reply: &mut [u8; MAX_REPLY]) -> Option<usize> {
-    let link = frame.get(..len).filter(|l| (14..=64).contains(&l.len()))?;
+    let link = frame.get(..len)?;
+    // Behind VLAN tags only: lengths (802.3, PPPoE) and labels (MPLS) would be wrong on the way back.
+    let tags = len.checked_sub(14).filter(|tags| tags % 4 == 0 && *tags <= 12)?;
+    if !matches!(link[12 + tags..], [0x08, 0x00] | [0x86, 0xdd]) {
+        return None;
+    }
     reply[..len].copy_from_slice(link);
     reply[..6].copy_from_slice(&link[6..12]);
     reply[6..12].copy_from_slice(&link[..6]);
     Some(len)
+}
+
+/// Not a group, not "nobody" and not the limited broadcast (RFC 1122 §3.2.2, RFC 4443 §2.4 e).
+fn names_one_host(version: u8, addr: Addr) -> bool {
+    match version {
+        4 => {
+            let addr = Ipv4Addr::from(addr as u32);
+            !addr.is_multicast() && !addr.is_unspecified() && !addr.is_broadcast()
+        }
+        _ => {
+            let addr = Ipv6Addr::from(addr);
+            !addr.is_multicast() && !addr.is_unspecified()
+        }
+    }
 }
 
 fn write_tcp_reset(headers: &Headers, out: &mut [u8]) -> Option<usize> {
@@ -75,7 +100,7 @@ fn write_unreachable(frame: &[u8], headers: &Headers, out: &mut [u8]) -> Option<
     let (protocol, kind, code) = match (ip.version, ip.protocol) {
         // Errors and replies are never answered with an error; echo and other requests are.
         (4, ICMP) if !matches!(ip.icmp_type, 8 | 13 | 15 | 17) => return None,
-        (6, ICMPV6) if ip.icmp_type < 128 => return None,
+        (6, ICMPV6) if ip.icmp_type != 128 => return None,
         (4, _) => (ICMP, 3, 13),
         _ => (ICMPV6, 1, 1),
     };

@@ -1,17 +1,17 @@
 //! The stages a burst goes through, in order.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
 use crate::flow::{FlowPacket, TO_CLIENT, TO_SERVER, Touch};
-use crate::packet::{self, DropReason, Ip, Malformed, Tuple};
+use crate::packet::{self, DropReason, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, RuleHandle, Subject, Verdict};
 
-use super::io::Cargo;
+use super::io::{Cargo, Output, give_way};
 use super::note::PacketNote;
 use super::reject::{self, MAX_REPLY};
-use super::{Generation, RingSink, Timing, Worker, push_or_wait};
+use super::{Generation, RingSink, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,9 +58,10 @@ impl Worker {
     pub(super) fn parse(&mut self) {
         for i in 0..self.burst.len() {
             let stamp = &mut self.stamps[i];
-            if stamp.problem.is_none()
-                && let Err(malformed) = packet::parse(self.burst.frame(i), stamp.wire_len, &mut self.headers[i])
-            {
+            if stamp.problem.is_some() {
+                // Nothing of the packet that was here in an earlier burst may speak for this one.
+                self.headers[i] = Headers::default();
+            } else if let Err(malformed) = packet::parse(self.burst.frame(i), stamp.wire_len, &mut self.headers[i]) {
                 stamp.problem = Some(DropReason::Malformed(malformed));
             }
         }
@@ -169,7 +170,14 @@ impl Worker {
             let Some(lane) = generation.mirrors.get(bit) else { continue };
             let session = &parts.counters.mirrors[usize::from(lane.slot)];
             session.selected.add(1);
-            match packet.mirror_clone(&parts.clones) {
+            if !parts.outputs[lane.output].is_up() {
+                session.lost_queue.add(1);
+                continue;
+            }
+            let room = || packet.mirror_clone(&parts.clones);
+            match room()
+                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, room))
+            {
                 None => session.lost_pool.add(1),
                 Some(copy) => {
                     let cargo = Cargo::Mirrored { slot: lane.slot, bytes: self.stamps[i].count_len };
@@ -221,7 +229,11 @@ impl Worker {
     fn answer(&mut self, lane: usize, i: usize) {
         let Some(rejected) = self.burst.packet(i) else { return };
         let parts = &mut self.parts;
-        let Some(output) = parts.lanes[lane].back.map(|at| &mut parts.outputs[at]) else { return };
+        let Some(back) = parts.lanes[lane].back else { return };
+        if !parts.outputs[back].is_up() {
+            parts.counters.generated_lost.add(1);
+            return;
+        }
         let mut bytes = [0u8; PREAMBLE_LEN + MAX_REPLY];
         let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
@@ -235,8 +247,11 @@ impl Worker {
             _ => 0,
         };
         let answer = &bytes[PREAMBLE_LEN - hidden..PREAMBLE_LEN + len];
-        match Mbuf::with_bytes(&parts.packets, answer, hidden as u16) {
-            Some(answer) => output.push(answer, Cargo::Generated, &parts.counters),
+        let make = || Mbuf::with_bytes(&parts.packets, answer, hidden as u16);
+        match make()
+            .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make))
+        {
+            Some(answer) => parts.outputs[back].push(answer, Cargo::Generated, &parts.counters),
             None => parts.counters.generated_lost.add(1),
         }
     }
@@ -308,6 +323,26 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
         parts.table.flip_initiator(touch.ix);
     }
     back
+}
+
+/// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers
+/// back. Live traffic waits for nobody.
+#[cold]
+fn wait_for_buffer(
+    outputs: &mut [Output],
+    counters: &WorkerCounters,
+    when_full: WhenFull,
+    abort: &AtomicBool,
+    take: impl Fn() -> Option<Mbuf>,
+) -> Option<Mbuf> {
+    while when_full == WhenFull::Wait && !abort.load(Ordering::Relaxed) {
+        outputs.iter_mut().for_each(|output| output.flush(counters));
+        if let Some(buffer) = take() {
+            return Some(buffer);
+        }
+        give_way();
+    }
+    None
 }
 
 fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {

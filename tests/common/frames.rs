@@ -1,108 +1,230 @@
-//! Reads a pcap or pcapng file and hands its packets on as Ethernet frames, for tests.
+//! Frames built for tests: Ethernet, VLAN, IPv4 and IPv6, TCP, UDP, ICMP, fragments, tunnels, ARP.
 
-use std::path::Path;
+use std::net::IpAddr;
 
-use pcap_parser::traits::PcapReaderIterator;
-use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const PSH: u8 = 0x08;
+pub const ACK: u8 = 0x10;
 
-/// One packet of a capture.
-pub struct Captured {
-    pub link_type: i32,
-    pub bytes: Vec<u8>,
-    pub wire_len: u32,
+pub const CLIENT_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+pub const SERVER_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
+
+/// Source and destination address, each IPv4 or IPv6.
+pub type Ends<'a> = (&'a str, &'a str);
+
+pub fn tcp(ends: Ends<'_>, ports: (u16, u16), flags: u8, numbers: (u32, u32), payload: &[u8]) -> Vec<u8> {
+    ethernet_ip(&ip(ends, 6, &tcp_segment(ports, flags, numbers, payload)))
 }
 
-/// All packets of a capture, in order. Panics when the file cannot be opened; a file that breaks off
-/// yields what came before.
-pub fn read(path: &Path) -> Vec<Captured> {
-    let file = std::fs::File::open(path).expect("capture opens");
-    let mut reader = match create_reader(1 << 20, file) {
-        Ok(reader) => reader,
-        Err(error) => panic!("{}: {error:?}", path.display()),
+pub fn udp(ends: Ends<'_>, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    ethernet_ip(&ip(ends, 17, &udp_datagram(ports, payload)))
+}
+
+/// ICMP or ICMPv6 echo, by the family of the addresses.
+pub fn echo(ends: Ends<'_>, request: bool, id: u16, payload: &[u8]) -> Vec<u8> {
+    let (protocol, kind) = match (is_v6(ends), request) {
+        (false, true) => (1, 8),
+        (false, false) => (1, 0),
+        (true, true) => (58, 128),
+        (true, false) => (58, 129),
     };
-    let (mut packets, mut interfaces, mut link_type) = (Vec::new(), Vec::new(), 0);
-    loop {
-        let consumed = match reader.next() {
-            Ok((consumed, block)) => {
-                match block {
-                    // The upper bits tell of a frame check sequence.
-                    PcapBlockOwned::LegacyHeader(header) => link_type = header.network.0 & 0x03ff_ffff,
-                    PcapBlockOwned::Legacy(packet) => {
-                        packets.push(Captured { link_type, bytes: packet.data.to_vec(), wire_len: packet.origlen });
-                    }
-                    PcapBlockOwned::NG(block) => next_generation(&block, &mut interfaces, &mut packets),
-                }
-                consumed
-            }
-            Err(PcapError::Incomplete(_)) => {
-                if reader.refill().is_err() || reader.reader_exhausted() {
-                    return packets;
-                }
-                continue;
-            }
-            Err(_) => return packets,
-        };
-        reader.consume(consumed);
-    }
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend_from_slice(&id.to_be_bytes());
+    message.extend_from_slice(&[0, 1]);
+    message.extend_from_slice(payload);
+    ethernet_ip(&ip(ends, protocol, &message))
 }
 
-fn next_generation(block: &Block<'_>, interfaces: &mut Vec<i32>, packets: &mut Vec<Captured>) {
-    match block {
-        Block::SectionHeader(_) => interfaces.clear(),
-        Block::InterfaceDescription(interface) => interfaces.push(interface.linktype.0),
-        Block::EnhancedPacket(packet) => {
-            let captured = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-            let link_type = interfaces.get(packet.if_id as usize).copied().unwrap_or(0);
-            packets.push(Captured { link_type, bytes: captured.to_vec(), wire_len: packet.origlen });
-        }
-        Block::SimplePacket(packet) => {
-            let captured = packet.data.get(..packet.origlen as usize).unwrap_or(packet.data);
-            let link_type = interfaces.first().copied().unwrap_or(0);
-            packets.push(Captured { link_type, bytes: captured.to_vec(), wire_len: packet.origlen });
-        }
-        _ => {}
-    }
+/// ICMPv6 neighbour solicitation for the destination, sent to it.
+pub fn neighbour_solicitation(ends: Ends<'_>) -> Vec<u8> {
+    let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(&octets(ends.1));
+    ethernet_ip(&ip(ends, 58, &message))
 }
 
-impl Captured {
-    /// The packet behind an Ethernet header (its own or a made-up one) and its length on the wire.
-    /// `None` for link types and packets that have no counterpart in Ethernet.
-    pub fn as_ethernet(&self) -> Option<(Vec<u8>, u32)> {
-        let bytes = &self.bytes;
-        let word = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-        let (header, ethertype) = match self.link_type {
-            1 => return Some((bytes.clone(), self.wire_len)),
-            101 | 12 | 14 => (0, if *bytes.first()? >> 4 == 6 { 0x86dd } else { 0x0800 }),
-            228 => (0, 0x0800),
-            229 => (0, 0x86dd),
-            // The address family is in the writer's byte order.
-            0 | 108 => match u32::from_be_bytes(*bytes.first_chunk()?) {
-                2 | 0x0200_0000 => (4, 0x0800),
-                24 | 28 | 30 | 0x1800_0000 | 0x1c00_0000 | 0x1e00_0000 => (4, 0x86dd),
-                _ => return None,
-            },
-            113 => (16, word(14)?),
-            276 => (20, word(0)?),
-            9 => {
-                let at = if bytes.starts_with(&[0xff, 0x03]) { 2 } else { 0 };
-                (at + 2, ppp(word(at)?)?)
-            }
-            104 => (4, word(2)?),
-            _ => return None,
-        };
-        let payload = bytes.get(header..)?;
-        let mut frame = vec![0u8; 12];
-        frame.extend(ethertype.to_be_bytes());
-        frame.extend(payload);
-        Some((frame, self.wire_len - header as u32 + 14))
-    }
+/// ARP request of one IPv4 address for another.
+pub fn arp(sender: &str, target: &str) -> Vec<u8> {
+    let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    arp.extend_from_slice(&CLIENT_MAC);
+    arp.extend_from_slice(&octets(sender));
+    arp.extend_from_slice(&[0; 6]);
+    arp.extend_from_slice(&octets(target));
+    ethernet([0xff; 6], CLIENT_MAC, 0x0806, &arp)
 }
 
-fn ppp(protocol: u16) -> Option<u16> {
-    match protocol {
-        0x0021 => Some(0x0800),
-        0x0057 => Some(0x86dd),
-        0x0281 => Some(0x8847),
+/// A UDP datagram of `payload` bytes over IPv4, cut into fragments of at most `most` bytes (a multiple of 8).
+pub fn udp_fragments(ends: Ends<'_>, ports: (u16, u16), id: u16, payload: &[u8], most: usize) -> Vec<Vec<u8>> {
+    let datagram = udp_datagram(ports, payload);
+    let pieces = datagram.chunks(most).count();
+    let fragment = |(number, piece): (usize, &[u8])| {
+        let more = number + 1 < pieces;
+        let field = (number * most / 8) as u16 | if more { 0x2000 } else { 0 };
+        ethernet_ip(&ipv4(ends, 17, id, field, piece))
+    };
+    datagram.chunks(most).enumerate().map(fragment).collect()
+}
+
+/// The same over IPv6, with fragment headers.
+pub fn udp_fragments_v6(ends: Ends<'_>, ports: (u16, u16), id: u32, payload: &[u8], most: usize) -> Vec<Vec<u8>> {
+    let datagram = udp_datagram(ports, payload);
+    let pieces = datagram.chunks(most).count();
+    let fragment = |(number, piece): (usize, &[u8])| {
+        let mut body = vec![17, 0];
+        body.extend_from_slice(&((number * most) as u16 | u16::from(number + 1 < pieces)).to_be_bytes());
+        body.extend_from_slice(&id.to_be_bytes());
+        body.extend_from_slice(piece);
+        ethernet_ip(&ip(ends, 44, &body))
+    };
+    datagram.chunks(most).enumerate().map(fragment).collect()
+}
+
+/// Puts a VLAN tag behind the addresses.
+pub fn vlan(frame: &[u8], id: u16) -> Vec<u8> {
+    let mut tagged = frame[..12].to_vec();
+    tagged.extend_from_slice(&[0x81, 0x00]);
+    tagged.extend_from_slice(&id.to_be_bytes());
+    tagged.extend_from_slice(&frame[12..]);
+    tagged
+}
+
+/// A frame inside VXLAN (RFC 7348) between two tunnel ends.
+pub fn vxlan(ends: Ends<'_>, vni: u32, inner: &[u8]) -> Vec<u8> {
+    let mut payload = vec![8, 0, 0, 0];
+    payload.extend_from_slice(&(vni << 8).to_be_bytes());
+    payload.extend_from_slice(inner);
+    udp(ends, (49_152, 4789), &payload)
+}
+
+/// An IP packet (taken out of its frame) inside GRE (RFC 2784).
+pub fn gre(ends: Ends<'_>, inner: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0, 0];
+    payload.extend_from_slice(&inner[12..]);
+    ethernet_ip(&ip(ends, 47, &payload))
+}
+
+/// An IP packet (taken out of its frame) inside GTP-U (3GPP TS 29.281).
+pub fn gtp_u(ends: Ends<'_>, teid: u32, inner: &[u8]) -> Vec<u8> {
+    let packet = &inner[14..];
+    let mut payload = vec![0x30, 0xff];
+    payload.extend_from_slice(&(packet.len() as u16).to_be_bytes());
+    payload.extend_from_slice(&teid.to_be_bytes());
+    payload.extend_from_slice(packet);
+    udp(ends, (2152, 2152), &payload)
+}
+
+/// An IP packet (taken out of its frame) directly inside another.
+pub fn ip_in_ip(ends: Ends<'_>, inner: &[u8]) -> Vec<u8> {
+    let protocol = if inner[14] >> 4 == 6 { 41 } else { 4 };
+    ethernet_ip(&ip(ends, protocol, &inner[14..]))
+}
+
+pub fn ethernet(dst: [u8; 6], src: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(14 + payload.len());
+    frame.extend_from_slice(&dst);
+    frame.extend_from_slice(&src);
+    frame.extend_from_slice(&ethertype.to_be_bytes());
+    frame.extend_from_slice(payload);
+    let len = frame.len().max(60);
+    frame.resize(len, 0);
+    frame
+}
+
+/// An IP packet in a frame, without padding, from client to server.
+pub fn ethernet_ip(packet: &[u8]) -> Vec<u8> {
+    let ethertype = if packet[0] >> 4 == 6 { 0x86dd } else { 0x0800 };
+    let mut frame = ethernet(SERVER_MAC, CLIENT_MAC, ethertype, packet);
+    frame.truncate(14 + packet.len());
+    frame
+}
+
+/// An IP packet with its upper-layer checksum filled in.
+pub fn ip(ends: Ends<'_>, protocol: u8, upper: &[u8]) -> Vec<u8> {
+    let mut upper = upper.to_vec();
+    let at = match protocol {
+        6 => Some(16),
+        17 => Some(6),
+        1 | 58 => Some(2),
         _ => None,
+    };
+    if let Some(at) = at {
+        let pseudo = if protocol == 1 { 0 } else { pseudo_sum(ends, protocol, upper.len()) };
+        let check = checksum(pseudo + sum(&upper));
+        upper[at..at + 2].copy_from_slice(&check.to_be_bytes());
     }
+    if is_v6(ends) { ipv6(ends, protocol, &upper) } else { ipv4(ends, protocol, 1, 0x4000, &upper) }
+}
+
+pub fn ipv4(ends: Ends<'_>, protocol: u8, id: u16, fragment: u16, upper: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend_from_slice(&(20 + upper.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&id.to_be_bytes());
+    packet.extend_from_slice(&fragment.to_be_bytes());
+    packet.extend_from_slice(&[64, protocol, 0, 0]);
+    packet.extend_from_slice(&octets(ends.0));
+    packet.extend_from_slice(&octets(ends.1));
+    let check = checksum(sum(&packet));
+    packet[10..12].copy_from_slice(&check.to_be_bytes());
+    packet.extend_from_slice(upper);
+    packet
+}
+
+fn ipv6(ends: Ends<'_>, protocol: u8, upper: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend_from_slice(&(upper.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&[protocol, 64]);
+    packet.extend_from_slice(&octets(ends.0));
+    packet.extend_from_slice(&octets(ends.1));
+    packet.extend_from_slice(upper);
+    packet
+}
+
+fn tcp_segment(ports: (u16, u16), flags: u8, numbers: (u32, u32), payload: &[u8]) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend_from_slice(&ports.0.to_be_bytes());
+    segment.extend_from_slice(&ports.1.to_be_bytes());
+    segment.extend_from_slice(&numbers.0.to_be_bytes());
+    segment.extend_from_slice(&numbers.1.to_be_bytes());
+    segment.extend_from_slice(&[5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend_from_slice(payload);
+    segment
+}
+
+fn udp_datagram(ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    datagram.extend_from_slice(&ports.0.to_be_bytes());
+    datagram.extend_from_slice(&ports.1.to_be_bytes());
+    datagram.extend_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+    datagram.extend_from_slice(&[0, 0]);
+    datagram.extend_from_slice(payload);
+    datagram
+}
+
+pub fn is_v6(ends: Ends<'_>) -> bool {
+    ends.0.contains(':')
+}
+
+pub fn octets(address: &str) -> Vec<u8> {
+    match address.parse().expect("an address") {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+pub fn pseudo_sum(ends: Ends<'_>, protocol: u8, len: usize) -> u64 {
+    sum(&octets(ends.0)) + sum(&octets(ends.1)) + u64::from(protocol) + len as u64
+}
+
+/// Sum of 16-bit words.
+pub fn sum(bytes: &[u8]) -> u64 {
+    bytes.chunks(2).map(|w| u64::from(w[0]) * 256 + u64::from(w.get(1).copied().unwrap_or(0))).sum()
+}
+
+/// Internet checksum (RFC 1071).
+pub fn checksum(mut sum: u64) -> u16 {
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
 }

@@ -1,6 +1,10 @@
 //! What several test programs share.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod faults;
+pub mod frames;
+pub mod rig;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
