@@ -47,9 +47,13 @@ missing() {
     for package in $TEST; do
         is_installed "$package" || echo "$package"
     done
-    if ! has_rust; then echo "rustfmt-web rust-web-clippy"; return; fi
-    cargo fmt --version >/dev/null 2>&1 || echo rustfmt-web
-    cargo clippy --version >/dev/null 2>&1 || echo rust-web-clippy
+    # Formatter and linter come from where the compiler comes from.
+    if ! has_rust || is_installed cargo-web; then
+        is_installed rustfmt-web || echo rustfmt-web
+        is_installed rust-web-clippy || echo rust-web-clippy
+    elif ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+        fail "cargo fmt or cargo clippy is missing beside your cargo; with rustup: rustup component add rustfmt clippy"
+    fi
 }
 
 install() {
@@ -65,8 +69,9 @@ install() {
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-# shellcheck disable=SC2046 # a list of package names
-set -- $(missing "${1:-build}")
+packages=$(missing "${1:-build}")
+# shellcheck disable=SC2086 # a list
+set -- $packages
 [ $# -eq 0 ] || install "$@"
 has_rust || fail "cargo and rustc $(oldest_rust) or newer are needed. Debian 12 has them in its security updates
        (deb http://deb.debian.org/debian-security bookworm-security main); elsewhere install them your usual way."
