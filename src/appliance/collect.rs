@@ -11,7 +11,10 @@ use crate::capture::{CaptureError, PREAMBLE_LEN, PcapWriter, Preamble};
 use crate::dpdk::{Burst, PacketRing};
 use crate::worker::WorkerCounters;
 
-/// One output file and the ring that feeds it.
+/// Packets waiting in each output ring.
+pub const OUTLET_RING: u32 = 4096;
+
+/// One output file and the ring of [`OUTLET_RING`] places that feeds it.
 #[derive(Debug)]
 pub struct Outlet {
     ring: PacketRing,
@@ -72,7 +75,21 @@ pub fn collect(
 }
 
 impl Outlet {
+    /// Everything that was in the ring when this began, and perhaps more: at most about one ring full, so that the
+    /// other outlets have their turn.
     fn take_in(&mut self, burst: &mut Burst) -> usize {
+        let mut total = 0;
+        while total <= OUTLET_RING as usize {
+            let received = self.take_burst(burst);
+            total += received;
+            if received == 0 {
+                break;
+            }
+        }
+        total
+    }
+
+    fn take_burst(&mut self, burst: &mut Burst) -> usize {
         let received = self.ring.receive(burst);
         for i in 0..received {
             let Some(packet) = burst.take(i) else { continue };
