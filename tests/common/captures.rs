@@ -106,7 +106,8 @@ pub fn relink(link: u16, frame: &[u8]) -> Vec<u8> {
         0 => vec![if v6 { 30 } else { 2 }, 0, 0, 0],
         9 => vec![0xff, 3, 0, if v6 { 0x57 } else { 0x21 }],
         50 => vec![0xff, 3, 0, if v6 { 0x57 } else { 0x21 }],
-        51 => [&[0x11, 0, 0, 1][..], &(packet.len() as u16 + 2).to_be_bytes(), &[0, if v6 { 0x57 } else { 0x21 }]].concat(),
+        51 => [&[0x11, 0, 0, 1][..], &(packet.len() as u16 + 2).to_be_bytes(), &[0, if v6 { 0x57 } else { 0x21 }]]
+            .concat(),
         101 | 228 | 229 => Vec::new(),
         104 => [&[0x0f, 0][..], ethertype].concat(),
         108 => vec![0, 0, 0, if v6 { 24 } else { 2 }],
