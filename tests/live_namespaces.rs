@@ -75,7 +75,10 @@ fn tcp_and_ping_pass_both_ways_on_both_families() {
         assert!(rate > 10.0, "{rate} Mbit/s to {address}");
     }
     let summary = gnomon.stop();
-    assert!(pings.iter().all(|(_, counts)| *counts == (10, 10)), "{pings:?} {summary}");
+    // A busy kernel may lose a packet on the way to or from the appliance; the appliance itself drops none.
+    let lost: u64 = pings.iter().map(|(_, (sent, received))| sent - received).sum();
+    assert!(pings.iter().all(|(_, (sent, _))| *sent == 10) && lost <= 1, "{pings:?} {summary}");
+    assert!(summary["drops"]["transmit_full"].is_null(), "{summary}");
     assert!(
         count(&summary, &["rules", "ping", "packets"]) >= 40 && count(&summary, &["rules", "ping6", "packets"]) >= 40
     );
