@@ -76,3 +76,60 @@ impl PartialOrd for Keyed {
         Some(self.cmp(other))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(emitted: u64, start: u64, flow_id: u64) -> FlowRecord {
+        FlowRecord { emitted, start, flow_id, ..FlowRecord::default() }
+    }
+
+    fn merge(order: RecordOrder) -> (RecordMerge, Vec<(Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>)>) {
+        let source = || (Arc::new(ArrayQueue::new(16)), Arc::new(WorkerCounters::new(1)));
+        let sources = vec![source(), source()];
+        (RecordMerge::new(sources.clone(), order), sources)
+    }
+
+    fn drain(merge: &mut RecordMerge) -> (Vec<u64>, bool) {
+        let mut got = Vec::new();
+        let done = merge.drain(|record| got.push(record.flow_id));
+        (got, done)
+    }
+
+    #[test]
+    fn flow_time_waits_for_the_slowest_worker() {
+        let (mut merge, sources) = merge(RecordOrder::FlowTime);
+        let put = |worker: usize, record| assert!(sources[worker].0.push(record).is_ok());
+        let reach = |worker: usize, time| sources[worker].1.watermark.store(time, Ordering::Release);
+        put(0, record(30, 1, 3));
+        put(1, record(20, 1, 2));
+        reach(0, 100);
+        assert_eq!(drain(&mut merge), (vec![], false), "the second worker may still have earlier ones");
+        reach(1, 25);
+        assert_eq!(drain(&mut merge), (vec![2], false));
+        put(1, record(26, 1, 4));
+        reach(1, u64::MAX);
+        assert_eq!(drain(&mut merge), (vec![4, 3], false), "one has finished, the other not");
+        reach(0, u64::MAX);
+        assert_eq!(drain(&mut merge), (vec![], true));
+    }
+
+    #[test]
+    fn equal_times_go_by_start_and_flow() {
+        let (mut merge, sources) = merge(RecordOrder::FlowTime);
+        for (worker, record) in [(0, record(5, 2, 1)), (1, record(5, 1, 9)), (0, record(5, 1, 3)), (1, record(5, 1, 8))]
+        {
+            assert!(sources[worker].0.push(record).is_ok());
+            sources[worker].1.watermark.store(u64::MAX, Ordering::Release);
+        }
+        assert_eq!(drain(&mut merge), (vec![3, 8, 9, 1], true));
+    }
+
+    #[test]
+    fn arrival_hands_out_at_once() {
+        let (mut merge, sources) = merge(RecordOrder::Arrival);
+        assert!(sources[1].0.push(record(50, 1, 5)).is_ok());
+        assert_eq!(drain(&mut merge), (vec![5], false));
+    }
+}

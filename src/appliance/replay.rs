@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
-use super::collect::{Outlet, collect};
+use super::collect::{OUTLET_RING, Outlet, collect};
 use super::merge::{RecordMerge, RecordOrder};
 use super::notes::write_packets;
 use super::policy::{PolicyHost, PolicyNames, Targets};
@@ -57,8 +57,6 @@ pub enum Progress {
     Running(u64, u64),
 }
 
-/// Packets waiting in each output ring.
-const RING: u32 = 4096;
 const NOTES: usize = 8192;
 /// Outputs of every worker: allowed packets, answers to rejected ones, then one per mirror session.
 const FORWARD: usize = 0;
@@ -144,7 +142,7 @@ type Workers = Vec<RunningLcore<Worker>>;
 impl Run {
     fn prepare(eal: &Arc<Eal>, config: &Config, split: Split, options: &ReplayOptions) -> Result<Self> {
         let rings = (0..FIRST_MIRROR + config.mirrors.len())
-            .map(|i| PacketRing::new(eal, &format!("replay_out_{i}"), RING))
+            .map(|i| PacketRing::new(eal, &format!("replay_out_{i}"), OUTLET_RING))
             .collect::<Result<Vec<_>, _>>()?;
         let workers = options.workers;
         Ok(Self {

@@ -152,3 +152,56 @@ fn rules(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<Strin
     }
     rules
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::appliance::{PolicyHost, Targets};
+    use crate::config;
+
+    const CONFIG: &str = "[policy]\ndefault = \"deny\"\n[[rule]]\nid = \"web\"\naction = \"allow\"\n\
+                          [[mirror]]\nname = \"tap\"\ngroup = \"any\"\n";
+
+    fn two_workers() -> (Vec<Arc<WorkerCounters>>, Arc<PolicyNames>) {
+        let config = config::parse(CONFIG, "test.toml").expect("valid");
+        let host = PolicyHost::new(&config, Targets::ByPort).expect("compiles");
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(8))).collect();
+        for (n, w) in [10, 20].into_iter().zip(&workers) {
+            w.rx_packets.add(n);
+            w.tx_packets.add(n - 5);
+            w.consumed.add(1);
+            w.drops[DropReason::Denied.index()].add(3);
+            w.drops[DropReason::TransmitFull.index()].add(1);
+            w.mirrors[0].selected.add(n);
+            w.mirrors[0].packets.add(n - 3);
+            w.mirrors[0].lost_pool.add(1);
+            w.mirrors[0].lost_queue.add(2);
+            w.rules[1].packets.add(n);
+        }
+        (workers, host.names().clone())
+    }
+
+    #[test]
+    fn workers_are_added_up() {
+        let (workers, names) = two_workers();
+        let summary = Summary::of(&workers, &names).over(1.5);
+        assert_eq!((summary.rx, summary.tx, summary.consumed, summary.workers), (30, 20, 2, 2));
+        assert_eq!(summary.drops, BTreeMap::from([("denied", 6), ("transmit_full", 2)]), "others are left out");
+        assert_eq!(summary.mirrored["tap"], Mirrored { selected: 30, packets: 24, bytes: 0, lost: 6 });
+        assert_eq!((summary.rules["web"].packets, summary.rules["default"].packets), (30, 0));
+        assert_eq!((summary.seconds, summary.pps), (1.5, 20.0));
+        assert!(summary.adds_up());
+    }
+
+    #[test]
+    fn a_packet_that_is_nowhere_is_noticed() {
+        let (workers, names) = two_workers();
+        workers[0].rx_packets.add(1);
+        assert!(!Summary::of(&workers, &names).adds_up());
+    }
+
+    #[test]
+    fn no_time_no_rate() {
+        assert_eq!(Summary { rx: 5, ..Summary::default() }.over(0.0).pps, 0.0);
+    }
+}

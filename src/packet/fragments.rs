@@ -172,3 +172,85 @@ fn window(key: &Key, len: usize) -> impl Iterator<Item = usize> + use<> {
     let first = key.hash() as usize;
     (0..WINDOW).map(move |step| first.wrapping_add(step) & (len - 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Fragment;
+    use crate::packet::Tuple;
+
+    fn fragment(version: u8, id: u32, offset: u16, protocol: u8) -> (Ip, Subject) {
+        let ip = Ip { version, fragment: Some(Fragment { id, offset, more: true }), ..Ip::default() };
+        let ports = if offset == 0 { (1000u16.wrapping_add(id as u16), 53) } else { (0, 0) };
+        let tuple =
+            Tuple { src: 1, dst: 2, src_port: ports.0, dst_port: ports.1, protocol, version, ..Tuple::default() };
+        (ip, Subject { tuple, ports_known: offset == 0, ..Subject::default() })
+    }
+
+    fn ask(table: &mut Fragments, id: u32, clock: u64) -> Option<(u16, u16)> {
+        let (ip, mut later) = fragment(4, id, 1480, 17);
+        table.resolve(&ip, &mut later, clock);
+        later.ports_known.then_some((later.tuple.src_port, later.tuple.dst_port))
+    }
+
+    fn tell(table: &mut Fragments, id: u32, clock: u64) {
+        let (ip, mut first) = fragment(4, id, 0, 17);
+        table.resolve(&ip, &mut first, clock);
+    }
+
+    #[test]
+    fn later_fragments_get_the_ports_of_the_first_until_it_is_old() {
+        let mut table = Fragments::new(64, 100);
+        assert_eq!(ask(&mut table, 7, 0), None);
+        tell(&mut table, 7, 1000);
+        assert_eq!(ask(&mut table, 7, 1100), Some((1007, 53)));
+        assert_eq!(ask(&mut table, 8, 1100), None);
+        assert_eq!(ask(&mut table, 7, 1101), None);
+        assert_eq!(table.counters(), FragmentCounters { resolved: 1, missed: 3, evicted: 0 });
+    }
+
+    #[test]
+    fn a_whole_packet_is_left_alone() {
+        let mut table = Fragments::new(64, 100);
+        let mut subject = Subject::default();
+        table.resolve(&Ip::default(), &mut subject, 0);
+        assert_eq!((subject, table.counters()), (Subject::default(), FragmentCounters::default()));
+    }
+
+    #[test]
+    fn ipv6_takes_protocol_and_icmp_type_from_the_first() {
+        let mut table = Fragments::new(64, 100);
+        let (ip, mut first) = fragment(6, 9, 0, 58);
+        first.icmp = (128, 0);
+        table.resolve(&ip, &mut first, 5);
+        let (ip, mut later) = fragment(6, 9, 1480, 60);
+        table.resolve(&ip, &mut later, 6);
+        assert_eq!((later.tuple.protocol, later.icmp, later.ports_known), (58, (128, 0), true));
+    }
+
+    #[test]
+    fn up_to_the_capacity_nothing_is_lost_and_beyond_it_the_oldest_goes() {
+        const CAPACITY: u32 = 4096;
+        let mut table = Fragments::new(CAPACITY as usize, u64::MAX);
+        for id in 0..CAPACITY {
+            tell(&mut table, id, u64::from(id));
+        }
+        assert!((0..CAPACITY).all(|id| ask(&mut table, id, 9999) == Some((1000u16.wrapping_add(id as u16), 53))));
+        assert_eq!(table.counters().evicted, 0);
+        for id in CAPACITY..CAPACITY * 16 {
+            tell(&mut table, id, u64::from(id));
+        }
+        assert!(table.counters().evicted > 0);
+        assert_eq!(ask(&mut table, CAPACITY * 16 - 1, 1 << 20), Some((999, 53)));
+    }
+
+    #[test]
+    fn a_second_first_fragment_replaces_its_own_entry() {
+        let mut table = Fragments::new(1, 100);
+        for clock in 0..1000 {
+            tell(&mut table, 3, clock * 1000);
+        }
+        assert_eq!(table.counters().evicted, 0);
+        assert!(ask(&mut table, 3, 999_050).is_some());
+    }
+}

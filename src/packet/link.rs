@@ -81,7 +81,7 @@ fn llc<V: Visit>(walk: &mut Walk<'_>, sink: &mut V, length: u16) -> Result<Next,
         _ => return Ok(Next::Stop),
     }
     let snap = walk.cursor.take::<8>(Malformed::EthernetShort)?;
-    let organisation = be32(snap, 2) >> 8;
+    let organisation = be32(snap, 2) & 0xff_ffff;
     let ethertype = be16(snap, 6);
     // A length here would start the whole thing over.
     if (organisation == 0 || organisation == 0xf8) && ethertype > MAX_LENGTH {

@@ -21,8 +21,12 @@ mod l4;
 mod layers;
 mod link;
 mod parse;
+#[cfg(test)]
+mod samples;
 mod spread;
 mod subject;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod walk;
 

@@ -157,3 +157,170 @@ fn fold(mut sum: u64) -> u16 {
     }
     !(sum as u16)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::parse;
+
+    /// Ethernet with these VLAN tags, around an IP packet.
+    fn frame(tags: &[u16], packet: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+        for tag in tags {
+            frame.extend_from_slice(&[0x81, 0]);
+            frame.extend_from_slice(&tag.to_be_bytes());
+        }
+        frame.extend_from_slice(if packet[0] >> 4 == 4 { &[8, 0] } else { &[0x86, 0xdd] });
+        frame.extend_from_slice(packet);
+        frame
+    }
+
+    fn v4(protocol: u8, upper: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0, 9, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        packet[2..4].copy_from_slice(&(20 + upper.len() as u16).to_be_bytes());
+        packet.extend_from_slice(upper);
+        packet
+    }
+
+    fn v6(protocol: u8, upper: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, upper.len() as u8, protocol, 64];
+        packet.extend_from_slice(&Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).octets());
+        packet.extend_from_slice(&Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).octets());
+        packet.extend_from_slice(upper);
+        packet
+    }
+
+    fn tcp(flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+        let mut segment = vec![0x9c, 0x40, 0, 22];
+        segment.extend_from_slice(&seq.to_be_bytes());
+        segment.extend_from_slice(&ack.to_be_bytes());
+        segment.extend_from_slice(&[0x50, flags, 1, 0, 0, 0, 0, 0]);
+        segment.extend_from_slice(payload);
+        segment
+    }
+
+    fn udp(payload: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0x9c, 0x40, 0, 53, 0, 8 + payload.len() as u8, 0, 0];
+        datagram.extend_from_slice(payload);
+        datagram
+    }
+
+    fn icmp(kind: u8) -> Vec<u8> {
+        let mut message = vec![kind, 0, 0, 0, 0, 1, 0, 1];
+        message.extend_from_slice(&[0; 40]);
+        message
+    }
+
+    fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+        let mut headers = Headers::default();
+        parse(frame, frame.len() as u32, &mut headers).expect("well-formed");
+        let mut reply = [0xee; MAX_REPLY];
+        write_reply(frame, &headers, &mut reply).map(|len| reply[..len].to_vec())
+    }
+
+    /// The answer's own headers, after checking its link header and all its checksums.
+    fn checked(tags: &[u16], rejected: &[u8]) -> (Vec<u8>, Headers) {
+        let reply = answer(rejected).expect("is answered");
+        let link = 14 + 4 * tags.len();
+        assert!(reply.len() >= 60, "{} bytes", reply.len());
+        assert_eq!((&reply[..6], &reply[6..12]), (&rejected[6..12], &rejected[..6]), "addresses change places");
+        assert_eq!(reply[12..link], rejected[12..link], "tags are kept");
+        let mut headers = Headers::default();
+        parse(&reply, reply.len() as u32, &mut headers).expect("the answer is well-formed");
+        let upper_start = usize::from(headers.outer.l4_offset);
+        let end = match headers.outer.version {
+            4 => {
+                assert_eq!(fold(words(&reply[link..link + 20])), 0, "IPv4 header checksum");
+                link + usize::from(u16::from_be_bytes([reply[link + 2], reply[link + 3]]))
+            }
+            _ => link + 40 + usize::from(u16::from_be_bytes([reply[link + 4], reply[link + 5]])),
+        };
+        assert!(reply[end..].iter().all(|byte| *byte == 0), "padding is zero");
+        let upper = &reply[upper_start..end];
+        let pseudo = match headers.outer.protocol {
+            ICMP => 0,
+            protocol => pseudo_header(&headers, protocol, upper.len() as u32),
+        };
+        assert_eq!(fold(pseudo + words(upper)), 0, "upper-layer checksum");
+        (upper.to_vec(), headers)
+    }
+
+    #[test]
+    fn a_reset_acknowledges_what_came_without_an_acknowledgement() {
+        for (tags, packet) in
+            [(&[][..], v4(TCP, &tcp(SYN, 100, 0, b""))), (&[7, 100][..], v6(TCP, &tcp(SYN, 100, 0, b"")))]
+        {
+            let (segment, headers) = checked(tags, &frame(tags, &packet));
+            let ip = &headers.outer;
+            assert_eq!((ip.src_port, ip.dst_port, ip.tcp_flags), (22, 40_000, RST | ACK));
+            assert_eq!((ip.tcp_seq, ip.tcp_ack, segment.len()), (0, 101, 20));
+        }
+        let (_, headers) = checked(&[], &frame(&[], &v4(TCP, &tcp(SYN | FIN, u32::MAX, 0, b"data"))));
+        assert_eq!(headers.outer.tcp_ack, 5, "SYN, four bytes and FIN, past the end of the numbers");
+    }
+
+    #[test]
+    fn a_reset_takes_its_number_from_the_acknowledgement() {
+        let (_, headers) = checked(&[], &frame(&[], &v4(TCP, &tcp(ACK, 100, 777, b"data"))));
+        let ip = &headers.outer;
+        assert_eq!((ip.tcp_seq, ip.tcp_ack, ip.tcp_flags), (777, 0, RST));
+        assert_eq!((ip.src, ip.dst), (0x0a00_0002, 0x0a00_0001));
+    }
+
+    #[test]
+    fn unreachable_quotes_the_packet() {
+        let packet = v4(17, &udp(&[9; 100]));
+        let (message, headers) = checked(&[3], &frame(&[3], &packet));
+        assert_eq!((headers.outer.protocol, message[0], message[1]), (ICMP, 3, 13));
+        assert_eq!(message[8..], packet[..QUOTED]);
+        let packet = v6(17, &udp(&[9; 10]));
+        let (message, headers) = checked(&[], &frame(&[], &packet));
+        assert_eq!((headers.outer.protocol, message[0], message[1]), (ICMPV6, 1, 1));
+        assert_eq!(message[8..], packet);
+        assert!(answer(&frame(&[], &v4(ICMP, &icmp(8)))).is_some(), "echo requests are answered");
+        assert!(answer(&frame(&[], &v6(ICMPV6, &icmp(128)))).is_some());
+    }
+
+    #[test]
+    fn what_must_not_be_answered_is_not() {
+        assert_eq!(answer(&frame(&[], &v4(TCP, &tcp(RST, 1, 0, b"")))), None, "reset");
+        assert_eq!(answer(&frame(&[], &v4(TCP, &tcp(RST | ACK, 1, 2, b"")))), None, "reset");
+        for kind in [0, 3, 4, 5, 11, 12, 14] {
+            assert_eq!(answer(&frame(&[], &v4(ICMP, &icmp(kind)))), None, "ICMP {kind}");
+        }
+        for kind in [1, 2, 3, 4, 129, 135, 136, 137] {
+            assert_eq!(answer(&frame(&[], &v6(ICMPV6, &icmp(kind)))), None, "ICMPv6 {kind}");
+        }
+        let mut later = v4(17, &udp(&[0; 40]));
+        later[7] = 5;
+        assert_eq!(answer(&frame(&[], &later)), None, "later fragment");
+        let mut group = frame(&[], &v4(17, &udp(b"x")));
+        group[0] |= 1;
+        assert_eq!(answer(&group), None, "link-layer multicast");
+        for (at, address) in [(16, [224, 0, 0, 5]), (16, [255; 4]), (12, [0; 4]), (12, [239, 1, 1, 1])] {
+            let mut packet = v4(17, &udp(b"x"));
+            packet[at..at + 4].copy_from_slice(&address);
+            assert_eq!(answer(&frame(&[], &packet)), None, "{address:?}");
+        }
+        let mut packet = v6(17, &udp(b"x"));
+        packet[24] = 0xff;
+        assert_eq!(answer(&frame(&[], &packet)), None, "IPv6 multicast");
+        let inner = v4(17, &udp(b"x"));
+        assert_eq!(answer(&frame(&[], &v4(4, &inner))), None, "tunnelled");
+    }
+
+    #[test]
+    fn link_headers_that_hold_lengths_or_labels_are_not_turned_round() {
+        let packet = v4(17, &udp(b"x"));
+        let mut pppoe = frame(&[], &packet)[..12].to_vec();
+        pppoe.extend_from_slice(&[0x88, 0x64, 0x11, 0, 0, 1]);
+        pppoe.extend_from_slice(&(packet.len() as u16 + 2).to_be_bytes());
+        pppoe.extend_from_slice(&[0, 0x21]);
+        pppoe.extend_from_slice(&packet);
+        assert_eq!(answer(&pppoe), None, "PPPoE");
+        let mut mpls = frame(&[], &packet)[..12].to_vec();
+        mpls.extend_from_slice(&[0x88, 0x47, 0, 1, 0x01, 64]);
+        mpls.extend_from_slice(&packet);
+        assert_eq!(answer(&mpls), None, "MPLS");
+    }
+}

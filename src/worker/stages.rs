@@ -310,19 +310,23 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
         None => generation.rules.classify(&subject.reversed()),
     };
     let stateful = there.decision == Decision::Allow && there.stateful;
-    let back = if stateful {
-        let seen_as_reply = generation.rules.classify_as(subject, Decision::Allow);
-        Verdict { rule: there.rule, tier: there.tier, shadow: there.shadow, stateful: true, ..seen_as_reply }
-    } else {
-        generation.rules.classify(subject)
-    };
+    let back = if stateful { as_reply(generation, subject, &there) } else { generation.rules.classify(subject) };
     let entry = parts.table.entry_mut(touch.ix);
     entry.set_verdict(TO_SERVER, there);
     entry.set_verdict(TO_CLIENT, back);
     if there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
         parts.table.flip_initiator(touch.ix);
+        // What was refused as a request passes from now on as an answer.
+        let answer = as_reply(generation, &subject.reversed(), &back);
+        parts.table.entry_mut(touch.ix).set_verdict(TO_CLIENT, answer);
     }
     back
+}
+
+/// The verdict on replies of a flow whose initiator was judged `there`: own groups and mirrors, its rule.
+fn as_reply(generation: &Generation, reply: &Subject, there: &Verdict) -> Verdict {
+    let seen = generation.rules.classify_as(reply, Decision::Allow);
+    Verdict { rule: there.rule, tier: there.tier, shadow: there.shadow, stateful: true, ..seen }
 }
 
 /// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers

@@ -1,6 +1,7 @@
 //! What several test programs share.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod captures;
 pub mod faults;
 pub mod frames;
 pub mod rig;
@@ -41,4 +42,17 @@ pub fn json_lines(path: &Path) -> Vec<serde_json::Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display())))
         .collect()
+}
+
+/// `summary.json` accounts for every packet and copy.
+pub fn adds_up(summary: &serde_json::Value, what: &str) {
+    let number = |field: &str| summary[field].as_u64().unwrap_or_else(|| panic!("{what}: no {field} in {summary}"));
+    let drops: u64 = summary["drops"].as_object().expect("drops").values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(number("rx"), number("tx") + number("consumed") + drops, "{what}: {summary}");
+    for (session, copies) in summary["mirrored"].as_object().expect("sessions") {
+        let count = |field: &str| copies[field].as_u64().expect("a number");
+        assert_eq!(count("selected"), count("packets") + count("lost"), "{what}: copies of {session}");
+        assert_eq!(count("lost"), 0, "{what}: replay loses no copy of {session}");
+    }
+    assert_eq!(number("records_lost"), 0, "{what}: replay loses no record");
 }

@@ -154,6 +154,12 @@ impl Rig {
     /// Workers on threads of their own, on live time, while `drive` feeds and watches them. They are stopped
     /// when it returns.
     pub fn live(&self, setup: &Setup, drive: impl FnOnce(&mut Io)) -> Outcome {
+        self.live_on(setup, || {}, drive)
+    }
+
+    /// As [`live`](Self::live); each worker's thread calls `begin` first.
+    pub fn live_on(&self, setup: &Setup, begin: impl Fn() + Sync, drive: impl FnOnce(&mut Io)) -> Outcome {
+        let begin = &begin;
         let mut built = Built::new(&self.eal, setup, None);
         let workers = std::mem::take(&mut built.workers);
         let stop = built.io.stop.clone();
@@ -162,6 +168,7 @@ impl Rig {
                 .into_iter()
                 .map(|mut worker| {
                     scope.spawn(move || {
+                        begin();
                         worker.run();
                         worker
                     })
