@@ -4,16 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, Table, presets};
 
 use crate::appliance::{Finished, PairTraffic, PolicyNames, Replayed, Scored, Summary};
 use crate::behaviour::Alert;
 
 /// Rows of each table.
 const TOP: usize = 10;
-
-/// A line below the header and nothing else.
-const LINES: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// Tables about one replay or run.
 #[derive(Debug)]
