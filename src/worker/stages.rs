@@ -241,10 +241,12 @@ impl Worker {
         let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
         let Some(len) = reject::write_reply(self.burst.frame(i), &self.headers[i], reply) else { return };
-        // In replay the answer carries the time and number of the packet it answers.
-        let hidden = match rejected.hidden_front::<PREAMBLE_LEN>() {
+        // In replay the answer carries the time and number of the packet it answers, and its own length.
+        let preamble = rejected.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes));
+        let hidden = match preamble {
             Some(preamble) if matches!(parts.timing, Timing::Capture { .. }) => {
-                front.copy_from_slice(&preamble);
+                let own = Preamble { wire_len: len as u32, count_len: len as u32, ..preamble };
+                front.copy_from_slice(&own.to_bytes());
                 PREAMBLE_LEN
             }
             _ => 0,
