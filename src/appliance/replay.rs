@@ -29,7 +29,9 @@ use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
 use crate::export::Files;
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers};
-use crate::worker::{Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+use crate::worker::{
+    Alarm, Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
+};
 
 /// What to do with a capture.
 #[derive(Clone, Debug)]
@@ -193,11 +195,17 @@ impl Run {
         let noting = self.notes.clone().map(|notes| {
             let (capture, file) = (capture.to_owned(), out.join("packets.jsonl"));
             let (names, abort) = (self.host.names().clone(), self.abort.clone());
-            thread::spawn(move || write_packets(&capture, &file, &notes, &names, &abort))
+            thread::spawn(move || {
+                let _alarm = Alarm::new(abort.clone());
+                write_packets(&capture, &file, &notes, &names, &abort)
+            })
         });
         Ok(Consumers {
             scoring: thread::spawn(move || scoring.run()),
-            collecting: thread::spawn(move || Ok(collect(outlets, &counters, &abort)?)),
+            collecting: thread::spawn(move || {
+                let _alarm = Alarm::new(abort.clone());
+                Ok(collect(outlets, &counters, &abort)?)
+            }),
             noting,
             packets_file: options.packets.then(|| out.join("packets.jsonl")),
         })
