@@ -81,8 +81,9 @@ pub fn replay(
     let port = run.open_device(eal, pools)?;
     let consumers = run.start_consumers(config, capture, out, options)?;
     let workers = run.start_workers(eal, config, pools, &port);
-    let waited = run.watch(&port, &mut progress);
-    run.finish(eal, workers.and_then(|workers| waited.map(|()| workers)), consumers)
+    // Workers that were never started would be waited for without end.
+    let waited = if workers.is_ok() { run.watch(&port, &mut progress) } else { Ok(()) };
+    run.finish(eal, workers, waited, consumers)
 }
 
 /// The files that the pcap device reads; removed whatever happens.
@@ -284,8 +285,15 @@ impl Run {
         }
     }
 
-    fn finish(self, eal: &Arc<Eal>, workers: Result<Workers>, consumers: Consumers) -> Result<Replayed> {
-        if workers.is_err() {
+    /// Also after a failure: the lcores are needed for the next capture.
+    fn finish(
+        self,
+        eal: &Arc<Eal>,
+        workers: Result<Workers>,
+        waited: Result<()>,
+        consumers: Consumers,
+    ) -> Result<Replayed> {
+        if workers.is_err() || waited.is_err() {
             self.abort.store(true, Ordering::Relaxed);
         }
         let mut failed = None;
@@ -299,6 +307,7 @@ impl Run {
             }
             Err(error) => failed = Some(format!("{error:#}")),
         }
+        failed = failed.or(waited.err().map(|error| format!("{error:#}")));
         if failed.is_some() {
             self.abort.store(true, Ordering::Relaxed);
         }

@@ -102,12 +102,12 @@ impl Scoring {
             if finished || (handled == 0 && self.abort.load(Ordering::Relaxed)) {
                 break;
             }
+            if flushed.elapsed() > FLUSH_EVERY {
+                self.files.flush()?;
+                flushed = Instant::now();
+            }
             if handled == 0 {
                 self.score_waiting()?;
-                if flushed.elapsed() > FLUSH_EVERY {
-                    self.files.flush()?;
-                    flushed = Instant::now();
-                }
                 std::thread::sleep(Duration::from_micros(100));
             }
         }
