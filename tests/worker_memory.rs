@@ -98,6 +98,71 @@ fn the_allowed_side_of_a_denied_flow_becomes_its_initiator() {
 }
 
 #[test]
+fn an_answer_that_nobody_asked_for_opens_no_way_in() {
+    let rig = Rig::start();
+    let rules = [rule("out", "allow", "protocol = \"tcp\"\nports = 443")];
+    // B is a server that A may connect to, and pretends that A did so from port 22.
+    let forged = frames::tcp((B, A), (443, 22), SYN | ACK, (500, 101), b"");
+    let attempt = frames::tcp((B, A), (443, 22), SYN, (500, 0), b"");
+    let sent = [forged, attempt, from_b(443, SYN | ACK), to_b(443, SYN), from_b(443, SYN | ACK), to_b(443, ACK)];
+    let out = rig.run(&setup(&rules), &sent);
+    assert_eq!(out.forwarded, sent[3..], "what A asks for is answered, also when an answer came too early");
+    assert_eq!(out.dropped(DropReason::Denied), 3);
+}
+
+#[test]
+fn icmp_messages_of_one_flow_are_judged_each_by_its_type() {
+    let rig = Rig::start();
+    let setup = setup(&[rule("ping", "allow", "protocol = \"icmp\"\nicmp_type = 8")]);
+    let (there, back) = ((A, B), (B, A));
+    let sent = [
+        frames::echo(there, true, 0, b""),
+        // Same flow as an echo request without identifier: redirect, timestamp, unreachable.
+        frames::icmp(there, 5, 1),
+        frames::icmp(there, 13, 0),
+        frames::icmp(there, 3, 1),
+        frames::echo(back, false, 0, b""),
+        frames::echo(back, true, 0, b""),
+        frames::echo(back, false, 9, b""),
+        frames::echo(there, true, 9, b""),
+        frames::echo(back, false, 9, b""),
+    ];
+    let out = rig.run(&setup, &sent);
+    let passed = [&sent[0], &sent[4], &sent[7], &sent[8]].map(Clone::clone);
+    assert_eq!(out.forwarded, passed);
+    assert_eq!(out.hits("ping"), 4);
+    let sixes = ("fd00::1", "fd00::2");
+    let open = Setup::new("[policy]\ndefault = \"deny\"\nnon_ip = \"allow\"\n");
+    let mut routed = frames::neighbour_solicitation(sixes);
+    routed[21] = 64;
+    let sent = [frames::neighbour_solicitation(sixes), frames::icmp(sixes, 1, 0), routed];
+    let out = rig.run(&open, &sent);
+    assert_eq!(out.forwarded, sent[..1], "discovery opens the way for nothing else");
+}
+
+#[test]
+fn records_name_sessions_of_their_own_generation_only() {
+    let rig = Rig::start();
+    let before =
+        mirrors(&(mirror("one", "group = \"any\"") + &mirror("two", "group = \"none\"\n[[group]]\nname = \"none\"")));
+    let after =
+        mirrors(&(mirror("two", "group = \"none\"\n[[group]]\nname = \"none\"\n") + &mirror("one", "group = \"any\"")))
+            .config;
+    let out = rig.live(&before, |io| {
+        io.feed(0, &[to_b(80, SYN)]);
+        io.wait(|io| io.settled() == 1, "settled");
+        let number = io.host.replace(&after).expect("compiles");
+        io.wait(|io| io.counters[0].rx_packets.get() == 1, "quiet");
+        while io.host.reclaim().iter().any(|generation| *generation != number) {
+            std::thread::yield_now();
+        }
+        io.feed(0, &[to_b(80, ACK)]);
+        io.wait(|io| io.settled() == 2, "settled");
+    });
+    assert_eq!((out.records.len(), out.records[0].generation, out.records[0].mirrors), (1, 2, 0b10));
+}
+
+#[test]
 fn a_new_generation_acts_at_once_and_loses_nothing() {
     let rig = Rig::start();
     let open = setup(&[rule("web", "allow", "protocol = \"tcp\"")]);

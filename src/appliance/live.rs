@@ -75,8 +75,22 @@ pub fn eal_options(config: &Config) -> EalOptions {
         hugepages: config.eal.hugepages,
         memory_mb: config.eal.memory_mb,
         file_prefix: config.eal.file_prefix.clone(),
-        pci_allow: config.eal.pci_allow.clone(),
+        pci_allow: pci_devices(config),
     }
+}
+
+/// The PCI devices that DPDK may probe, each with the arguments that its port gives; those of the ports when the
+/// configuration names none.
+fn pci_devices(config: &Config) -> Vec<String> {
+    let devices = config.ports.iter().map(|port| &port.device);
+    let of_ports = devices.filter(|device| !device.starts_with("net_") && !device.starts_with("eth_"));
+    if config.eal.pci_allow.is_empty() {
+        return of_ports.cloned().collect();
+    }
+    let with_arguments = |address: &String| {
+        of_ports.clone().find(|device| device.split(',').next() == Some(address)).unwrap_or(address).clone()
+    };
+    config.eal.pci_allow.iter().map(with_arguments).collect()
 }
 
 impl Appliance {
@@ -269,5 +283,25 @@ impl Shared {
             }
             scoring.run()
         })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn allowed(eal: &str) -> Vec<String> {
+        let text = format!(
+            "[eal]\nhugepages = true\n{eal}\n[[port]]\nname = \"a\"\ndevice = \"03:00.0,key=1\"\n\
+             [[port]]\nname = \"b\"\ndevice = \"net_null0\"\n[[pair]]\nports = [\"a\", \"b\"]\n"
+        );
+        eal_options(&config::parse(&text, "test.toml").expect("valid")).pci_allow
+    }
+
+    #[test]
+    fn ports_on_pci_are_probed_with_their_arguments() {
+        assert_eq!(allowed(""), ["0000:03:00.0,key=1"]);
+        assert_eq!(allowed("pci_allow = [\"0000:03:00.0\", \"04:00.0\"]"), ["0000:03:00.0,key=1", "0000:04:00.0"]);
     }
 }

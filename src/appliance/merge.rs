@@ -35,13 +35,15 @@ impl RecordMerge {
         Self { sources, order, waiting: BinaryHeap::new() }
     }
 
-    /// Hands out what is ready. Returns true when all workers have finished and nothing is left.
+    /// Hands out what is ready, of each ring at most what it holds now: a worker that is faster than the scorer keeps
+    /// neither the other rings nor the caller waiting. Returns true when all workers have finished and nothing is left.
     pub fn drain(&mut self, mut each: impl FnMut(FlowRecord)) -> bool {
         // Read before draining: what was pushed before the report is then in the rings.
         let watermarks = self.sources.iter().map(|(_, c)| c.watermark.load(Ordering::Acquire));
         let watermark = watermarks.min().unwrap_or(u64::MAX);
         for (ring, _) in &self.sources {
-            while let Some(record) = ring.pop() {
+            for _ in 0..ring.len() {
+                let Some(record) = ring.pop() else { break };
                 match self.order {
                     RecordOrder::Arrival => each(record),
                     RecordOrder::FlowTime => self.waiting.push(Reverse(Keyed(record))),

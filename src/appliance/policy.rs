@@ -28,7 +28,8 @@ pub struct PolicyNames {
 struct SessionNames {
     /// Slot → name.
     slots: Vec<Arc<str>>,
-    /// Generation → slot of each bit, ascending.
+    /// Generation → slot of each bit, ascending. Generations that have what the one before them had are left out,
+    /// so that reloads of rules alone take no memory.
     generations: Vec<(u32, Arc<[u16]>)>,
 }
 
@@ -115,24 +116,27 @@ impl PolicyNames {
         let mut slots = Vec::with_capacity(config.mirrors.len());
         for session in &config.mirrors {
             let known = sessions.slots.iter().position(|name| **name == *session.name);
-            let slot = known.unwrap_or_else(|| {
-                sessions.slots.push(Arc::from(session.name.as_str()));
-                sessions.slots.len() - 1
-            });
+            let slot = known.unwrap_or(sessions.slots.len());
+            // Before the name is kept: names beyond the counters would be looked for there.
             if slot >= MIRROR_SLOTS {
                 return Err(PolicyError::TooManySessions);
+            }
+            if known.is_none() {
+                sessions.slots.push(Arc::from(session.name.as_str()));
             }
             slots.push(slot as u16);
         }
         let slots: Arc<[u16]> = slots.into();
-        sessions.generations.push((generation, slots.clone()));
+        if sessions.generations.last().is_none_or(|(_, before)| *before != slots) {
+            sessions.generations.push((generation, slots.clone()));
+        }
         Ok(slots)
     }
 
     /// Name of a mirror session by its bit in a generation's verdicts.
     pub fn session(&self, generation: u32, bit: usize) -> Option<Arc<str>> {
         let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let at = sessions.generations.binary_search_by_key(&generation, |(number, _)| *number).ok()?;
+        let at = sessions.generations.partition_point(|(number, _)| *number <= generation).checked_sub(1)?;
         let slot = *sessions.generations[at].1.get(bit)?;
         sessions.slots.get(usize::from(slot)).cloned()
     }
@@ -154,5 +158,49 @@ impl Names for PolicyNames {
 
     fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
         self.session(generation, bit).map_or(Cow::Borrowed(""), |name| Cow::Owned(name.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::appliance::Summary;
+    use crate::config;
+    use crate::worker::WorkerCounters;
+
+    fn with_sessions(names: &[String]) -> Config {
+        let text: String = names.iter().map(|n| format!("[[mirror]]\nname = \"{n}\"\ngroup = \"any\"\n")).collect();
+        config::parse(&text, "test.toml").expect("valid")
+    }
+
+    #[test]
+    fn session_names_belong_to_generations() {
+        let (a, b) = ("a".to_owned(), "b".to_owned());
+        let mut host = PolicyHost::new(&with_sessions(&[a.clone(), b.clone()]), Targets::ByPort).expect("compiles");
+        for order in [[&a, &b], [&a, &b], [&b, &a], [&b, &a]] {
+            host.replace(&with_sessions(&order.map(Clone::clone))).expect("compiles");
+        }
+        let names = host.names();
+        let first = |generation| names.session(generation, 0).map(|name| name.to_string());
+        assert_eq!([1, 2, 3, 4, 5].map(first), ["a", "a", "a", "b", "b"].map(|name| Some(name.to_owned())));
+        assert_eq!((first(0), names.session(5, 2)), (None, None));
+        let kept = names.sessions.read().expect("not poisoned").generations.len();
+        assert_eq!(kept, 2, "only what changed");
+    }
+
+    #[test]
+    fn names_beyond_the_counters_are_refused_and_leave_no_trace() {
+        let batch = |n: usize| -> Vec<String> { (0..64).map(|i| format!("s{}", n * 64 + i)).collect() };
+        let mut host = PolicyHost::new(&with_sessions(&batch(0)), Targets::ByPort).expect("compiles");
+        for n in 1..MIRROR_SLOTS / 64 {
+            host.replace(&with_sessions(&batch(n))).expect("compiles");
+        }
+        let in_force = host.generation();
+        let refused = host.replace(&with_sessions(&["one-more".to_owned()]));
+        assert!(matches!(refused, Err(PolicyError::TooManySessions)), "{refused:?}");
+        assert_eq!((host.generation(), host.names().slots().len()), (in_force, MIRROR_SLOTS));
+        let summary = Summary::of(&[Arc::new(WorkerCounters::new(8))], host.names());
+        assert_eq!(summary.mirrored.len(), MIRROR_SLOTS, "every name has its counters");
+        assert!(host.replace(&with_sessions(&batch(0))).is_ok(), "known names may come back");
     }
 }

@@ -83,7 +83,7 @@ pub fn wire(eal: &Arc<Eal>, ports: &[LivePort], workers: usize, abort: &Arc<Atom
             io[worker].outputs.push(Output::new(egress, live.up.clone(), WhenFull::Drop, abort.clone()));
         }
         let Some(forward) = live.paired_with else { continue };
-        let rings = handoff_rings(eal, live, index, workers)?;
+        let rings = handoff_rings(eal, live, &ports[forward], index, workers)?;
         for (queue_number, queue) in rx.into_iter().enumerate() {
             let worker = queue_number % workers;
             let owners = rings.iter().enumerate().map(|(w, ring)| (w != worker).then(|| Handoff::new(ring.clone())));
@@ -100,10 +100,16 @@ pub fn wire(eal: &Arc<Eal>, ports: &[LivePort], workers: usize, abort: &Arc<Atom
     Ok(io)
 }
 
-/// One ring per worker where the device does not bring both directions of a flow to the same queue; none
-/// where it does or there is only one worker.
-fn handoff_rings(eal: &Arc<Eal>, live: &LivePort, index: usize, workers: usize) -> Result<Vec<PacketRing>> {
-    if workers == 1 || live.port.spread() == Spread::Device {
+/// One ring per worker where the devices do not bring both directions of a flow, which enter by the two ports of a
+/// pair, to the same worker; none where they do or there is only one worker.
+fn handoff_rings(
+    eal: &Arc<Eal>,
+    live: &LivePort,
+    other: &LivePort,
+    index: usize,
+    workers: usize,
+) -> Result<Vec<PacketRing>> {
+    if workers == 1 || (live.port.spread() == Spread::Device && live.port.spreads_like(&other.port)) {
         return Ok(Vec::new());
     }
     log::info!("port `{}`: flows are spread over {workers} workers in software", live.port.name());

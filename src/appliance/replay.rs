@@ -29,7 +29,9 @@ use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
 use crate::export::Files;
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers};
-use crate::worker::{Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+use crate::worker::{
+    Alarm, Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
+};
 
 /// What to do with a capture.
 #[derive(Clone, Debug)]
@@ -79,8 +81,9 @@ pub fn replay(
     let port = run.open_device(eal, pools)?;
     let consumers = run.start_consumers(config, capture, out, options)?;
     let workers = run.start_workers(eal, config, pools, &port);
-    let waited = run.watch(&port, &mut progress);
-    run.finish(eal, workers.and_then(|workers| waited.map(|()| workers)), consumers)
+    // Workers that were never started would be waited for without end.
+    let waited = if workers.is_ok() { run.watch(&port, &mut progress) } else { Ok(()) };
+    run.finish(eal, workers, waited, consumers)
 }
 
 /// The files that the pcap device reads; removed whatever happens.
@@ -193,11 +196,17 @@ impl Run {
         let noting = self.notes.clone().map(|notes| {
             let (capture, file) = (capture.to_owned(), out.join("packets.jsonl"));
             let (names, abort) = (self.host.names().clone(), self.abort.clone());
-            thread::spawn(move || write_packets(&capture, &file, &notes, &names, &abort))
+            thread::spawn(move || {
+                let _alarm = Alarm::new(abort.clone());
+                write_packets(&capture, &file, &notes, &names, &abort)
+            })
         });
         Ok(Consumers {
             scoring: thread::spawn(move || scoring.run()),
-            collecting: thread::spawn(move || Ok(collect(outlets, &counters, &abort)?)),
+            collecting: thread::spawn(move || {
+                let _alarm = Alarm::new(abort.clone());
+                Ok(collect(outlets, &counters, &abort)?)
+            }),
             noting,
             packets_file: options.packets.then(|| out.join("packets.jsonl")),
         })
@@ -276,8 +285,15 @@ impl Run {
         }
     }
 
-    fn finish(self, eal: &Arc<Eal>, workers: Result<Workers>, consumers: Consumers) -> Result<Replayed> {
-        if workers.is_err() {
+    /// Also after a failure: the lcores are needed for the next capture.
+    fn finish(
+        self,
+        eal: &Arc<Eal>,
+        workers: Result<Workers>,
+        waited: Result<()>,
+        consumers: Consumers,
+    ) -> Result<Replayed> {
+        if workers.is_err() || waited.is_err() {
             self.abort.store(true, Ordering::Relaxed);
         }
         let mut failed = None;
@@ -291,6 +307,7 @@ impl Run {
             }
             Err(error) => failed = Some(format!("{error:#}")),
         }
+        failed = failed.or(waited.err().map(|error| format!("{error:#}")));
         if failed.is_some() {
             self.abort.store(true, Ordering::Relaxed);
         }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::export::{ExportError, Files};
 use crate::flow::EndReason;
 use crate::rules::{Decision, GroupSetHandle};
+use crate::worker::Alarm;
 
 /// Alerts kept for the report at the end; the file has all of them.
 const KEPT_ALERTS: usize = 1000;
@@ -80,6 +81,7 @@ impl Scoring {
 
     /// Until all workers have finished and every record is scored.
     pub fn run(mut self) -> Result<Scored> {
+        let _alarm = Alarm::new(self.abort.clone());
         let outcome = self.follow();
         if outcome.is_err() {
             // Nobody may wait for a reader that is gone.
@@ -100,12 +102,12 @@ impl Scoring {
             if finished || (handled == 0 && self.abort.load(Ordering::Relaxed)) {
                 break;
             }
+            if flushed.elapsed() > FLUSH_EVERY {
+                self.files.flush()?;
+                flushed = Instant::now();
+            }
             if handled == 0 {
                 self.score_waiting()?;
-                if flushed.elapsed() > FLUSH_EVERY {
-                    self.files.flush()?;
-                    flushed = Instant::now();
-                }
                 std::thread::sleep(Duration::from_micros(100));
             }
         }

@@ -172,6 +172,12 @@ impl DeviceText {
         self.0.split(',').next().unwrap_or_default()
     }
 
+    /// A PCI address as DPDK names it, arguments kept.
+    pub(super) fn canonical(&self) -> String {
+        let name = self.device_name();
+        if self.is_pci() { PciAddress::canonical(name) + &self.0[name.len()..] } else { self.0.clone() }
+    }
+
     pub(super) fn is_pci(&self) -> bool {
         self.0.contains(':') && !self.0.starts_with("net_") && !self.0.starts_with("eth_")
     }
@@ -209,6 +215,8 @@ mod tests {
     fn pci_spellings_meet() {
         assert_eq!(PciAddress::canonical("03:00.0"), PciAddress::canonical("0000:03:00.0"));
         assert!(DeviceText("03:00.0".to_owned()).is_pci());
+        assert_eq!(DeviceText("0A:00.0,Key=1".to_owned()).canonical(), "0000:0a:00.0,Key=1");
+        assert_eq!(DeviceText("net_null0,size=64".to_owned()).canonical(), "net_null0,size=64");
         assert!(!DeviceText("net_pcap0,rx_pcap=a:b".to_owned()).is_pci());
     }
 }

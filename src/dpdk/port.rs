@@ -66,6 +66,8 @@ pub struct Port {
     rx_queues: u16,
     tx_queues: u16,
     spread: Spread,
+    /// Of a port with [`Spread::Device`].
+    scheme: Option<rss::Scheme>,
     taken: AtomicBool,
     _pool: Mempool,
     _eal: Arc<Eal>,
@@ -123,6 +125,7 @@ impl Device {
         }
         // SAFETY: configured with all queues set up.
         check(unsafe { ffi::rte_eth_dev_start(self.id) }, || format!("starting port `{name}`"))?;
+        let (spread, scheme) = rss::self_test(self.id, &self.info, options.rx_queues);
         let port = Port {
             id: self.id,
             name: name.clone(),
@@ -130,7 +133,8 @@ impl Device {
             interface: self.interface.take(),
             rx_queues: options.rx_queues,
             tx_queues: options.tx_queues,
-            spread: rss::self_test(self.id, &self.info, options.rx_queues),
+            spread,
+            scheme,
             taken: AtomicBool::new(false),
             _pool: pool.clone(),
             _eal: self.eal.clone(),
@@ -217,6 +221,11 @@ impl Port {
     /// How received flows spread over the receive queues.
     pub fn spread(&self) -> Spread {
         self.spread
+    }
+
+    /// Both devices bring a flow to the queue of the same number, whichever of them it enters by.
+    pub fn spreads_like(&self, other: &Port) -> bool {
+        self.scheme.is_some() && self.scheme == other.scheme
     }
 
     pub fn link(&self) -> LinkState {

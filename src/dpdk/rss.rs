@@ -28,15 +28,29 @@ pub enum Spread {
     Software,
 }
 
+/// What decides on a packet's queue: the key as far as two addresses reach, and the redirection table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scheme {
+    key: Vec<u8>,
+    table: Vec<u16>,
+}
+
+/// Bytes of key that the hash of two IPv6 addresses uses.
+const KEY_USED: usize = 36;
+
 /// Reads key and redirection table back from a started port and checks that they give symmetric,
-/// complete spreading.
-pub(super) fn self_test(port: u16, info: &ffi::rte_eth_dev_info, queues: u16) -> Spread {
+/// complete spreading; the scheme only if they do.
+pub(super) fn self_test(port: u16, info: &ffi::rte_eth_dev_info, queues: u16) -> (Spread, Option<Scheme>) {
     if queues <= 1 {
-        return Spread::Single;
+        return (Spread::Single, None);
     }
-    match read_key(port, info).filter(|key| is_symmetric(key)) {
-        Some(_) if table_covers(port, info.reta_size, queues) => Spread::Device,
-        _ => Spread::Software,
+    let key = read_key(port, info).filter(|key| is_symmetric(key));
+    match key.zip(read_table(port, info.reta_size).filter(|table| covers(table, queues))) {
+        Some((mut key, table)) => {
+            key.truncate(KEY_USED);
+            (Spread::Device, Some(Scheme { key, table }))
+        }
+        None => (Spread::Software, None),
     }
 }
 
@@ -95,16 +109,19 @@ fn empty_conf() -> ffi::rte_eth_rss_conf {
     ffi::rte_eth_rss_conf::default()
 }
 
-/// Every queue, and no other, has a place in the redirection table.
-fn table_covers(port: u16, size: u16, queues: u16) -> bool {
+fn read_table(port: u16, size: u16) -> Option<Vec<u16>> {
     let groups = usize::from(size).div_ceil(64);
     let mut table = vec![ffi::rte_eth_rss_reta_entry64 { mask: u64::MAX, ..Default::default() }; groups];
     // SAFETY: a started port; the table has room for `size` entries.
     if size == 0 || unsafe { ffi::rte_eth_dev_rss_reta_query(port, table.as_mut_ptr(), size) } != 0 {
-        return false;
+        return None;
     }
-    let entries: Vec<u16> = table.iter().flat_map(|group| group.reta).take(usize::from(size)).collect();
-    entries.iter().all(|queue| *queue < queues) && (0..queues).all(|queue| entries.contains(&queue))
+    Some(table.iter().flat_map(|group| group.reta).take(usize::from(size)).collect())
+}
+
+/// Every queue, and no other, has a place in the redirection table.
+fn covers(table: &[u16], queues: u16) -> bool {
+    table.iter().all(|queue| *queue < queues) && (0..queues).all(|queue| table.contains(&queue))
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub struct FlowEntry {
     /// Links of the slab: the queue of disposable flows while live, the free list when not.
     pub(super) before: u32,
     pub(super) after: u32,
+    /// Generation whose sessions `mirrors` are bits of.
+    mirrors_of: u32,
     icmp: (u8, u8),
 }
 
@@ -148,8 +150,19 @@ impl FlowEntry {
         }
     }
 
-    /// Adds to the mirror sessions that took a packet in this slice.
-    pub fn note_mirrored(&mut self, sessions: u64) {
+    pub fn forget_verdict(&mut self, direction: usize) {
+        if let Some(slot) = self.verdicts.get_mut(direction) {
+            *slot = None;
+        }
+    }
+
+    /// Adds to the mirror sessions of `generation` that took a packet in this slice. Those of an earlier generation
+    /// are forgotten: their bits may stand for other sessions now.
+    pub fn note_mirrored(&mut self, sessions: u64, generation: u32) {
+        if self.mirrors_of != generation {
+            self.mirrors_of = generation;
+            self.mirrors = 0;
+        }
         self.mirrors |= sessions;
     }
 
@@ -182,6 +195,7 @@ impl FlowEntry {
             slice_start: packet.clock_ns,
             flow_id,
             mirrors: 0,
+            mirrors_of: 0,
             sampled: 0,
             min_packet: u32::MAX,
             max_packet: 0,
@@ -320,7 +334,7 @@ impl FlowEntry {
             generation: verdict.generation,
             src_groups: verdict.src_groups,
             dst_groups: verdict.dst_groups,
-            mirrors: self.mirrors,
+            mirrors: if self.mirrors_of == verdict.generation { self.mirrors } else { 0 },
             min_packet: if empty { 0 } else { self.min_packet },
             max_packet: self.max_packet,
         }

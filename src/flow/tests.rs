@@ -478,7 +478,8 @@ fn flip_changes_every_side() {
     };
     let touch = table.touch(&tcp(1, false, PSH_ACK, 5), &mut sink).unwrap();
     table.entry_mut(touch.ix).set_verdict(TO_SERVER, verdict);
-    table.entry_mut(touch.ix).note_mirrored(0b101);
+    table.entry_mut(touch.ix).note_mirrored(0b1000, 2);
+    table.entry_mut(touch.ix).note_mirrored(0b101, 3);
     assert_eq!(table.entry(touch.ix).verdict(TO_SERVER, 3), Some(&verdict));
     assert_eq!(table.entry(touch.ix).verdict(TO_SERVER, 4), None, "stale");
     assert_eq!(table.entry(touch.ix).verdict(TO_CLIENT, 3), None, "not yet decided");

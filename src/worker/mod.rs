@@ -102,7 +102,7 @@ impl Worker {
 
     /// Runs until told to stop.
     pub fn run(&mut self) {
-        let _alarm = Alarm(self.parts.abort.clone());
+        let _alarm = Alarm::new(self.parts.abort.clone());
         while !self.parts.stop.load(Ordering::Relaxed) && !self.is_exhausted() {
             self.adopt_newest_generation();
             self.read_clock();
@@ -215,8 +215,15 @@ impl Worker {
     }
 }
 
-/// Tells everybody else when this worker dies.
-struct Alarm(Arc<AtomicBool>);
+/// Raises a flag when its thread panics, so that nobody waits for one that is gone.
+#[derive(Debug)]
+pub struct Alarm(Arc<AtomicBool>);
+
+impl Alarm {
+    pub fn new(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {

@@ -119,12 +119,15 @@ impl Worker {
             return Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors };
         };
         parts.counters.flows.add(touch.is_new.into());
-        let verdict = if is_neighbour_discovery(&subject) {
+        let verdict = if is_neighbour_discovery(&ip, &subject) {
             let verdict = generation.rules.classify_as(&subject, generation.non_ip);
             parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
             verdict
         } else {
-            decide(parts, touch, &subject)
+            match question_of(&subject) {
+                Some(question) => decide_icmp(parts, touch, &subject, question),
+                None => decide(parts, touch, &subject),
+            }
         };
         let entry = parts.table.entry_mut(touch.ix);
         if verdict.mirrors != 0 {
@@ -132,7 +135,7 @@ impl Worker {
             entry.sampled = self.sampler.flow_mask(entry.key());
         }
         let mirrors = verdict.mirrors & entry.sampled;
-        entry.note_mirrored(mirrors);
+        entry.note_mirrored(mirrors, verdict.generation);
         Judgement { verdict, flow_id: entry.flow_id(), tuple: subject.tuple, mirrors }
     }
 
@@ -238,10 +241,12 @@ impl Worker {
         let (front, reply) = bytes.split_at_mut(PREAMBLE_LEN);
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
         let Some(len) = reject::write_reply(self.burst.frame(i), &self.headers[i], reply) else { return };
-        // In replay the answer carries the time and number of the packet it answers.
-        let hidden = match rejected.hidden_front::<PREAMBLE_LEN>() {
+        // In replay the answer carries the time and number of the packet it answers, and its own length.
+        let preamble = rejected.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes));
+        let hidden = match preamble {
             Some(preamble) if matches!(parts.timing, Timing::Capture { .. }) => {
-                front.copy_from_slice(&preamble);
+                let own = Preamble { wire_len: len as u32, count_len: len as u32, ..preamble };
+                front.copy_from_slice(&own.to_bytes());
                 PREAMBLE_LEN
             }
             _ => 0,
@@ -292,7 +297,8 @@ impl Worker {
 /// The verdict of a packet of a known flow: cached if this generation made it.
 ///
 /// Replies of an allowed, stateful connection pass. Everything else stands on its own rules; when those
-/// allow the answering side of a denied flow to speak, it is the initiator.
+/// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
+/// ask for can be answered: else a SYN-ACK out of nowhere would open the way for a SYN behind it.
 fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
     let generation: &Generation = parts.generation.get();
     let number = generation.rules.generation();
@@ -300,9 +306,12 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
     if let Some(verdict) = entry.verdict(touch.direction, number) {
         return *verdict;
     }
-    if touch.direction == TO_SERVER {
+    if touch.direction == TO_SERVER || entry.last_verdict(TO_SERVER).is_none() {
         let verdict = generation.rules.classify(subject);
-        parts.table.entry_mut(touch.ix).set_verdict(TO_SERVER, verdict);
+        let entry = parts.table.entry_mut(touch.ix);
+        entry.set_verdict(touch.direction, verdict);
+        // Said before this packet, so not of answers to it.
+        entry.forget_verdict(1 - touch.direction);
         return verdict;
     }
     let there = match entry.verdict(TO_SERVER, number) {
@@ -321,6 +330,45 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
         parts.table.entry_mut(touch.ix).set_verdict(TO_CLIENT, answer);
     }
     back
+}
+
+/// The verdict on an ICMP message. Never a cached one: messages of all types without an identifier share a flow, and
+/// a request may have the identifier of a reply. A reply passes when the other side has spoken and may ask `question`.
+fn decide_icmp(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject, question: Option<Subject>) -> Verdict {
+    let generation: &Generation = parts.generation.get();
+    let entry = parts.table.entry(touch.ix);
+    let asked = question.filter(|_| entry.last_verdict(1 - touch.direction).is_some());
+    let there = asked.map(|question| generation.rules.classify(&question)).filter(opens_both_ways);
+    let verdict = match &there {
+        Some(there) => as_reply(generation, subject, there),
+        None => generation.rules.classify(subject),
+    };
+    let refused = entry.last_verdict(TO_SERVER).is_some_and(|v| v.decision != Decision::Allow);
+    let begins = touch.direction == TO_CLIENT && refused && there.is_none() && opens_both_ways(&verdict);
+    parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
+    if begins {
+        parts.table.flip_initiator(touch.ix);
+    }
+    verdict
+}
+
+fn opens_both_ways(verdict: &Verdict) -> bool {
+    verdict.decision == Decision::Allow && verdict.stateful
+}
+
+/// `None` when the packet is not ICMP; else the request that it answers, if it answers one (RFC 792, RFC 950,
+/// RFC 4443, RFC 4620).
+fn question_of(subject: &Subject) -> Option<Option<Subject>> {
+    let request = match (subject.tuple.version, subject.tuple.protocol, subject.icmp.0) {
+        (4, 1, 0) => Some(8),
+        (4, 1, kind @ (14 | 16 | 18)) => Some(kind - 1),
+        (6, 58, kind @ (129 | 140)) => Some(kind - 1),
+        (_, 1 | 58, _) => None,
+        _ => return None,
+    };
+    // Type 0 of a later fragment without its first one is no type at all.
+    let request = request.filter(|_| subject.ports_known);
+    Some(request.map(|kind| Subject { icmp: (kind, 0), ..subject.reversed() }))
 }
 
 /// The verdict on replies of a flow whose initiator was judged `there`: own groups and mirrors, its rule.
@@ -375,9 +423,11 @@ fn reaches_flow(problem: DropReason) -> bool {
     }
 }
 
-/// IPv6 neighbour discovery (RFC 4861): as necessary as ARP, and judged like it.
-fn is_neighbour_discovery(subject: &Subject) -> bool {
-    subject.tuple.protocol == 58 && subject.tuple.version == 6 && (133..=137).contains(&subject.icmp.0)
+/// IPv6 neighbour discovery (RFC 4861): as necessary as ARP, and judged like it. What was routed (hop limit below
+/// 255) or fragmented (RFC 6980) only looks like it, and receivers discard it: that is judged by the rules.
+fn is_neighbour_discovery(ip: &Ip, subject: &Subject) -> bool {
+    let is_kind = subject.tuple.protocol == 58 && subject.tuple.version == 6 && (133..=137).contains(&subject.icmp.0);
+    is_kind && ip.ttl == 255 && ip.fragment.is_none()
 }
 
 fn flow_packet(stamp: &Stamp, ip: &Ip, subject: &Subject) -> FlowPacket {

@@ -41,7 +41,15 @@ pub fn echo(ends: Ends<'_>, request: bool, id: u16, payload: &[u8]) -> Vec<u8> {
 pub fn neighbour_solicitation(ends: Ends<'_>) -> Vec<u8> {
     let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
     message.extend_from_slice(&octets(ends.1));
-    ethernet_ip(&ip(ends, 58, &message))
+    let mut packet = ip(ends, 58, &message);
+    // Proof that it was not routed (RFC 4861 §7.1.1).
+    packet[7] = 255;
+    ethernet_ip(&packet)
+}
+
+/// ICMP message without an identifier, eight bytes long.
+pub fn icmp(ends: Ends<'_>, kind: u8, code: u8) -> Vec<u8> {
+    ethernet_ip(&ip(ends, if is_v6(ends) { 58 } else { 1 }, &[kind, code, 0, 0, 0, 0, 0, 0]))
 }
 
 /// ARP request of one IPv4 address for another.

@@ -32,7 +32,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped, eal: &Ea
         device(problems, &place.key("device"), &raw, eal, &mut devices);
         ports.ports.push(Port {
             name: raw.name.0,
-            device: raw.device.0,
+            device: raw.device.canonical(),
             mtu: raw.mtu,
             promiscuous: raw.promiscuous,
             rx_descriptors: raw.rx_descriptors,
