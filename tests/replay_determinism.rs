@@ -30,7 +30,7 @@ fn a_scenario_does_not_depend_on_the_number_of_workers() {
     let one = replay(folder.path(), "one", 1, Some(&config), &capture);
     assert_same_bytes(&one, &replay(folder.path(), "again", 1, Some(&config), &capture));
     assert!(common::json_lines(&one.join("flows.jsonl")).len() > 500);
-    assert!(common::json_lines(&one.join("alerts.jsonl")).len() >= 3);
+    assert!(common::json_lines(&one.join("alerts.jsonl")).len() >= 2);
     for workers in [2, 3] {
         let other = replay(folder.path(), &format!("w{workers}"), workers, Some(&config), &capture);
         assert_same_results(&one, &other, workers);

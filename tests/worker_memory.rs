@@ -344,6 +344,19 @@ fn malformed_frames_are_dropped_by_reason_and_never_answered() {
 }
 
 #[test]
+fn nothing_of_an_earlier_packet_speaks_for_one_that_is_not_understood() {
+    let rig = Rig::start();
+    let tap = mirror("tap", "group = \"any\"\nvlan = 100");
+    let rule = "[[rule]]\nid = \"tagged\"\nvlan = 100\naction = \"deny\"\n";
+    let base = Setup::new(&format!("[policy]\ndefault = \"allow\"\n{rule}{tap}"));
+    let setup = Setup { unsupported_from: 32, ..base };
+    let sent = vec![frames::vlan(&to_b(80, SYN), 100); 64];
+    let out = rig.run(&setup, &sent);
+    assert_eq!((out.dropped(DropReason::Denied), out.dropped(DropReason::UnsupportedLink)), (32, 32));
+    assert_eq!((out.hits("tagged"), out.mirrored[0].len()), (32, 32));
+}
+
+#[test]
 fn answers_wait_for_no_buffer_and_count_what_they_lack() {
     let rig = Rig::start();
     let setup = Setup { packets: 511, ..Setup::new("[policy]\ndefault = \"reject\"\n") };

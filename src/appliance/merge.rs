@@ -85,7 +85,9 @@ mod tests {
         FlowRecord { emitted, start, flow_id, ..FlowRecord::default() }
     }
 
-    fn merge(order: RecordOrder) -> (RecordMerge, Vec<(Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>)>) {
+    type Source = (Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>);
+
+    fn merge(order: RecordOrder) -> (RecordMerge, Vec<Source>) {
         let source = || (Arc::new(ArrayQueue::new(16)), Arc::new(WorkerCounters::new(1)));
         let sources = vec![source(), source()];
         (RecordMerge::new(sources.clone(), order), sources)

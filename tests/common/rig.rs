@@ -46,6 +46,8 @@ pub struct Setup {
     pub paired: bool,
     pub link_up: bool,
     pub mirror_link_up: bool,
+    /// From this frame on, a capture is of a link type that is not understood.
+    pub unsupported_from: usize,
 }
 
 impl Setup {
@@ -69,6 +71,7 @@ impl Setup {
             paired: true,
             link_up: true,
             mirror_link_up: true,
+            unsupported_from: usize::MAX,
         }
     }
 }
@@ -136,7 +139,7 @@ impl Rig {
                 index: index as u64,
                 wire_len: bytes.len() as u32,
                 count_len: bytes.len() as u32,
-                flags: Preamble::flags(true),
+                flags: Preamble::flags(index < setup.unsupported_from),
             };
             let whole = [&preamble.to_bytes()[..], bytes].concat();
             assert!(built.io.put(0, &whole), "frame {index} fits the input");

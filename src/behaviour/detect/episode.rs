@@ -38,8 +38,9 @@ pub(crate) struct Key {
 /// One record, or what is remembered of an earlier one, as part of an episode.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sighting {
-    /// Start of the flow.
+    /// Start and end of the flow.
     pub(crate) time: u64,
+    pub(crate) end: u64,
     pub(crate) flow_id: u64,
     pub(crate) protocol: u8,
     pub(crate) port: Option<u16>,
@@ -58,6 +59,7 @@ impl Sighting {
     pub(crate) fn of(r: &FlowRecord) -> Self {
         Self {
             time: r.start,
+            end: r.end,
             flow_id: r.flow_id,
             protocol: r.tuple.protocol,
             port: matches!(r.tuple.protocol, 6 | 17 | 132).then_some(r.tuple.dst_port),
@@ -126,7 +128,7 @@ impl PortSet {
 impl Episode {
     fn add(&mut self, s: &Sighting) {
         self.first_seen = self.first_seen.min(s.time);
-        self.last_seen = self.last_seen.max(s.time);
+        self.last_seen = self.last_seen.max(s.end);
         self.count += s.count;
         self.level = self.level.max(s.level);
         self.attempts += 1;
@@ -374,7 +376,7 @@ impl Book {
             threshold,
             raised: r.emitted,
             first_seen: last.time,
-            last_seen: last.time,
+            last_seen: last.end,
             touched: r.emitted,
             groups: if key.kind.is_flood() { (GroupSetHandle(0), r.dst_groups) } else { (r.src_groups, r.dst_groups) },
             count: 0.0,
