@@ -41,7 +41,7 @@ missing() {
         if [ "$package" = libdpdk-dev ] && pkg-config --atleast-version 22.11 libdpdk 2>/dev/null; then continue; fi
         is_installed "$package" || echo "$package"
     done
-    # Debian 12 has newer compilers beside its first one, for the sake of browsers: packages *-web.
+    # Debian 12 and 13 have newer compilers beside their first one, for the sake of browsers: packages *-web.
     has_rust || echo "rustc-web cargo-web"
     [ "$1" = test ] || return 0
     for package in $TEST; do
@@ -73,5 +73,5 @@ packages=$(missing "${1:-build}")
 # shellcheck disable=SC2086 # a list
 set -- $packages
 [ $# -eq 0 ] || install "$@"
-has_rust || fail "cargo and rustc $(oldest_rust) or newer are needed. Debian 12 has them in its security updates
+has_rust || fail "cargo and rustc $(oldest_rust) or newer are needed. Debian 12 and 13 have them in their security updates
        (deb http://deb.debian.org/debian-security bookworm-security main); elsewhere install them your usual way."
