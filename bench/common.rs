@@ -139,7 +139,7 @@ pub fn udp_frame(flow: u32, packet: u32) -> [u8; 60] {
     frame[12..14].copy_from_slice(&0x0800u16.to_be_bytes());
     let (client, server) = (0x0a00_0000 + (flow >> 4), 0x0a80_0000 + (flow & 0xff));
     let (client_port, server_port) = (1024 + (flow & 0x3fff) as u16, 53u16);
-    let there = packet % 2 == 0;
+    let there = packet.is_multiple_of(2);
     let (src, dst) = if there { (client, server) } else { (server, client) };
     let (sport, dport) = if there { (client_port, server_port) } else { (server_port, client_port) };
     frame[14..26].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0]);

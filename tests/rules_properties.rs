@@ -295,7 +295,7 @@ fn under_churn_every_verdict_is_before_or_after() {
     let labels = Arc::new(Labels::new(10_000));
     let subjects: Vec<Subject> = (0..64).map(|at| draw.subject(if at % 2 == 0 { &even } else { &odd })).collect();
     let build = |generation: u32| {
-        let policy = if generation % 2 == 0 { &even } else { &odd };
+        let policy = if generation.is_multiple_of(2) { &even } else { &odd };
         Compiled::build(policy, generation, &labels).expect("a valid policy compiles")
     };
     let verdicts = |generation| subjects.iter().map(|subject| build(generation).classify(subject)).collect::<Vec<_>>();

@@ -151,7 +151,7 @@ impl Section {
     /// Total length of the block, at least 12 and a multiple of 4.
     fn block_length(&self, buffer: &[u8]) -> Result<u32, Damage> {
         let length = self.u32_at(buffer, 4);
-        if length < 12 || length % 4 != 0 {
+        if length < 12 || !length.is_multiple_of(4) {
             return Err(Damage::Bad(format!("a block claims an impossible length of {length} bytes")));
         }
         Ok(length)

@@ -76,7 +76,7 @@ pub fn normalise(
         let on_disk = wire_len.saturating_add(PREAMBLE_LEN as u32);
         writers[worker].write_parts(frame.ts_ns, &[&preamble.to_bytes(), &ethernet], on_disk)?;
         split.count(frame.ts_ns, frame.link, normalised.supported);
-        if split.total % PROGRESS_EVERY == 0 {
+        if split.total.is_multiple_of(PROGRESS_EVERY) {
             let (done, total) = reader.progress();
             progress(done, total);
         }

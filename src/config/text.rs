@@ -107,7 +107,7 @@ impl DurationText {
     pub(super) fn of(duration: Duration) -> Self {
         let ms = duration.as_millis();
         let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
-        let (size, unit) = units.into_iter().find(|(size, _)| ms % size == 0).unwrap_or((1, "ms"));
+        let (size, unit) = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
         Self(format!("{}{unit}", ms / size))
     }
 

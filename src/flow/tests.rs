@@ -41,7 +41,7 @@ fn connection(n: u32) -> Tuple {
         src_port: 40_000,
         dst_port: 80,
         protocol,
-        version: if n % 2 == 0 { 4 } else { 6 },
+        version: if n.is_multiple_of(2) { 4 } else { 6 },
         ..Tuple::default()
     }
 }
@@ -311,7 +311,7 @@ proptest! {
     fn two_workers_record_what_one_does(packets in traffic(12), some in sweeps(), others in sweeps()) {
         let finish = packets.last().map_or(0, |p| p.clock_ns);
         let (one, _) = run(&packets, &some, 64, finish);
-        let (left, right): (Vec<_>, Vec<_>) = packets.iter().partition(|p| FlowKey::of(p.tuple).0.hash(99) % 2 == 0);
+        let (left, right): (Vec<_>, Vec<_>) = packets.iter().partition(|p| FlowKey::of(p.tuple).0.hash(99).is_multiple_of(2));
         let mut both = run(&left, &others, 32, finish).0;
         both.extend(run(&right, &some, 48, finish).0);
         prop_assert_eq!(sorted(one), sorted(both));

@@ -200,11 +200,10 @@ fn gtp_extensions(walk: &mut Walk<'_>, mut kind: u8) -> Result<(), Malformed> {
 /// Teredo (RFC 4380): IPv6 after an optional authentication and an optional origin indication.
 fn teredo<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
     let mut cursor = walk.cursor;
-    if let Ok([0, 1, id_len, auth_len]) = cursor.peek::<4>(SHORT) {
-        if cursor.skip(4 + usize::from(*id_len) + usize::from(*auth_len) + 9, SHORT).is_err() {
+    if let Ok([0, 1, id_len, auth_len]) = cursor.peek::<4>(SHORT)
+        && cursor.skip(4 + usize::from(*id_len) + usize::from(*auth_len) + 9, SHORT).is_err() {
             return Ok(Next::Stop);
         }
-    }
     if let Ok([0, 0, ..]) = cursor.peek::<8>(SHORT) {
         cursor.skip(8, SHORT)?;
     }
