@@ -201,9 +201,10 @@ fn gtp_extensions(walk: &mut Walk<'_>, mut kind: u8) -> Result<(), Malformed> {
 fn teredo<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
     let mut cursor = walk.cursor;
     if let Ok([0, 1, id_len, auth_len]) = cursor.peek::<4>(SHORT)
-        && cursor.skip(4 + usize::from(*id_len) + usize::from(*auth_len) + 9, SHORT).is_err() {
-            return Ok(Next::Stop);
-        }
+        && cursor.skip(4 + usize::from(*id_len) + usize::from(*auth_len) + 9, SHORT).is_err()
+    {
+        return Ok(Next::Stop);
+    }
     if let Ok([0, 0, ..]) = cursor.peek::<8>(SHORT) {
         cursor.skip(8, SHORT)?;
     }
