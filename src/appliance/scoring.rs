@@ -49,6 +49,8 @@ pub struct Scored {
     pub episodes: Vec<Alert>,
     pub pairs: BTreeMap<(GroupSetHandle, GroupSetHandle), PairTraffic>,
     pub files: Vec<PathBuf>,
+    /// Times that writing failed in a live run, which goes on without the lines.
+    pub export_failures: u64,
     /// Microseconds from a record's making to its score.
     pub lag: Option<Histogram<u64>>,
 }
@@ -103,7 +105,8 @@ impl Scoring {
                 break;
             }
             if flushed.elapsed() > FLUSH_EVERY {
-                self.files.flush()?;
+                let flush = self.files.flush();
+                self.tolerate(flush)?;
                 flushed = Instant::now();
             }
             if handled == 0 {
@@ -114,9 +117,10 @@ impl Scoring {
         let (names, files, scored) = (&*self.names, &mut self.files, &mut self.scored);
         let mut result = Ok(());
         self.scorer.flush(&mut |record| keep_first(&mut result, take(files, scored, names, &record)));
-        result?;
+        self.tolerate(result)?;
         self.pass_alerts_on()?;
-        self.files.flush()
+        let flush = self.files.flush();
+        self.tolerate(flush)
     }
 
     /// Takes what the workers have; true when they have finished.
@@ -133,7 +137,7 @@ impl Scoring {
             }
             scorer.observe(record, &mut |record| keep_first(&mut result, take(files, scored, names, &record)));
         });
-        result?;
+        self.tolerate(result)?;
         self.pass_alerts_on()?;
         Ok((finished, handled))
     }
@@ -142,13 +146,14 @@ impl Scoring {
         let (names, files, scored) = (&*self.names, &mut self.files, &mut self.scored);
         let mut result = Ok(());
         self.scorer.drain(&mut |record| keep_first(&mut result, take(files, scored, names, &record)));
-        result?;
+        self.tolerate(result)?;
         self.pass_alerts_on()
     }
 
     fn pass_alerts_on(&mut self) -> Result<(), ExportError> {
+        let mut result = Ok(());
         for event in self.scorer.drain_alerts() {
-            self.files.alert(&event, &*self.names)?;
+            keep_first(&mut result, self.files.alert(&event, &*self.names));
             match event {
                 AlertEvent::Closed(alert) if self.scored.episodes.len() < KEPT_ALERTS => {
                     self.scored.episodes.push(alert);
@@ -156,7 +161,22 @@ impl Scoring {
                 _ => {}
             }
         }
-        Ok(())
+        self.tolerate(result)
+    }
+
+    /// A full disk must not stop the traffic: a live run says so, counts, and goes on.
+    fn tolerate(&mut self, result: Result<(), ExportError>) -> Result<(), ExportError> {
+        match result {
+            Err(error) if self.lag.is_some() => {
+                self.scored.export_failures += 1;
+                // The first time, and then ever more seldom.
+                if self.scored.export_failures.is_power_of_two() {
+                    log::error!("{error} (failed {} times)", self.scored.export_failures);
+                }
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `gnomon replay`: captures through the appliance.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -160,7 +160,7 @@ fn show(bar: &ProgressBar, progress: Progress) {
 /// Output folders: the given one for a single capture, named subfolders for several.
 #[derive(Default)]
 struct Folders {
-    used: BTreeMap<String, u32>,
+    used: BTreeSet<String>,
 }
 
 impl Folders {
@@ -169,11 +169,8 @@ impl Folders {
             return args.output.clone();
         }
         let name = capture.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "capture".into());
-        let times = self.used.entry(name.clone()).or_default();
-        *times += 1;
-        match *times {
-            1 => args.output.join(name),
-            n => args.output.join(format!("{name}-{n}")),
-        }
+        let numbered = (2u32..).map(|n| format!("{name}-{n}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|folder| self.used.insert(folder.clone()));
+        args.output.join(free.unwrap_or(name))
     }
 }

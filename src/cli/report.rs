@@ -160,6 +160,9 @@ impl Report<'_> {
             let (median, tail) = (lag.value_at_quantile(0.5), lag.value_at_quantile(0.99));
             writeln!(f, "  records waited {median} µs for it in the median, {tail} µs at the 99th percentile")?;
         }
+        if self.scored.export_failures > 0 {
+            writeln!(f, "  writing files failed {} times: lines are missing", count(self.scored.export_failures))?;
+        }
         writeln!(f)
     }
 }

@@ -143,7 +143,8 @@ impl Device {
             // SAFETY: a started port. Some virtual devices have no such switch and see everything anyway.
             let code = unsafe { ffi::rte_eth_promiscuous_enable(port.id) };
             if let Err(error) = check(code, || format!("port `{name}`: promiscuous mode")) {
-                log::info!("{error}");
+                let level = if port.vdev.is_some() { log::Level::Info } else { log::Level::Warn };
+                log::log!(level, "{error}");
             }
         }
         Ok(port)

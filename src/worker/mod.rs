@@ -14,6 +14,7 @@ mod stages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -35,6 +36,8 @@ use stages::Stamp;
 /// entries a second, for about one per cent of a core.
 const SWEEP_BUDGET: usize = 64;
 const SWEEP_EVERY_NS: u64 = 50_000;
+/// How long a stopping worker waits for the scorer to take its last records.
+const LAST_RECORDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where time comes from.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +206,8 @@ impl Worker {
         self.flush();
         let parts = &mut self.parts;
         let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
+        // No packet waits behind this any more, and the table may hold more flows than the ring.
+        sink.until = Some(Instant::now() + LAST_RECORDS_WITHIN);
         let end = match parts.timing {
             Timing::Live(_) => self.clock,
             Timing::Capture { end_ns, .. } => end_ns,
@@ -238,6 +243,8 @@ struct RingSink<'a> {
     ring: &'a ArrayQueue<FlowRecord>,
     counters: &'a WorkerCounters,
     when_full: WhenFull,
+    /// Wait for room until then all the same.
+    until: Option<Instant>,
     abort: &'a AtomicBool,
 }
 
@@ -248,17 +255,28 @@ impl<'a> RingSink<'a> {
         when_full: WhenFull,
         abort: &'a AtomicBool,
     ) -> Self {
-        Self { ring, counters, when_full, abort }
+        Self { ring, counters, when_full, until: None, abort }
     }
 }
 
 impl RecordSink for RingSink<'_> {
     fn push(&mut self, record: FlowRecord) {
-        if push_or_wait(self.ring, record, self.when_full, self.abort) {
-            self.counters.records.add(1);
-        } else {
-            self.counters.records_lost.add(1);
+        let mut record = record;
+        while let Err(back) = self.ring.push(record) {
+            if !self.may_wait() {
+                return self.counters.records_lost.add(1);
+            }
+            record = back;
+            give_way();
         }
+        self.counters.records.add(1);
+    }
+}
+
+impl RingSink<'_> {
+    fn may_wait(&self) -> bool {
+        let patient = self.when_full == WhenFull::Wait || self.until.is_some_and(|until| Instant::now() < until);
+        patient && !self.abort.load(Ordering::Relaxed)
     }
 }
 

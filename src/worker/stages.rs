@@ -109,7 +109,10 @@ impl Worker {
             return self.judge_without_ip(i);
         };
         let parts = &mut self.parts;
-        parts.fragments.resolve(&ip, &mut subject, self.stamps[i].clock);
+        // What is malformed is counted in its flow, and teaches nothing.
+        if self.stamps[i].problem.is_none() {
+            parts.fragments.resolve(&ip, &mut subject, self.stamps[i].clock);
+        }
         let packet = flow_packet(&self.stamps[i], &ip, &subject);
         let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
         let generation = parts.generation.get();
@@ -438,6 +441,6 @@ fn flow_packet(stamp: &Stamp, ip: &Ip, subject: &Subject) -> FlowPacket {
         payload_bytes: ip.payload_len,
         tcp_flags: ip.tcp_flags,
         icmp: subject.icmp,
-        later_fragment: ip.fragment.is_some_and(|f| f.offset > 0),
+        later_fragment: ip.fragment.is_some_and(|f| f.offset > 0) || stamp.problem.is_some(),
     }
 }
