@@ -29,7 +29,7 @@ Start here:
   gnomon scenario -o lab                          write a labelled synthetic capture, its truth and a configuration
   gnomon replay lab/scenario.pcap -c lab/scenario.toml -o result
                                                   send it through the appliance, no NIC needed
-  gnomon explain 'tcp 10.0.1.10:40000 > 10.0.3.10:5432' -c lab/scenario.toml
+  gnomon explain 'tcp 10.1.0.1:40000 > 10.2.0.1:8080' -c lab/scenario.toml
                                                   what would happen to such a packet, and why
   gnomon check -c config/gateway.toml             all errors of a configuration at once
   gnomon run -c config/gateway.toml               live";
@@ -61,8 +61,17 @@ pub fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is gone.
-        let _ = writeln!(std::io::stderr(), "gnomon: {error:#}");
+        let _ = writeln!(std::io::stderr(), "gnomon: {}", told(&error));
         ExitCode::FAILURE
+    })
+}
+
+/// An error with its causes, leaving out causes that the text before already contains.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.contains(&cause) {
+        true => text,
+        false if text.is_empty() => cause,
+        false => format!("{text}: {cause}"),
     })
 }
 

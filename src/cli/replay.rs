@@ -70,7 +70,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         let out = folders.folder_for(args, capture);
         if let Err(error) = replay_one(args, &config, &eal, &pools, capture, &out) {
             failures += 1;
-            writeln!(std::io::stderr(), "gnomon: {}: {error:#}", capture.display())?;
+            writeln!(std::io::stderr(), "gnomon: {}", super::told(&error.context(capture.display().to_string())))?;
         }
     }
     if failures > 0 && args.captures.len() > 1 {

@@ -154,6 +154,7 @@ impl Report<'_> {
                 count(stats.scored),
                 count(stats.outliers)
             )?,
+            false if stats.records == 0 => writeln!(f, "Scorer: no records")?,
             false => writeln!(f, "Scorer: still learning what is normal ({} records)", count(stats.records))?,
         }
         if let Some(lag) = self.scored.lag.as_ref().filter(|lag| !lag.is_empty()) {

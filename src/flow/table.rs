@@ -268,7 +268,8 @@ impl FlowTable {
         if let Some(salt) = previous.or(evicted) {
             flow_id = scramble(flow_id ^ scramble(salt));
         }
-        let entry = FlowEntry::new(lookup.key, lookup.way, packet, flow_id);
+        // 53 bits: what JSON readers that know only doubles keep exactly.
+        let entry = FlowEntry::new(lookup.key, lookup.way, packet, flow_id >> 11);
         let position = self.slab.insert(entry).ok_or(TableFull)?;
         self.index.insert(lookup.hash, position);
         self.stats.inserted += 1;

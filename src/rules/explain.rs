@@ -185,8 +185,11 @@ impl fmt::Display for Explanation {
         if self.near_omitted > 0 {
             writeln!(f, "  and {} more that miss by one condition", self.near_omitted)?;
         }
-        let by = if self.rule == "default" && self.tier == Tier::Default { "no rule decides" } else { &self.rule };
-        writeln!(f, "verdict      {}, by {by} (tier {})", word(&self.decision), word(&self.tier))?;
+        if self.rule == "default" && self.tier == Tier::Default {
+            writeln!(f, "verdict      {}, as no rule decides", word(&self.decision))?;
+        } else {
+            writeln!(f, "verdict      {}, by {} (tier {})", word(&self.decision), self.rule, word(&self.tier))?;
+        }
         if let Some(id) = &self.logged {
             writeln!(f, "  logged by {id}")?;
         }
