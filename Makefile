@@ -48,9 +48,10 @@ unit: ## tests of the source and of the built program
 bench: setup ## measurements, as tables
 	$(CARGO) bench --locked
 
-fuzz: setup-test ## each fuzz target for FUZZ_SECONDS (60); needs a nightly compiler and cargo-fuzz
-	@for target in $$($(CARGO) +nightly fuzz list); do \
-	    $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+fuzz: setup-test ## each fuzz target for FUZZ_SECONDS (60)
+	command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked --quiet
+	@for target in $$($(CARGO) fuzz list); do \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 clean: ## remove what was built and made
