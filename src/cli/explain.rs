@@ -60,7 +60,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     explanation.name_mirrors(config.mirrors.iter().map(|mirror| mirror.name.as_str()));
     let mut out = std::io::stdout().lock();
     match args.output {
-        Output::Text if is_neighbour_discovery(&args.subject()) => {
+        Output::Text if args.subject().has_neighbour_discovery_type() => {
             writeln!(out, "{explanation}")?;
             let decision = format!("{:?}", config.non_ip).to_lowercase();
             writeln!(
@@ -73,11 +73,6 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&explanation)?)?,
     }
     Ok(if explanation.consistent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// RFC 4861 messages, which workers judge by `policy.non_ip` when they have hop limit 255.
-fn is_neighbour_discovery(subject: &Subject) -> bool {
-    subject.tuple.protocol == 58 && subject.tuple.version == 6 && (133..=137).contains(&subject.icmp.0)
 }
 
 impl ExplainArgs {

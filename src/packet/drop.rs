@@ -54,20 +54,18 @@ pub enum DropReason {
     LinkDown,
     /// Software redistribution between workers was full.
     RedistributionFull,
-    /// The flow table could neither insert nor evict.
-    FlowTableFull,
 }
 
 impl DropReason {
     /// Number of distinct [`DropReason::index`] values.
-    pub const COUNT: usize = 9 + Malformed::ALL.len();
+    pub const COUNT: usize = 8 + Malformed::ALL.len();
 
     /// All reasons, in index order.
     pub fn all() -> impl Iterator<Item = DropReason> {
         Self::PLAIN.into_iter().chain(Malformed::ALL.into_iter().map(DropReason::Malformed))
     }
 
-    const PLAIN: [DropReason; 9] = [
+    const PLAIN: [DropReason; 8] = [
         DropReason::UnsupportedLink,
         DropReason::Denied,
         DropReason::Rejected,
@@ -76,7 +74,6 @@ impl DropReason {
         DropReason::NoPair,
         DropReason::LinkDown,
         DropReason::RedistributionFull,
-        DropReason::FlowTableFull,
     ];
 
     /// Dense index for counter arrays.
@@ -90,8 +87,7 @@ impl DropReason {
             DropReason::NoPair => 5,
             DropReason::LinkDown => 6,
             DropReason::RedistributionFull => 7,
-            DropReason::FlowTableFull => 8,
-            DropReason::Malformed(m) => 9 + m as usize,
+            DropReason::Malformed(m) => 8 + m as usize,
         }
     }
 
@@ -106,7 +102,6 @@ impl DropReason {
             DropReason::NoPair => "no_pair",
             DropReason::LinkDown => "link_down",
             DropReason::RedistributionFull => "redistribution_full",
-            DropReason::FlowTableFull => "flow_table_full",
             DropReason::Malformed(m) => m.name(),
         }
     }

@@ -171,6 +171,11 @@ impl Subject {
     pub fn reversed(self) -> Self {
         Self { tuple: self.tuple.reversed(), src_mac: self.dst_mac, dst_mac: self.src_mac, ..self }
     }
+
+    /// An ICMPv6 message of a neighbour discovery type (RFC 4861), whether or not it came from the same link.
+    pub fn has_neighbour_discovery_type(&self) -> bool {
+        self.tuple.version == 6 && self.tuple.protocol == 58 && (133..=137).contains(&self.icmp.0)
+    }
 }
 
 /// What became of a packet.

@@ -429,8 +429,7 @@ fn reaches_flow(problem: DropReason) -> bool {
 /// IPv6 neighbour discovery (RFC 4861): as necessary as ARP, and judged like it. What was routed (hop limit below
 /// 255) or fragmented (RFC 6980) only looks like it, and receivers discard it: that is judged by the rules.
 fn is_neighbour_discovery(ip: &Ip, subject: &Subject) -> bool {
-    let is_kind = subject.tuple.protocol == 58 && subject.tuple.version == 6 && (133..=137).contains(&subject.icmp.0);
-    is_kind && ip.ttl == 255 && ip.fragment.is_none()
+    subject.has_neighbour_discovery_type() && ip.ttl == 255 && ip.fragment.is_none()
 }
 
 fn flow_packet(stamp: &Stamp, ip: &Ip, subject: &Subject) -> FlowPacket {
