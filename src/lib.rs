@@ -15,6 +15,7 @@
 //! There is one way back into the data path: a new generation is published.
 
 pub mod packet;
+pub mod trie;
 pub mod rules;
 pub mod flow;
 pub mod mirror;

@@ -198,7 +198,13 @@ direction = "both"
             copies(name) + count(&summary, &["mirrored", name, "lost"])
         );
     }
-    std::thread::sleep(Duration::from_millis(300));
+    let written = || std::fs::metadata(&capture).map(|file| file.len()).unwrap_or(0);
+    let (mut before, mut quiet) = (written(), 0);
+    eventually(Duration::from_secs(10), || {
+        quiet = if written() == before { quiet + 1 } else { 0 };
+        before = written();
+        quiet == 20
+    });
     sensor.signal("INT");
     sensor.end(Duration::from_secs(5));
     assert!(sensor.printed().contains("\n0 packets dropped by kernel"), "{}", sensor.printed());
@@ -439,7 +445,10 @@ fn connect(host: &Host, address: &str, port: u16) -> (i32, Duration) {
 
 fn tcpdump(host: &Host, capture: &Path, log: std::path::PathBuf) -> Background {
     let to = capture.to_str().unwrap();
-    let command = ["tcpdump", "-i", "eth0", "-Q", "in", "-n", "-U", "-B", "16384", "-s", "128", "-Z", "root", "-w", to];
+    // In immediate mode nothing waits in a kernel block for the block to be full or a second to pass.
+    let now = ["--immediate-mode", "-U", "-B", "16384"];
+    let mut command = vec!["tcpdump", "-i", "eth0", "-Q", "in", "-n", "-s", "128", "-Z", "root", "-w", to];
+    command.extend(now);
     let running = host.start(&command, log);
     running.wait_for("listening on eth0", Duration::from_secs(5));
     running
