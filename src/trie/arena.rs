@@ -49,6 +49,17 @@ impl<T: Copy> Slots<T> {
         // SAFETY: in bounds, and nobody else looks, by the caller's word.
         unsafe { (*self.slots[at].get()).write(value) };
     }
+
+    /// Copies `count` slots.
+    ///
+    /// # Safety
+    /// Both runs are below [`Slots::count`] and do not overlap; the second as for [`Slots::write`].
+    pub(super) unsafe fn copy(&self, from: usize, to: usize, count: usize) {
+        debug_assert!(from.max(to) + count <= self.count() && from.abs_diff(to) >= count);
+        let to = self.slots[to..to + count].as_ptr().cast::<T>().cast_mut();
+        // SAFETY: in bounds, apart, and nobody looks at the second run, by the caller's word. Slots are cells.
+        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr().add(from), to, count) };
+    }
 }
 
 impl<T> std::fmt::Debug for Slots<T> {

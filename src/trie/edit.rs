@@ -20,8 +20,8 @@ use super::tree::{self, Builder, Header, Parts, TABLE_FRONT, Tree, Zone, slots_o
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
-/// A leaf of more blocks than this is cut anew.
-const BLOCKS_BEFORE_CUT: usize = 4;
+/// A leaf that grows to so many blocks, or so many times a power of two, is cut anew if possible.
+const BLOCKS_BEFORE_CUT: usize = 8;
 /// Room for changes in new arenas, in 1/256.
 const SLACK: usize = 64;
 
@@ -319,9 +319,15 @@ impl TreeEditor {
             let at = lanes.iter().position(|lane| *lane == edit.lane).ok_or(RebuildNeeded::Missing)?;
             lanes.remove(at);
         }
-        let new = match (edit.insert && lanes.len() > BLOCKS_BEFORE_CUT * LANES).then(|| self.cut(&lanes, top)) {
-            Some(Some(table)) => table,
-            _ => self.leaf(&lanes)?,
+        let blocks = lanes.len().div_ceil(LANES);
+        let crowded = edit.insert
+            && lanes.len() % LANES == 1
+            && blocks > BLOCKS_BEFORE_CUT
+            && (blocks - 1).is_power_of_two();
+        let table = if crowded { self.cut(&lanes, top) } else { None };
+        let new = match table {
+            Some(table) => table,
+            None => self.leaf(&lanes)?,
         };
         self.release(leaf);
         Ok(new)
@@ -403,10 +409,8 @@ impl TreeEditor {
         }
         let length = table_length(entry);
         let start = self.tables.take(length);
-        for at in 0..length {
-            let value = self.read(old - TABLE_FRONT as u32 + at);
-            self.tables.write(start + at, value);
-        }
+        // SAFETY: both are runs of the arena, and the second was just taken.
+        unsafe { self.tables.slots.copy(old as usize - TABLE_FRONT, start as usize, length as usize) };
         let base = start + TABLE_FRONT as u32;
         self.fresh.insert(Piece::Table(base), length);
         if is_shared {

@@ -20,7 +20,7 @@ const DEPTH_LIMIT: usize = 10;
 const STEP: f64 = 4.0;
 const VISIT: f64 = 11.0;
 const BLOCK: f64 = 7.0;
-const BYTE: f64 = 0.02;
+const BYTE: f64 = 0.03;
 
 /// A window and how many of its bits a row may leave open without going to the rest.
 #[derive(Clone, Copy, Debug)]
