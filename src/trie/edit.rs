@@ -46,7 +46,7 @@ pub enum RebuildNeeded {
     Services,
     #[error("a row looks at a property that no row looked at before")]
     Kind,
-    #[error("a rank is beyond the range that the structure was built for")]
+    #[error("a rank is beyond the range that the structure was built for, or still in use with another meaning")]
     Rank,
     #[error("too many rows that cannot be told apart meet in one place")]
     Crowded,
@@ -66,6 +66,10 @@ pub(super) struct TreeEditor {
     fresh: Map<Piece, u32>,
     /// What `shared` said before the commit at hand changed it.
     journal: Vec<(Piece, Option<u32>)>,
+    /// By rank.
+    uses: Vec<Use>,
+    /// What `uses` said before the commit at hand changed it.
+    uses_before: Vec<(u32, Use)>,
     /// Replaced pieces, with the commit that replaced them.
     retired: VecDeque<(u32, Piece, u32)>,
     /// Of the commits whose generations may be alive.
@@ -84,6 +88,13 @@ enum Piece {
 
 fn piece(entry: Entry) -> Piece {
     if entry.is_inner() { Piece::Table(entry.base()) } else { Piece::Leaf(entry.base()) }
+}
+
+/// Rows that have a rank, and the commit that took the last one away.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    rows: u32,
+    gone_by: u32,
 }
 
 /// An arena with what is free in it.
@@ -122,14 +133,18 @@ impl<T: Copy> Space<T> {
 }
 
 impl TreeEditor {
-    pub(super) fn new(rows: &[Row], ranks: &[u32], isa: Isa) -> Result<Self, BuildError> {
-        let Parts { tree, shared, tables, blocks } = tree::build(rows, ranks, isa, SLACK)?;
+    pub(super) fn new(rows: &[Row], ranks: &[u32], meanings: &[u32], isa: Isa) -> Result<Self, BuildError> {
+        let Parts { tree, shared, tables, blocks } = tree::build(rows, ranks, meanings, isa, SLACK)?;
+        let mut uses = vec![Use::default(); ranks.last().map_or(0, |rank| *rank as usize + 1)];
+        ranks.iter().for_each(|rank| uses[*rank as usize].rows += 1);
         Ok(Self {
             tables: Space { slots: tree.tables.clone(), used: tables, free: Map::default(), blank: Entry::EMPTY },
             blocks: Space { slots: tree.blocks.clone(), used: blocks, free: Map::default(), blank: Block::BLANK },
             shared: shared.into_iter().map(|(entry, more)| (piece(entry), more)).collect(),
             fresh: Map::default(),
             journal: Vec::new(),
+            uses,
+            uses_before: Vec::new(),
             retired: VecDeque::new(),
             alive: VecDeque::from([tree.alive.clone()]),
             commit: 0,
@@ -164,6 +179,7 @@ impl TreeEditor {
         }
         self.fresh.clear();
         self.journal.clear();
+        self.uses_before.clear();
         self.edits += changes.len();
         self.tree.tables = self.tables.slots.clone();
         self.tree.blocks = self.blocks.slots.clone();
@@ -178,6 +194,9 @@ impl TreeEditor {
         self.retired.truncate(mark);
         for (piece, length) in std::mem::take(&mut self.fresh) {
             self.free(piece, length);
+        }
+        for (rank, before) in std::mem::take(&mut self.uses_before).into_iter().rev() {
+            self.uses[rank as usize] = before;
         }
         for (piece, more) in std::mem::take(&mut self.journal).into_iter().rev() {
             match more {
@@ -203,6 +222,44 @@ impl TreeEditor {
         }
     }
 
+    /// Whether no living generation has rows of this rank.
+    pub(super) fn is_free(&self, rank: u32) -> bool {
+        let oldest = self.alive.front().map_or(self.commit, |number| **number);
+        self.uses.get(rank as usize).is_none_or(|uses| uses.rows == 0 && uses.gone_by <= oldest)
+    }
+
+    /// Notes one row more or one fewer of a rank. A rank that had none gets its meaning.
+    fn note_use(&mut self, rank: u32, meaning: Option<u32>) -> Result<(), RebuildNeeded> {
+        if self.uses.len() <= rank as usize {
+            self.uses.resize(rank as usize + 1, Use::default());
+        }
+        let before = self.uses[rank as usize];
+        if let Some(meaning) = meaning.filter(|_| before.rows == 0) {
+            if !self.is_free(rank) {
+                return Err(RebuildNeeded::Rank);
+            }
+            if self.tree.meanings.count() <= rank as usize {
+                // SAFETY: below the count, and the writer alone writes.
+                let old = (0..self.tree.meanings.count()).map(|at| unsafe { self.tree.meanings.read(at) });
+                let mut grown: Vec<u32> = old.collect();
+                grown.resize(rank as usize + 1, 0);
+                self.tree.meanings = tree::filled(&grown, 64, 256, 0);
+            }
+            // SAFETY: in bounds; no living generation looks at the meaning of a free rank.
+            unsafe { self.tree.meanings.write(rank as usize, meaning) };
+        }
+        self.uses_before.push((rank, before));
+        let uses = &mut self.uses[rank as usize];
+        match meaning {
+            Some(_) => uses.rows += 1,
+            None => uses.rows = uses.rows.saturating_sub(1),
+        }
+        if uses.rows == 0 {
+            uses.gone_by = self.commit;
+        }
+        Ok(())
+    }
+
     fn free(&mut self, piece: Piece, length: u32) {
         match piece {
             Piece::Table(base) => self.tables.give(base - TABLE_FRONT as u32, length),
@@ -211,10 +268,11 @@ impl TreeEditor {
     }
 
     fn change(&mut self, change: &Change<'_>) -> Result<(), RebuildNeeded> {
-        let (row, rank, insert) = match change {
-            Change::Insert { row, rank } => (*row, *rank, true),
-            Change::Remove { row, rank } => (*row, *rank, false),
+        let (row, rank, meaning) = match *change {
+            Change::Insert { row, rank, meaning } => (row, rank, Some(meaning)),
+            Change::Remove { row, rank } => (row, rank, None),
         };
+        let insert = meaning.is_some();
         let other = |side: &super::Side| side.len > 0 && side.kind != Kind::Address;
         if !self.tree.kinded && (other(&row.src) || other(&row.dst)) {
             return Err(RebuildNeeded::Kind);
@@ -222,6 +280,7 @@ impl TreeEditor {
         if rank >= RANK_LIMIT || rank >> self.tree.scale >= 0xffff {
             return Err(RebuildNeeded::Rank);
         }
+        self.note_use(rank, meaning)?;
         let service = match self.tree.services.number(&row.service) {
             Some(number) => number,
             None if insert => {

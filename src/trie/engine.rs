@@ -52,19 +52,20 @@ impl Engine {
     /// See [`BuildError`].
     pub fn build(rows: &[Row]) -> Result<Self, BuildError> {
         let ranks: Vec<u32> = (0..rows.len() as u32).collect();
-        Self::with_ranks(rows, &ranks, Isa::best())
+        Self::with_ranks(rows, &ranks, &[], Isa::best())
     }
 
-    /// Builds from rows with ranks, ascending; rows of one rank are alternatives. `isa` must be available.
+    /// Builds from rows with ranks, ascending; rows of one rank are alternatives. `meanings` are by rank, see
+    /// [`Engine::meaning`]; none are needed.
     ///
     /// # Errors
     /// See [`BuildError`].
     ///
     /// # Panics
     /// When the processor does not have `isa`.
-    pub fn with_ranks(rows: &[Row], ranks: &[u32], isa: Isa) -> Result<Self, BuildError> {
+    pub fn with_ranks(rows: &[Row], ranks: &[u32], meanings: &[u32], isa: Isa) -> Result<Self, BuildError> {
         assert!(Isa::available().contains(&isa), "this processor has no {isa:?}");
-        Ok(Self { tree: Arc::new(tree::build(rows, ranks, isa, 0)?.tree) })
+        Ok(Self { tree: Arc::new(tree::build(rows, ranks, meanings, isa, 0)?.tree) })
     }
 
     /// The same rows, searched with other instructions.
@@ -88,6 +89,14 @@ impl Engine {
     /// The least rank for each packet of the batch, or [`NO_ROW`].
     pub fn lookup(&self, batch: &Batch, ranks: &mut [u32; BATCH]) {
         *ranks = self.search(batch).ranks;
+    }
+
+    /// What was given as the meaning of a rank that this generation has rows of.
+    ///
+    /// # Panics
+    /// When no meaning was given.
+    pub fn meaning(&self, rank: u32) -> u32 {
+        self.tree.meaning(rank)
     }
 
     /// Calls `visit` with the ranks below `below` of passive rows that hold `key`, in no order. Does not allocate.
@@ -134,12 +143,12 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// Builds from rows with ranks, ascending, with room for changes.
+    /// Builds from rows with ranks, ascending, and what each rank means, with room for changes.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn new(rows: &[Row], ranks: &[u32]) -> Result<Self, BuildError> {
-        let editor = TreeEditor::new(rows, ranks, Isa::best())?;
+    pub fn new(rows: &[Row], ranks: &[u32], meanings: &[u32]) -> Result<Self, BuildError> {
+        let editor = TreeEditor::new(rows, ranks, meanings, Isa::best())?;
         let engine = Engine { tree: Arc::new(editor.tree().clone()) };
         Ok(Self { editor, engine })
     }
@@ -147,6 +156,11 @@ impl Editor {
     /// The generation made last.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Whether no living generation has rows of this rank: only then may rows of another meaning have it.
+    pub fn is_free(&self, rank: u32) -> bool {
+        self.editor.is_free(rank)
     }
 
     /// Changes since the rows were built: a reason to build them anew when they are many.

@@ -143,6 +143,12 @@ fn parts(rows: &[(u32, Row)]) -> (Vec<Row>, Vec<u32>) {
     (rows.iter().map(|(_, row)| row.clone()).collect(), rows.iter().map(|(rank, _)| *rank).collect())
 }
 
+const MEANING: u32 = 0x5a5a;
+
+fn meanings(ranks: &[u32]) -> Vec<u32> {
+    (0..ranks.last().map_or(0, |rank| rank + 1)).map(|rank| rank ^ MEANING).collect()
+}
+
 #[test]
 fn finds_what_linear_search_finds() {
     let mut random = Random(7);
@@ -150,7 +156,7 @@ fn finds_what_linear_search_finds() {
         for count in [0, 1, 15, 16, 17, 100, 400, 2000] {
             let rows = rows(&mut random, count, flavour);
             let (plain, ranks) = parts(&rows);
-            let engine = Engine::with_ranks(&plain, &ranks, Isa::best()).expect("builds");
+            let engine = Engine::with_ranks(&plain, &ranks, &[], Isa::best()).expect("builds");
             check(&engine, &rows, &mut random, if cfg!(miri) { 1 } else { 30 });
         }
     }
@@ -161,7 +167,7 @@ fn edits(seed: u64, flavour: Flavour, start: usize, commits: usize, most: u64) {
     let mut random = Random(seed);
     let mut live = rows(&mut random, start, flavour);
     let (plain, ranks) = parts(&live);
-    let mut editor = Editor::new(&plain, &ranks).expect("builds");
+    let mut editor = Editor::new(&plain, &ranks, &meanings(&ranks)).expect("builds");
     let mut kept = vec![(editor.engine().clone(), live.clone())];
     for commit in 0..commits {
         let mut changes = Vec::new();
@@ -171,6 +177,9 @@ fn edits(seed: u64, flavour: Flavour, start: usize, commits: usize, most: u64) {
                 changes.push((false, gone));
             } else {
                 let rank = random.below(8 * start as u64 + 8) as u32;
+                if !editor.is_free(rank) && !live.iter().any(|(other, _)| *other == rank) {
+                    continue;
+                }
                 let new = (rank, row(&mut random, flavour));
                 // Rows of one rank are one rule's: they do not differ in zone.
                 let zone = live.iter().chain(changes.iter().map(|(_, row)| row)).find(|(r, _)| *r == rank);
@@ -185,7 +194,7 @@ fn edits(seed: u64, flavour: Flavour, start: usize, commits: usize, most: u64) {
         let changes: Vec<Change<'_>> = changes
             .iter()
             .map(|(insert, (rank, row))| match insert {
-                true => Change::Insert { row, rank: *rank },
+                true => Change::Insert { row, rank: *rank, meaning: *rank ^ MEANING },
                 false => Change::Remove { row, rank: *rank },
             })
             .collect();
@@ -196,7 +205,7 @@ fn edits(seed: u64, flavour: Flavour, start: usize, commits: usize, most: u64) {
                 check(old, rows, &mut random, 2);
                 live.sort_by_key(|(rank, _)| *rank);
                 let (plain, ranks) = parts(&live);
-                editor = Editor::new(&plain, &ranks).unwrap_or_else(|error| panic!("{reason}, {error}"));
+                editor = Editor::new(&plain, &ranks, &meanings(&ranks)).unwrap_or_else(|error| panic!("{reason}, {error}"));
             }
         }
         if random.chance(30) {
@@ -227,12 +236,12 @@ fn memory_does_not_grow_with_commits() {
     let mut random = Random(11);
     let rows = rows(&mut random, 1000, PLAIN);
     let (plain, ranks) = parts(&rows);
-    let mut editor = Editor::new(&plain, &ranks).expect("builds");
+    let mut editor = Editor::new(&plain, &ranks, &meanings(&ranks)).expect("builds");
     let before = editor.engine().memory_bytes();
     for _ in 0..3000 {
         let (rank, row) = &rows[random.below(1000) as usize];
         editor.commit(&[Change::Remove { row, rank: *rank }]).expect("it is there");
-        editor.commit(&[Change::Insert { row, rank: *rank }]).expect("there is room");
+        editor.commit(&[Change::Insert { row, rank: *rank, meaning: *rank ^ MEANING }]).expect("there is room");
     }
     assert!(editor.engine().memory_bytes() <= before * 2, "{before} → {}", editor.engine().memory_bytes());
     check(editor.engine(), &rows, &mut random, 20);
@@ -243,19 +252,19 @@ fn a_failed_commit_changes_nothing() {
     let mut random = Random(13);
     let rows = rows(&mut random, 500, PLAIN);
     let (plain, ranks) = parts(&rows);
-    let mut editor = Editor::new(&plain, &ranks).expect("builds");
+    let mut editor = Editor::new(&plain, &ranks, &meanings(&ranks)).expect("builds");
     let new = row(&mut random, PLAIN);
     let missing = Row { src: Side::new(Kind::Address, 0x0101_0101, 32), ..plain[0].clone() };
     for _ in 0..50 {
         let changes = [
-            Change::Insert { row: &new, rank: 1 },
+            Change::Insert { row: &new, rank: 1, meaning: 1 ^ MEANING },
             Change::Remove { row: &plain[3], rank: 12 },
             Change::Remove { row: &missing, rank: 0 },
         ];
         assert_eq!(editor.commit(&changes).expect_err("one row is not there"), RebuildNeeded::Missing);
     }
     check(editor.engine(), &rows, &mut random, 30);
-    editor.commit(&[Change::Insert { row: &new, rank: 1 }]).expect("goes on");
+    editor.commit(&[Change::Insert { row: &new, rank: 1, meaning: 1 ^ MEANING }]).expect("goes on");
     let mut more = rows.clone();
     more.push((1, new));
     check(editor.engine(), &more, &mut random, 30);

@@ -26,6 +26,8 @@ pub(super) struct Tree {
     pub(super) tables: Arc<Slots<Entry>>,
     pub(super) blocks: Arc<Slots<Block>>,
     pub(super) roots: Vec<Entry>,
+    /// What each rank stands for, for the engine's users.
+    pub(super) meanings: Arc<Slots<u32>>,
     pub(super) services: Arc<Services>,
     /// VLAN and VNI conditions, by rank.
     pub(super) zones: Arc<HashMap<u32, Zone>>,
@@ -67,6 +69,12 @@ impl Tree {
     pub(super) fn entry(&self, at: usize) -> Entry {
         // SAFETY: entries of this generation refer to slots in the arena, which are not written while it lives.
         unsafe { self.tables.read(at) }
+    }
+
+    pub(super) fn meaning(&self, rank: u32) -> u32 {
+        assert!((rank as usize) < self.meanings.count(), "rank {rank} has no meaning");
+        // SAFETY: in bounds; the meaning of a rank that a living generation has is not written.
+        unsafe { self.meanings.read(rank as usize) }
     }
 
     pub(super) fn leaf_blocks(&self, leaf: Entry) -> impl Iterator<Item = Block> {
@@ -128,6 +136,7 @@ impl Tree {
     pub(super) fn memory_bytes(&self) -> usize {
         self.tables.memory_bytes()
             + self.blocks.memory_bytes()
+            + self.meanings.memory_bytes()
             + size_of_val(&*self.roots)
             + self.services.memory_bytes()
             + self.zones.capacity() * size_of::<(u32, Zone)>()
@@ -328,9 +337,15 @@ pub(super) struct Parts {
     pub(super) blocks: usize,
 }
 
-/// Builds a tree of rows with ranks, ascending; rows of one rank are alternatives of each other. `slack` is how much
-/// of the arenas is left free for changes, in 1/256.
-pub(super) fn build(rows: &[Row], ranks: &[u32], isa: Isa, slack: usize) -> Result<Parts, BuildError> {
+/// Builds a tree of rows with ranks, ascending; rows of one rank are alternatives of each other. `meanings` has what
+/// each rank stands for, if anything. `slack` is how much of the arenas is left free for changes, in 1/256.
+pub(super) fn build(
+    rows: &[Row],
+    ranks: &[u32],
+    meanings: &[u32],
+    isa: Isa,
+    slack: usize,
+) -> Result<Parts, BuildError> {
     debug_assert!(ranks.is_sorted() && ranks.len() == rows.len());
     let services =
         Services::build(rows.iter().map(|row| &row.service)).map_err(|TooManyServices| BuildError::TooManyServices)?;
@@ -366,6 +381,7 @@ pub(super) fn build(rows: &[Row], ranks: &[u32], isa: Isa, slack: usize) -> Resu
         tables: filled(&tables, slack, 4096, Entry::EMPTY),
         blocks: filled(&blocks, slack, 64, Block::BLANK),
         roots,
+        meanings: filled(meanings, slack, 64, 0),
         services: Arc::new(services),
         zones: Arc::new(zones),
         hash,
