@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
+/// Numbers go up from zero, in the order in which slices are first seen.
 #[derive(Debug, Default)]
 pub struct Interner<T> {
     numbers: FxHashMap<Rc<[T]>, u32>,
@@ -11,10 +12,6 @@ pub struct Interner<T> {
 }
 
 impl<T: Copy + Eq + Hash> Interner<T> {
-    pub fn new() -> Self {
-        Self { numbers: FxHashMap::default(), slices: Vec::new() }
-    }
-
     pub fn intern(&mut self, slice: &[T]) -> u32 {
         if let Some(number) = self.numbers.get(slice) {
             return *number;
@@ -36,5 +33,10 @@ impl<T: Copy + Eq + Hash> Interner<T> {
 
     pub fn iter(&self) -> impl Iterator<Item = &[T]> {
         self.slices.iter().map(|slice| &**slice)
+    }
+
+    /// The slices, one after the other.
+    pub fn concat(&self) -> Vec<T> {
+        self.iter().flatten().copied().collect()
     }
 }

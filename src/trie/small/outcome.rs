@@ -22,16 +22,15 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    #[inline]
     pub fn get(&self, number: u32) -> Outcome<'_> {
         let at = number as usize;
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         Outcome { row: self.rows[at], passive: &self.passive[start as usize..self.ends[at] as usize] }
     }
 
-    #[inline(always)]
-    pub fn row(&self, number: u16) -> u32 {
-        self.rows[usize::from(number)]
+    /// The row of each outcome.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -45,24 +44,29 @@ impl Outcomes {
     }
 }
 
-/// Joins outcomes of sets of rows to those of the sets together.
+/// Joins the outcomes of two sets of rows to that of both sets together.
 #[derive(Debug)]
 pub struct Joiner {
     rows: u16,
-    passive: bool,
     /// The outcomes with numbers from `rows` on: the row, then the passive rows. No row at all is the first.
     others: Interner<u32>,
     joined: FxHashMap<(u16, u16), u16>,
+    work_left: usize,
 }
 
 impl Joiner {
-    /// `None` when there are too many rows to be numbered.
-    pub fn new(rows: &[Row]) -> Option<Self> {
-        let mut others = Interner::new();
+    /// `work` is how many steps may be spent. `None` when there are too many rows to be numbered.
+    pub fn new(rows: usize, work: usize) -> Option<Self> {
+        let rows = u16::try_from(rows).ok().filter(|rows| *rows < u16::MAX)?;
+        let mut others = Interner::default();
         others.intern(&[NO_ROW]);
-        let passive = rows.iter().any(|row| row.passive);
-        let rows = u16::try_from(rows.len()).ok().filter(|rows| *rows < u16::MAX)?;
-        Some(Self { rows, passive, others, joined: FxHashMap::default() })
+        Some(Self { rows, others, joined: FxHashMap::default(), work_left: work })
+    }
+
+    /// Takes note of work. `None` when it is too much.
+    pub fn spend(&mut self, steps: usize) -> Option<()> {
+        self.work_left = self.work_left.checked_sub(steps)?;
+        Some(())
     }
 
     /// The outcome where no row holds.
@@ -70,26 +74,15 @@ impl Joiner {
         self.rows
     }
 
-    /// The outcome where one row holds. `None` when there are too many outcomes to be numbered.
-    pub fn one(&mut self, position: usize, row: &Row) -> Option<u16> {
-        if row.passive { self.number(&[NO_ROW, position as u32]) } else { Some(position as u16) }
+    /// The outcome where one row holds. `None` when there are too many outcomes.
+    pub fn one(&mut self, position: u32, row: &Row) -> Option<u16> {
+        if row.passive { self.number(&[NO_ROW, position]) } else { u16::try_from(position).ok() }
     }
 
-    /// Joins `with` to `into`, one by one.
-    pub fn join_all(&mut self, into: &mut [u16], with: &[u16]) -> Option<()> {
-        if !self.passive {
-            into.iter_mut().zip(with).for_each(|(a, b)| *a = (*a).min(*b));
-            return Some(());
-        }
-        for (a, b) in into.iter_mut().zip(with) {
-            *a = self.join(*a, *b)?;
-        }
-        Some(())
-    }
-
+    /// The sets of rows have none in common. `None` when there are too many outcomes.
     pub fn join(&mut self, a: u16, b: u16) -> Option<u16> {
         let (a, b) = (a.min(b), a.max(b));
-        if a == b || b <= self.rows {
+        if b <= self.rows {
             return Some(a);
         }
         if let Some(joined) = self.joined.get(&(a, b)) {
@@ -97,13 +90,12 @@ impl Joiner {
         }
         let ((row_a, passive_a), (row_b, passive_b)) = (self.parts(a), self.parts(b));
         let row = row_a.min(row_b);
-        let mut passive: Vec<u32> = passive_a.iter().chain(passive_b).copied().filter(|at| *at < row).collect();
-        passive.sort_unstable();
-        passive.dedup();
-        let joined = match passive.as_slice() {
-            [] if row != NO_ROW => row as u16,
-            _ => self.number(&[&[row], passive.as_slice()].concat())?,
-        };
+        let mut other = vec![row];
+        other.extend(passive_a.iter().chain(passive_b).filter(|passive| **passive < row));
+        other[1..].sort_unstable();
+        self.spend(other.len())?;
+        let alone = other.len() == 1 && row != NO_ROW;
+        let joined = if alone { u16::try_from(row).ok()? } else { self.number(&other)? };
         self.joined.insert((a, b), joined);
         Some(joined)
     }
