@@ -1,5 +1,6 @@
 //! Rows → an immutable search structure → the first row that each packet of a burst lies in.
 mod row;
+pub mod small;
 
 pub use row::{BATCH, Batch, Key, Kind, NO_ROW, Ranges, Row, Service, Side, mask};
 

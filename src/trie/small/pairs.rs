@@ -67,11 +67,8 @@ impl<'a> PairsBuilder<'a> {
 
     /// `None` when the tables are larger than the limit, or the work is.
     pub fn build(mut self, src: &Prefixes, dst: &Prefixes) -> Option<Pairs> {
-        let place = |(row, sides): (usize, &Row)| Place {
-            src: src.position(&sides.src),
-            dst: dst.position(&sides.dst),
-            row,
-        };
+        let place =
+            |(row, sides): (usize, &Row)| Place { src: src.position(&sides.src), dst: dst.position(&sides.dst), row };
         let mut places: Vec<Place> = self.rows.iter().enumerate().map(place).collect();
         places.sort_unstable();
         let mut places = places.as_slice();
@@ -159,6 +156,7 @@ impl<'a> PairsBuilder<'a> {
         if let Some(joined) = self.joined.get(&(a, b)) {
             return Some(*joined);
         }
+        self.joiner.spend(self.rests)?;
         let mut tail = self.tails.get(u32::from(a)).to_vec();
         for (outcome, other) in tail.iter_mut().zip(self.tails.get(u32::from(b))) {
             *outcome = self.joiner.join(*outcome, *other)?;

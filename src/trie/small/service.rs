@@ -1,5 +1,5 @@
-//! Protocol and ports → the class of the service, in two parts. Services hold *lead* classes, made of the protocol and
-//! one port, and *rest* classes, of the port with fewer classes. A service holds some of each, in all combinations.
+//! Protocol and ports → the class of the service, in two parts: a *lead* class, of the protocol and one port, and a
+//! *rest* class, of the port with fewer classes. A service holds some of each, in all combinations.
 
 use super::interner::Interner;
 use crate::trie::row::{BATCH, Batch, Service};
@@ -99,7 +99,8 @@ impl ServiceTable {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let values: usize = [&self.lead_port, &self.rest_port, &self.protocol].map(|table| table.class.len()).iter().sum();
+        let values: usize =
+            [&self.lead_port, &self.rest_port, &self.protocol].map(|table| table.class.len()).iter().sum();
         values + size_of_val(&*self.leads)
     }
 }
