@@ -19,6 +19,7 @@ mod kernel;
 mod plan;
 mod row;
 mod services;
+mod small;
 mod tree;
 
 pub use edit::{Change, RebuildNeeded};
