@@ -1,4 +1,5 @@
 //! Rows → an immutable search structure → the first row that each packet of a burst lies in.
+pub mod address;
 mod row;
 
 pub use row::{BATCH, Batch, Key, Kind, NO_ROW, Ranges, Row, Service, Side, mask};
