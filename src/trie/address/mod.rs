@@ -6,6 +6,7 @@
 //! changed.
 mod arena;
 mod kernel4;
+mod kernel6;
 mod v4;
 mod v6;
 

@@ -465,7 +465,8 @@ mod tests {
 
     #[test]
     fn equal_leaves_are_stored_once_and_part_on_change() {
-        let entries: Vec<_> = (0..100).map(|net| Entry { prefix: 10 << 24 | net << 8 | 1, len: 32, value: 7 }).collect();
+        let entries: Vec<_> =
+            (0..100).map(|net| Entry { prefix: 10 << 24 | net << 8 | 1, len: 32, value: 7 }).collect();
         let table = Table4::build(&entries).unwrap();
         assert!(table.memory_bytes() < 4096 + 256 + 1024 + 512 + 200);
         let next = table.with_changes(&[Entry { prefix: 10 << 24 | 5 << 8 | 1, len: 32, value: 8 }]).unwrap();

@@ -5,34 +5,36 @@
 //! addresses outside of the prefix. As many bits are taken as leave at least a quarter of the entries in use, up to 10:
 //!
 //! ```text
-//! word 0..4           4      5 …                    5 + 2^stride
-//! prefix, low first   shift  entries by next bits   entry for outside       shift = 128 - at - stride
+//! word 0..4           4                        5 …                    5 + 2^stride
+//! prefix, low first   shift | 2^stride << 8    entries by next bits   entry for outside
 //! ```
-//! One subtraction-free test does it all: `(address ^ prefix) >> shift` is below `2^stride` exactly for addresses in
+//! One comparison does it all: with `shift = 128 - at - stride`, `(address ^ prefix) >> shift` is below `2^stride` exactly for addresses in
 //! the prefix, and is then the number of the entry. An entry is a value, or ([`CHILD`] set) a node. The entry for
 //! outside is always a value, for the longest prefix around a node is known when it is made.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::arena::{Block, Edit, UNIT, Version, units};
+use super::kernel6::Kernel;
 use super::{BuildError, Entry, MAX_VALUE};
 use crate::trie::BATCH;
 
 /// In an entry: the other bits are the first unit of a node.
-const CHILD: u32 = 1 << 31;
+pub(super) const CHILD: u32 = 1 << 31;
 const MAX_STRIDE: u32 = 10;
 /// Entries for each one in use, at most.
 const SPARSE: usize = 4;
 /// Words before the entries.
-const HEAD: usize = 5;
-/// In the word of the shift.
-const STRIDE_AT: u32 = 8;
+pub(super) const HEAD: usize = 5;
+/// In the word of the shift: the number of the entry for outside.
+pub(super) const OUTSIDE_AT: u32 = 8;
 
 /// Immutable; see the module.
 #[derive(Debug)]
 pub struct Table6 {
     root: u32,
     version: Version,
+    kernel: Kernel,
 }
 
 impl Table6 {
@@ -53,7 +55,7 @@ impl Table6 {
         let mut builder = Builder { words: Vec::new() };
         let root = builder.entry(&sorted, 0, 0);
         let version = Version::first(&builder.words, HashMap::new()).ok_or(BuildError::Memory)?;
-        Ok(Self { root, version })
+        Ok(Self { root, version, kernel: Kernel::best() })
     }
 
     /// The next version, in which all addresses of each entry's prefix have its value, whatever they had before; of
@@ -77,8 +79,7 @@ impl Table6 {
             }
             entries.insert((prefix, change.len), change.value);
         }
-        let entries: Vec<_> =
-            entries.into_iter().map(|((prefix, len), value)| Entry { prefix, len, value }).collect();
+        let entries: Vec<_> = entries.into_iter().map(|((prefix, len), value)| Entry { prefix, len, value }).collect();
         Self::build(&entries)
     }
 
@@ -91,16 +92,28 @@ impl Table6 {
         entry
     }
 
-    /// The values of the first `len` addresses.
+    /// The values of the first `len` addresses. What is in the rest of `values` afterwards is of no meaning.
     pub fn get_burst(&self, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
-        for (value, address) in values.iter_mut().zip(addresses).take(len) {
-            *value = self.get(*address);
-        }
+        self.kernel.get(self, addresses, len, values);
     }
 
     /// Memory in use, in bytes, with that of older versions that are still there.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.version.memory_bytes()
+    }
+
+    pub(super) fn root(&self) -> u32 {
+        self.root
+    }
+
+    pub(super) fn base(&self) -> *const u32 {
+        self.version.base()
+    }
+
+    #[cfg(test)]
+    fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
     }
 
     /// `None` when there is no room or a newer version.
@@ -110,7 +123,7 @@ impl Table6 {
         for change in changes {
             root = painter.paint(root, 0, first(change), u32::from(change.len), change.value)?;
         }
-        Some(Self { root, version: painter.edit.finish() })
+        Some(Self { root, version: painter.edit.finish(), kernel: self.kernel })
     }
 
     /// Prefixes with the same meaning as an entry that stands for a prefix inside of which the value is otherwise
@@ -171,12 +184,12 @@ impl Node {
     fn load(word: impl Fn(usize) -> u32) -> Self {
         let prefix = (0..4).map(|at| u128::from(word(at)) << (32 * at)).sum();
         let shape = word(4);
-        Self { prefix, shift: shape & 0xff, stride: shape >> STRIDE_AT }
+        Self { prefix, shift: shape & 0xff, stride: (shape >> OUTSIDE_AT).trailing_zeros() }
     }
 
     fn head(&self) -> [u32; HEAD] {
         let [a, b, c, d] = [0, 32, 64, 96].map(|shift| (self.prefix >> shift) as u32);
-        [a, b, c, d, self.shift | self.stride << STRIDE_AT]
+        [a, b, c, d, self.shift | 1 << self.stride << OUTSIDE_AT]
     }
 
     /// Length of the prefix.
@@ -263,9 +276,10 @@ fn stride(prefixes: &[(u128, u8, u32)], at: u32, own: bool) -> u32 {
     }
     let mut used = 1;
     let mut best = u32::from(!own);
-    for (stride, count) in (1..).zip(parts).take_while(|(stride, _)| at + stride <= 128) {
+    // Only bits at which prefixes part are worth taking.
+    for (stride, count) in (1..).zip(parts) {
         used += count;
-        if used * SPARSE >= 1 << stride && !prefixes.is_empty() && used > 1 {
+        if count > 0 && 1 << stride <= prefixes.len().max(used * SPARSE) {
             best = stride;
         }
     }
@@ -416,10 +430,12 @@ mod tests {
         fn the_longest_prefix_counts(entries in proptest::collection::vec(prefix(), 0..60), more in any::<[u128; 7]>()) {
             let addresses = [probes(&entries), more.to_vec()].concat();
             let wanted: Vec<u32> = addresses.iter().map(|address| naive(&entries, *address)).collect();
-            let table = Table6::build(&entries).unwrap();
-            prop_assert_eq!(&bursts(&table, &addresses), &wanted);
-            let singly: Vec<u32> = addresses.iter().map(|address| table.get(*address)).collect();
-            prop_assert_eq!(&singly, &wanted);
+            for kernel in Kernel::possible() {
+                let table = Table6::build(&entries).unwrap().with_kernel(kernel);
+                prop_assert_eq!(&bursts(&table, &addresses), &wanted);
+                let singly: Vec<u32> = addresses.iter().map(|address| table.get(*address)).collect();
+                prop_assert_eq!(&singly, &wanted);
+            }
         }
 
         #[test]
@@ -472,7 +488,11 @@ mod tests {
     #[test]
     fn memory_follows_the_number_of_prefixes() {
         let hosts: Vec<_> = (0..10_000u128)
-            .map(|at| Entry { prefix: 0x2001_0db8 << 96 | at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1, len: 128, value: 1 })
+            .map(|at| Entry {
+                prefix: 0x2001_0db8 << 96 | at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1,
+                len: 128,
+                value: 1,
+            })
             .collect();
         assert!(Table6::build(&hosts).unwrap().memory_bytes() < 64 * hosts.len());
     }
