@@ -7,9 +7,15 @@
 mod arena;
 mod kernel4;
 mod kernel6;
+pub mod labels;
+mod nest;
+pub mod sets;
 mod v4;
 mod v6;
 
+pub use labels::{Labels, TooDeep, label_prefixes};
+pub use nest::Block;
+pub use sets::{Sets, number_sets};
 pub use v4::Table4;
 pub use v6::Table6;
 
