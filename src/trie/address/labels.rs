@@ -3,8 +3,8 @@
 //! Only the prefixes that rows ask for count. Addresses in the same of them share a label; a prefix inside another has
 //! a label prefix inside the other's ([`nest`]), and labels follow the order of addresses where that costs nothing.
 
-use super::Entry;
 use super::nest::{Block, nest};
+use super::{Entry, Prefix};
 
 /// What prefixes and addresses become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +62,8 @@ pub fn label_prefixes(prefixes: &[(u128, u8)]) -> Result<Labels, TooDeep> {
 }
 
 /// First and last address.
-pub(super) fn range((prefix, len): (u128, u8)) -> (u128, u128) {
-    let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
-    (prefix & mask, prefix | !mask)
+fn range((prefix, len): (u128, u8)) -> (u128, u128) {
+    (prefix.first(len), prefix | !u128::MAX.first(len))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! ask for prefixes of labels. Everything here is immutable; commits make the next version, which shares what has not
 //! changed.
 mod arena;
+mod endpoints;
 mod kernel4;
 mod kernel6;
 pub mod labels;
@@ -13,6 +14,7 @@ pub mod sets;
 mod v4;
 mod v6;
 
+pub use endpoints::{Class, Endpoints, Nets};
 pub use labels::{Labels, TooDeep, label_prefixes};
 pub use nest::Block;
 pub use sets::{Sets, number_sets};
@@ -38,4 +40,24 @@ pub enum BuildError {
     Value(u32),
     #[error("an address table would need more than 4 GB; use fewer or wider prefixes")]
     Memory,
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+}
+
+/// An address as the first of a prefix.
+trait Prefix: Copy + Ord {
+    /// All but the first `len` bits set to zero.
+    fn first(self, len: u8) -> Self;
+}
+
+impl Prefix for u32 {
+    fn first(self, len: u8) -> Self {
+        self & super::mask(len)
+    }
+}
+
+impl Prefix for u128 {
+    fn first(self, len: u8) -> Self {
+        self & u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
+    }
 }

@@ -13,8 +13,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::arena::{Block, Edit, UNIT, Version, units};
 use super::kernel4::Kernel;
-use super::{BuildError, Entry, MAX_VALUE};
-use crate::trie::{BATCH, mask};
+use super::{BuildError, Entry, MAX_VALUE, Prefix};
+use crate::trie::BATCH;
 
 pub(super) const ROOT: usize = 1 << 10;
 /// In an entry: the other bits are the first unit of a block.
@@ -180,8 +180,7 @@ fn load(word: impl Fn(usize) -> u32, wide: bool, step: usize, at: usize) -> u32 
 }
 
 fn range(entry: &Entry<u32>) -> (u32, u32) {
-    let first = entry.prefix & mask(entry.len);
-    (first, first | !mask(entry.len))
+    (entry.prefix.first(entry.len), entry.prefix | !u32::MAX.first(entry.len))
 }
 
 /// Where the value of the longest prefix changes and what to, from address 0 on.
@@ -394,7 +393,7 @@ mod tests {
     }
 
     fn holds(entry: &Entry<u32>, address: u32) -> bool {
-        (entry.prefix ^ address) & mask(entry.len) == 0
+        (entry.prefix ^ address).first(entry.len) == 0
     }
 
     fn naive(entries: &[Entry<u32>], address: u32) -> u32 {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::arena::{Block, Edit, UNIT, Version, units};
 use super::kernel6::Kernel;
-use super::{BuildError, Entry, MAX_VALUE};
+use super::{BuildError, Entry, MAX_VALUE, Prefix};
 use crate::trie::BATCH;
 
 /// In an entry: the other bits are the first unit of a node.
@@ -73,7 +73,7 @@ impl Table6 {
         let mut entries = BTreeMap::new();
         self.collect(self.root, (0, 0), 0, &mut entries);
         for change in changes {
-            let (prefix, last) = (first(change), first(change) | !mask(change.len));
+            let (prefix, last) = (first(change), first(change) | !u128::MAX.first(change.len));
             while let Some((&inside, _)) = entries.range((prefix, change.len)..=(last, 128)).next() {
                 entries.remove(&inside);
             }
@@ -153,13 +153,8 @@ fn check(entries: &[Entry<u128>]) -> Result<(), BuildError> {
     if greatest > MAX_VALUE { Err(BuildError::Value(greatest)) } else { Ok(()) }
 }
 
-/// The first `len` of 128 bits.
-fn mask(len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
-}
-
 fn first(entry: &Entry<u128>) -> u128 {
-    entry.prefix & mask(entry.len)
+    entry.prefix.first(entry.len)
 }
 
 /// How many first bits are the same, at most `limit`.
@@ -238,7 +233,7 @@ impl Builder {
         // When the first prefix holds all others, the node stands for it.
         let (inside, inner) = if at == len { (*value, rest) } else { (around, prefixes) };
         let stride = stride(inner, at, at == len);
-        let node = Node::new(prefix & mask(at as u8), at, stride);
+        let node = Node::new(prefix.first(at as u8), at, stride);
         let block = self.words.len();
         self.words.extend(node.head());
         self.words.resize(block + node.units() as usize * UNIT, inside);
@@ -332,7 +327,7 @@ impl Painter<'_> {
             return Some(entry);
         }
         let other = if len == at + 1 { value } else { self.make(Node::new(prefix, len, 0), value, outside)? };
-        let node = Node::new(prefix & mask(at as u8), at, 1);
+        let node = Node::new(prefix.first(at as u8), at, 1);
         let above = self.make(node, entry, outside)?;
         self.edit.set(Block { at: above & !CHILD, units: node.units() }, node.offset(prefix), other);
         Some(above)
@@ -401,7 +396,7 @@ mod tests {
     }
 
     fn holds(entry: &Entry<u128>, address: u128) -> bool {
-        (entry.prefix ^ address) & mask(entry.len) == 0
+        (entry.prefix ^ address).first(entry.len) == 0
     }
 
     fn naive(entries: &[Entry<u128>], address: u128) -> u32 {
@@ -410,7 +405,7 @@ mod tests {
     }
 
     fn probes(entries: &[Entry<u128>]) -> Vec<u128> {
-        let ends = entries.iter().map(|entry| (first(entry), first(entry) | !mask(entry.len))).chain([(0, u128::MAX)]);
+        let ends = entries.iter().map(|entry| (first(entry), first(entry) | !u128::MAX.first(entry.len))).chain([(0, u128::MAX)]);
         ends.flat_map(|(a, b)| [a.wrapping_sub(1), a, a / 2 + b / 2, b, b.wrapping_add(1)]).collect()
     }
 
