@@ -197,7 +197,10 @@ mod tests {
 
     const GROUPS: u32 = 6;
 
-    fn nets<A: Prefix + std::fmt::Debug>(prefix: impl Strategy<Value = A>, max: u8) -> impl Strategy<Value = Vec<Entry<A>>> {
+    fn nets<A: Prefix + std::fmt::Debug>(
+        prefix: impl Strategy<Value = A>,
+        max: u8,
+    ) -> impl Strategy<Value = Vec<Entry<A>>> {
         let entry = (prefix, prop_oneof![0..=max, Just(max), Just(max / 2)], 0..GROUPS);
         proptest::collection::vec(entry.prop_map(|(prefix, len, value)| Entry { prefix, len, value }), 0..25)
     }
@@ -257,9 +260,8 @@ mod tests {
         let wide = Entry { prefix: 10 << 24, len: 8, value: 0 };
         let inside: Vec<_> = (0..100).map(|host| Entry { prefix: 10 << 24 | host << 8, len: 32, value: 0 }).collect();
         let all = [vec![wide], inside].concat();
-        let memory = |v4: &[Entry<u32>]| {
-            Endpoints::build(Nets { v4, weights: &[1], ..Nets::default() }).unwrap().memory_bytes()
-        };
+        let memory =
+            |v4: &[Entry<u32>]| Endpoints::build(Nets { v4, weights: &[1], ..Nets::default() }).unwrap().memory_bytes();
         assert_eq!(memory(&all), memory(&[wide]));
     }
 }

@@ -95,7 +95,9 @@ mod tests {
     #[test]
     fn blocks_are_small_and_in_order() {
         let flat = nest(&[0; 256], |_| true).unwrap();
-        assert!(flat.iter().enumerate().skip(1).all(|(at, block)| *block == Block { value: (at as u32) << 24, len: 8 }));
+        assert!(
+            flat.iter().enumerate().skip(1).all(|(at, block)| *block == Block { value: (at as u32) << 24, len: 8 })
+        );
         // Children of 1, 4 and 2 numbers: in order they would need 16.
         let mixed = nest(&[0, 0, 0, 0, 2, 2, 2, 3], |_| true).unwrap();
         assert_eq!(mixed[1], Block { value: 1 << 29, len: 3 });

@@ -405,7 +405,10 @@ mod tests {
     }
 
     fn probes(entries: &[Entry<u128>]) -> Vec<u128> {
-        let ends = entries.iter().map(|entry| (first(entry), first(entry) | !u128::MAX.first(entry.len))).chain([(0, u128::MAX)]);
+        let ends = entries
+            .iter()
+            .map(|entry| (first(entry), first(entry) | !u128::MAX.first(entry.len)))
+            .chain([(0, u128::MAX)]);
         ends.flat_map(|(a, b)| [a.wrapping_sub(1), a, a / 2 + b / 2, b, b.wrapping_add(1)]).collect()
     }
 
