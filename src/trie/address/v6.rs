@@ -493,7 +493,7 @@ mod tests {
         let before = table.memory_bytes();
         for value in [2, 1] {
             for at in 0..500u128 {
-                let host = Entry { prefix: net.prefix | at * 77 << 40 | at, len: 128, value };
+                let host = Entry { prefix: net.prefix | (at * 77) << 40 | at, len: 128, value };
                 table = table.with_changes(&[host]).unwrap();
             }
         }
