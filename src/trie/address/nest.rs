@@ -77,7 +77,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_holds_its_descendants_and_no_others(seeds in proptest::collection::vec(any::<prop::sample::Index>(), 0..40)) {
+        fn a_block_holds_its_descendants_and_no_others(
+            seeds in proptest::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
             let mut parents = vec![0];
             parents.extend(seeds.iter().enumerate().map(|(at, seed)| seed.index(at + 1)));
             // Few nodes in deep trees may need more bits than there are.
