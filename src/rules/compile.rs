@@ -548,6 +548,7 @@ fn action_rank(action: Action) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::Group;
 
     fn rule(id: &str, matches: Match) -> Rule {
         let (mode, action) = (Mode::Enforce, Action::Deny);
