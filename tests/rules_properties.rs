@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use gnomon::packet::{Addr, Mac, Tuple, from_ip_addr};
 use gnomon::rules::{
-    Action, Compiled, Decision, Group, GroupIx, Labels, Match, MirrorMatch, Mode, Policy, Publisher, Reader, Rule,
-    Selector, Subject, Tier, Verdict, explain, oracle, reply_to,
+    Action, Compiled, Compiler, DEFAULT_MEMORY, Decision, Group, GroupIx, Labels, Match, MirrorMatch, Mode, Policy,
+    Publisher, Reader, Rule, RuleChange, Selector, Subject, Tier, Verdict, explain, oracle, reply_to,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand_core::{Rng, SeedableRng};
@@ -287,6 +287,81 @@ fn explained(policy: &Policy, compiled: &Compiled, labels: &Labels, subject: &Su
 }
 
 /// Two policies take turns; workers see one or the other, whole, and never anything else.
+/// Commits of a few rules at a time give what a build of the whole policy would give, and leave replaced generations
+/// as they were.
+#[test]
+fn commits_agree_with_the_naive_matcher() {
+    let mut draw = Draw(Pcg64Mcg::seed_from_u64(0x00c0_3317));
+    for _ in 0..20 {
+        let labels = Arc::new(Labels::new(10_000));
+        let policy = draw.policy();
+        let groups = policy.groups.len();
+        let subjects: Vec<Subject> = (0..60).map(|_| draw.subject(&policy)).collect();
+        let mut compiler = Compiler::new(policy, 1, labels.clone(), DEFAULT_MEMORY).expect("a valid policy compiles");
+        let mut kept = vec![(compiler.compiled().clone(), compiler.policy())];
+        for generation in 2..25 {
+            let before = compiler.policy();
+            let mut changes = Vec::new();
+            let mut ids: Vec<String> = before.rules.iter().map(|rule| rule.id.clone()).collect();
+            for at in 0..1 + draw.below(4) {
+                if !ids.is_empty() && draw.chance(40) {
+                    changes.push(RuleChange::Remove(ids.swap_remove(draw.below(ids.len()))));
+                } else {
+                    let mut rule = draw.rule(100 * generation + at, groups);
+                    if !ids.is_empty() && draw.chance(30) {
+                        rule.id = ids[draw.below(ids.len())].clone();
+                    } else {
+                        ids.push(rule.id.clone());
+                    }
+                    changes.push(RuleChange::Put(rule));
+                }
+            }
+            compiler.commit(&changes, generation as u32).expect("valid changes");
+            kept.push((compiler.compiled().clone(), compiler.policy()));
+            if kept.len() > 3 {
+                kept.remove(draw.below(3));
+            }
+            for (compiled, policy) in &kept {
+                for subject in &subjects {
+                    let expected = oracle::classify(policy, compiled.generation(), &labels, subject);
+                    assert_eq!(compiled.classify(subject), expected, "{subject:?} after {changes:?}");
+                }
+            }
+            // What cannot be done changes nothing.
+            let before = compiler.policy();
+            let refused = [changes[0].clone(), RuleChange::Remove("never-there".to_owned())];
+            assert!(compiler.commit(&refused, 9999).is_err());
+            assert_eq!((compiler.policy(), compiler.compiled().generation()), (before, generation as u32));
+        }
+    }
+}
+
+#[test]
+fn a_policy_beyond_the_memory_limit_is_refused_with_its_costliest_rules() {
+    let net = |at: u32| Selector::Net(IpNet::V4(Ipv4Net::new((at << 8).into(), 24).expect("length up to 32")));
+    let wide = Match { from: (0..2000).map(net).collect(), to: (5000..7000).map(net).collect(), ..Match::default() };
+    let rule = |id: &str, matches: Match| Rule {
+        id: id.to_owned(),
+        tier: Tier::Policy,
+        priority: 0,
+        mode: Mode::Enforce,
+        action: Action::Deny,
+        stateful: false,
+        matches,
+    };
+    let one = Match { from: vec![net(1)], ..Match::default() };
+    let labels = Arc::new(Labels::new(10));
+    let policy = Policy { rules: vec![rule("small", one.clone()), rule("wide", wide.clone())], ..Policy::default() };
+    let error = Compiler::new(policy, 1, labels.clone(), 1 << 20).expect_err("four million rows");
+    assert!(error.to_string().contains("`wide` (4000000 rows)"), "{error}");
+
+    let policy = Policy { rules: vec![rule("small", one)], ..Policy::default() };
+    let mut compiler = Compiler::new(policy.clone(), 1, labels, 1 << 22).expect("one rule is affordable");
+    let error = compiler.commit(&[RuleChange::Put(rule("wide", wide))], 2).expect_err("too much");
+    assert!(error.to_string().contains("`wide`") && error.to_string().contains("limits.policy_memory"), "{error}");
+    assert_eq!((compiler.policy(), compiler.compiled().generation()), (policy, 1));
+}
+
 #[test]
 fn under_churn_every_verdict_is_before_or_after() {
     const LAST: u32 = 400;

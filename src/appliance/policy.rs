@@ -5,12 +5,13 @@ use std::sync::{Arc, RwLock};
 
 use crate::config::Config;
 use crate::export::Names;
-use crate::rules::{CompileError, Compiled, GroupSetHandle, Labels, Publisher, Reader, RuleHandle};
+use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
 /// Compiles configurations and publishes them, keeping the names that records refer to.
 #[derive(Debug)]
 pub struct PolicyHost {
+    compiler: Compiler,
     publisher: Publisher<Generation>,
     names: Arc<PolicyNames>,
     /// Output index of each mirror session's target, see [`Targets`].
@@ -20,7 +21,7 @@ pub struct PolicyHost {
 /// Names of everything a record or counter refers to by number, for all generations of the process.
 #[derive(Debug)]
 pub struct PolicyNames {
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     sessions: RwLock<SessionNames>,
 }
 
@@ -56,9 +57,13 @@ pub enum PolicyError {
 impl PolicyHost {
     /// Compiles the first generation.
     pub fn new(config: &Config, targets: Targets) -> Result<Self, PolicyError> {
-        let names = Arc::new(PolicyNames { labels: Labels::new(config.limits.rules), sessions: RwLock::default() });
-        let first = build(config, 1, &names, targets)?;
-        Ok(Self { publisher: Publisher::new(first)?, names, targets })
+        let labels = Arc::new(Labels::new(config.limits.rules));
+        let names = Arc::new(PolicyNames { labels: labels.clone(), sessions: RwLock::default() });
+        let memory_limit = config.limits.policy_memory_mb as usize * (1 << 20);
+        let compiler = Compiler::new(config.policy.clone(), 1, labels, memory_limit)?;
+        let lanes = lanes(config, 1, &names, targets)?;
+        let first = Generation { rules: compiler.compiled().clone(), mirrors: lanes, non_ip: config.non_ip };
+        Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets })
     }
 
     /// A worker's view.
@@ -82,9 +87,25 @@ impl PolicyHost {
     /// Compiles aside and publishes. On error the old generation stays in force.
     pub fn replace(&mut self, config: &Config) -> Result<u32, PolicyError> {
         let number = self.generation() + 1;
-        let next = build(config, number, &self.names, self.targets)?;
+        let mirrors = lanes(config, number, &self.names, self.targets)?;
+        let rules = self.compiler.replace(config.policy.clone(), number)?.clone();
+        self.publisher.publish(Generation { rules, mirrors, non_ip: config.non_ip })?;
+        Ok(number)
+    }
+
+    /// Changes some rules, all or none, and publishes. On error the old generation stays in force.
+    pub fn commit(&mut self, changes: &[RuleChange]) -> Result<u32, PolicyError> {
+        let number = self.generation() + 1;
+        let rules = self.compiler.commit(changes, number)?.clone();
+        let now = self.publisher.current();
+        let next = Generation { rules, mirrors: now.mirrors.clone(), non_ip: now.non_ip };
         self.publisher.publish(next)?;
         Ok(number)
+    }
+
+    /// The rules in force, whether from a configuration or from commits.
+    pub fn policy(&self) -> Policy {
+        self.compiler.policy()
     }
 
     /// Frees generations that every worker has left; returns what each worker reports.
@@ -94,8 +115,8 @@ impl PolicyHost {
     }
 }
 
-fn build(config: &Config, number: u32, names: &PolicyNames, targets: Targets) -> Result<Generation, PolicyError> {
-    let rules = Compiled::build(&config.policy, number, &names.labels)?;
+/// Where each mirror session's copies go in a generation.
+fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) -> Result<Vec<MirrorLane>, PolicyError> {
     let slots = names.enter(number, config)?;
     let lane = |(bit, session): (usize, &crate::mirror::Session)| MirrorLane {
         session: session.clone(),
@@ -105,8 +126,7 @@ fn build(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
         },
         slot: slots[bit],
     };
-    let mirrors = config.mirrors.iter().enumerate().map(lane).collect();
-    Ok(Generation { rules, mirrors, non_ip: config.non_ip })
+    Ok(config.mirrors.iter().enumerate().map(lane).collect())
 }
 
 impl PolicyNames {

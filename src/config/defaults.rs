@@ -70,7 +70,7 @@ impl Default for RawExport {
 
 impl Default for RawLimits {
     fn default() -> Self {
-        let Limits { rules, fragments } = Limits::default();
-        Self { rules, fragments }
+        let Limits { rules, fragments, policy_memory_mb } = Limits::default();
+        Self { rules, fragments, policy_memory: SizeText(format!("{policy_memory_mb}MiB")) }
     }
 }

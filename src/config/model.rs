@@ -59,7 +59,7 @@ impl Config {
         Self {
             flow: Flow { capacity: 1024, ..Flow::default() },
             scorer: Scorer { enabled: false, ring: 1024, ..Scorer::default() },
-            limits: Limits { rules: 1024, fragments: 256 },
+            limits: Limits { rules: 1024, fragments: 256, ..Limits::default() },
             ..Self::default_pair()
         }
     }
@@ -203,6 +203,8 @@ pub struct Limits {
     pub rules: usize,
     /// Most fragmented packets remembered per worker.
     pub fragments: usize,
+    /// Memory that the compiled policy may take.
+    pub policy_memory_mb: u32,
 }
 
 impl Default for Cores {
@@ -282,6 +284,6 @@ impl Default for Export {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rules: 65_536, fragments: 8_192 }
+        Self { rules: 65_536, fragments: 8_192, policy_memory_mb: 1024 }
     }
 }

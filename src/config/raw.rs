@@ -434,6 +434,9 @@ pub(super) struct RawLimits {
     /// Most fragmented packets remembered per worker.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub fragments: usize,
+    /// Memory that the compiled policy may take, from 1MiB. A policy that needs more is refused, with the rules that
+    /// cost most named; the one in force stays.
+    pub policy_memory: SizeText,
 }
 
 fn yes() -> bool {

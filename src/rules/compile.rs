@@ -113,6 +113,8 @@ struct Parts {
     /// By [`Family`].
     editors: [Editor; 2],
     compiled: Compiled,
+    /// What it takes, in bytes, by estimate after commits.
+    memory: usize,
 }
 
 /// Why a change was not made in place.
@@ -284,11 +286,7 @@ impl Compiler {
         }
         let fresh: Vec<&Placed> = fresh.iter().filter_map(|id| self.parts.rules.get(*id)).collect();
         let more: usize = fresh.iter().map(|placed| rows_of(placed)).sum();
-        let needed = self.parts.compiled.memory_bytes() + more * LEAST_ROW;
-        if needed > self.memory_limit {
-            let costly = costly(fresh.iter().map(|placed| (placed.rule.id.as_str(), rows_of(placed))));
-            return Err(Stopped::Refused(CompileError::TooMuchMemory { needed, limit: self.memory_limit, costly }));
-        }
+        self.within_limit(more, fresh.iter().map(|placed| (placed.rule.id.as_str(), rows_of(placed))))?;
         let rule_count = self.parts.compiled.rule_count + with_effect(fresh.iter().copied()) - with_effect(&gone);
         for family in Family::ALL {
             let at = family as usize;
@@ -307,6 +305,8 @@ impl Compiler {
             }
         }
         (self.parts.compiled.generation, self.parts.compiled.rule_count) = (generation, rule_count);
+        let less: usize = gone.iter().map(rows_of).sum();
+        self.parts.memory = (self.parts.memory + more * LEAST_ROW).saturating_sub(less * LEAST_ROW);
         Ok(())
     }
 
@@ -317,11 +317,23 @@ impl Compiler {
         } else {
             self.labels.intern_rules(&[&rule.id]).map_err(Stopped::Refused)?[0]
         };
-        let mut placed = placed(rule.clone(), handle, &self.parts.compiled.keyspace).ok_or(Stopped::Rebuild)?;
+        let keyspace = &self.parts.compiled.keyspace;
+        let count = keyspace.row_count(&rule.matches).ok_or(Stopped::Rebuild)?;
+        self.within_limit(count, std::iter::once((rule.id.as_str(), count)))?;
+        let mut placed = placed(rule.clone(), handle, keyspace).ok_or(Stopped::Rebuild)?;
         if rows_of(&placed) > 0 {
             placed.rank = Some(self.free_rank(&turn(rule)).ok_or(Stopped::Rebuild)?);
         }
         Ok(placed)
+    }
+
+    /// Refuses so many rows more if they cannot fit.
+    fn within_limit<'a>(&self, more: usize, counts: impl Iterator<Item = (&'a str, usize)>) -> Result<(), Stopped> {
+        let (needed, limit) = (self.parts.memory.saturating_add(more.saturating_mul(LEAST_ROW)), self.memory_limit);
+        if needed > limit {
+            return Err(Stopped::Refused(CompileError::TooMuchMemory { needed, limit, costly: costly(counts) }));
+        }
+        Ok(())
     }
 
     /// A rank between those of the neighbours that no living generation has.
@@ -392,7 +404,7 @@ impl Parts {
         }
         let turns = all.iter().map(|placed| (turn(&placed.rule), placed.rank)).collect();
         let rules = all.into_iter().map(|placed| (Arc::from(placed.rule.id.as_str()), placed)).collect();
-        Ok(Self { frame, rules, turns, editors, compiled })
+        Ok(Self { frame, rules, turns, editors, compiled, memory: needed })
     }
 }
 

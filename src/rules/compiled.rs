@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keyspace::{Family, Keyspace, Place};
+use super::labels::Labels;
 use super::publish::Generational;
 use super::rule::{Decision, RuleHandle, Subject, Tier, Verdict};
 use crate::trie::{Batch, Engine, NO_ROW, Visit};
@@ -151,8 +152,8 @@ impl Compiled {
         engines.sum::<usize>() + self.keyspace.memory_bytes() + size_of_val(&*self.mirrors.bits)
     }
 
-    /// What the search looks at for one packet, a line each.
-    pub fn path(&self, subject: &Subject) -> Vec<String> {
+    /// What the search looks at for one packet, a line each. `labels` must be those it was built with.
+    pub fn path(&self, subject: &Subject, labels: &Labels) -> Vec<String> {
         let engine = &self.rules[Family::of(subject) as usize];
         let kernel =
             if engine.is_small() { "small-set tables serve this policy; in the trie it would be" } else { "trie" };
@@ -166,7 +167,8 @@ impl Compiled {
                 Visit::Leaf { blocks } => format!("leaf of {blocks} block{}", if blocks == 1 { "" } else { "s" }),
                 Visit::Row { rank, passive } => {
                     let what = if passive { " (does not decide)" } else { "" };
-                    format!("matches at rank {rank}{what}")
+                    let rule = Meaning::unpack(engine.meaning(rank)).handle;
+                    format!("matches {}, rank {rank}{what}", labels.rule(rule))
                 }
             });
         }

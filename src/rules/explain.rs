@@ -43,6 +43,8 @@ pub struct Explanation {
     pub shadow: Option<String>,
     pub mirrors: Vec<MirrorSelected>,
     pub replies: Replies,
+    /// What the compiled structure looks at.
+    pub path: Vec<String>,
     /// The compiled structure gives the same verdict. Anything else is a fault of gnomon.
     pub consistent: bool,
 }
@@ -137,6 +139,7 @@ pub fn explain(policy: &Policy, compiled: &Compiled, labels: &Labels, subject: &
         shadow: first(Outcome::WouldDecide),
         mirrors: selected.map(|session| MirrorSelected { session, name: None }).collect(),
         replies: replies(policy, labels, subject, decision, verdict.stateful),
+        path: compiled.path(subject, labels),
         consistent: compared == verdict,
         rules_total: policy.rules.len(),
         near_omitted: walk.omitted,
@@ -205,6 +208,9 @@ impl fmt::Display for Explanation {
                 Some(name) => write!(f, "{comma}{name}")?,
                 None => write!(f, "{comma}session {}", mirror.session)?,
             }
+        }
+        for (at, step) in self.path.iter().enumerate() {
+            write!(f, "\n{}{step}", if at == 0 { "search       " } else { "  " })?;
         }
         if !self.consistent {
             write!(f, "\nfault        the compiled rules disagree with the above; please report this")?;

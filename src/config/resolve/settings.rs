@@ -38,9 +38,22 @@ pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Setti
         flow: flow(problems, shaped),
         scorer: scorer(problems, shaped),
         export: Export { directory: PathBuf::from(raw.directory), flows: raw.flows, alerts: raw.alerts },
-        limits: Limits { rules: limits.rules, fragments: limits.fragments },
+        limits: Limits {
+            rules: limits.rules,
+            fragments: limits.fragments,
+            policy_memory_mb: policy_memory(problems, &limits),
+        },
         seed: seed.unwrap_or(Config::DEFAULT_SEED),
     }
+}
+
+fn policy_memory(problems: &mut Problems<'_>, limits: &RawLimits) -> u32 {
+    let place = Place::root().key("limits").key("policy_memory");
+    limits.policy_memory.mebibytes().filter(|mb| (1..=1 << 22).contains(mb)).unwrap_or_else(|| {
+        let found = problems.document.source(&place);
+        problems.error(&place, "`policy_memory` is out of range").found(found).allowed("a size from 1MiB to 4096GiB");
+        Limits::default().policy_memory_mb
+    })
 }
 
 fn cores(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Cores {
