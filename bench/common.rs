@@ -131,6 +131,16 @@ fn machine() -> String {
     format!("{} family {} model {}, {cores} cores", field("model name"), field("cpu family"), field("model"))
 }
 
+/// Free hugepages of the default size, in MiB.
+pub fn free_hugepages_mb() -> u32 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let number = |name: &str| -> u64 {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    (number("HugePages_Free:") * number("Hugepagesize:") / 1024) as u32
+}
+
 /// A UDP frame of 60 bytes (64 on the wire with its checksum) of flow number `flow`, both directions by
 /// parity of `packet`.
 pub fn udp_frame(flow: u32, packet: u32) -> [u8; 60] {

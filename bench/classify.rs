@@ -1,0 +1,388 @@
+//! The classification engine against DPDK's `rte_acl`: cycles per packet, build time, memory; results compared packet
+//! by packet first.
+//!
+//! Both get the same array of five-tuples in network order, as they lie in packets, in bursts of 32, and are charged
+//! for what they make of it: `rte_acl` an array of pointers, the engine a batch of host-order arrays. They take turns in
+//! one process. What a chunk of 4096 packets costs is the median (and the minimum) over all turns; chunks are summed.
+//!
+//! `cargo bench --bench classify -- [--set NAME…] [--rules FILE [--trace FILE]…]… [--quick] [--json FILE] [--cpu N]`
+
+mod classbench;
+mod common;
+mod generate;
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use gnomon::dpdk::{Acl, AclAlgorithm, Eal, EalOptions, FiveTuple, hz, ticks};
+use gnomon::trie::{BATCH, Batch, Engine, NO_ROW};
+
+use classbench::{RuleSet, Trace, acl_found, engine_found, fill, linear, rows, sampling_step};
+use common::{Case, Options, Results, median};
+
+/// Packets timed together.
+const CHUNK: usize = 4096;
+/// Memory for rte_acl; pages that are not used cost nothing.
+const EAL_MEMORY_MB: u32 = 3072;
+/// Linear search looks at all packets up to so many rules times packets, beyond at a sample.
+const LINEAR_LIMIT: usize = 2_000_000_000;
+const GENERATED_RULES: usize = 1000;
+/// Algorithms of rte_acl that are timed unless all are asked for, the widest: the fastest is among them.
+const USUAL_ALGORITHMS: usize = 2;
+
+/// Compares gnomon's classification engine with DPDK's rte_acl on the same rules and packets.
+///
+/// Without --set and --rules: all sets in $GNOMON_SHARED/classbench (default ../shared/classbench); if there is no such
+/// folder, a small generated set. Before anything is timed, the result for every packet is compared with rte_acl and
+/// with linear search; a difference is printed and the exit code is 1. A ratio is rte_acl's cycles by the engine's: above 1
+/// the engine is faster. Means are of ratios to the fastest algorithm of rte_acl. Other work on the machine moves the cycles, the ratios much less.
+#[derive(Debug, Parser)]
+#[command(
+    name = "classify",
+    after_help = "Examples:
+  cargo bench --bench classify -- --quick
+  cargo bench --bench classify -- --set acl1_1k --set fw1_1k --all
+  cargo bench --bench classify -- --rules my.rules --trace my.trace --json out.json
+
+Rules are ClassBench's: @SRC/LEN DST/LEN LOW : HIGH LOW : HIGH PROTOCOL/MASK FLAGS/MASK, first match wins, flags are
+ignored. Traces: SRC DST SRC_PORT DST_PORT PROTOCOL in decimal. Both may be compressed with xz."
+)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    /// A set of the shared folder, such as acl1_10k; may be repeated
+    #[arg(long = "set", value_name = "NAME")]
+    sets: Vec<String>,
+    /// A file of rules; may be repeated
+    #[arg(long, value_name = "FILE")]
+    rules: Vec<PathBuf>,
+    /// Packets for the --rules before it; may be repeated. Without it they are made from the rules
+    #[arg(long = "trace", value_name = "FILE", requires = "rules")]
+    traces: Vec<PathBuf>,
+    /// Time all algorithms of rte_acl, not only the two widest of this CPU
+    #[arg(long)]
+    all: bool,
+}
+
+/// Where a set comes from.
+enum Source {
+    Files { rules: PathBuf, traces: Vec<PathBuf> },
+    Generated,
+}
+
+fn main() -> ExitCode {
+    let matches = Arguments::command().get_matches();
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("classify: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(matches: &clap::ArgMatches) -> Result<()> {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let sources = sources(&arguments, matches)?;
+    let eal = start(arguments.options.cpu)?;
+    core_affinity::set_for_current(core_affinity::CoreId { id: arguments.options.cpu });
+    let mut report = Report::new(&arguments, &eal);
+    println!("{}\n{}", report.results.machine, gnomon::dpdk::version());
+    for source in sources {
+        let set = match source {
+            Source::Files { rules, traces } => RuleSet::read(&rules, &traces)?,
+            Source::Generated => {
+                let rules = generate::generate(generate::Flavour::Acl, GENERATED_RULES, 1);
+                RuleSet::derived("generated", rules)
+            }
+        };
+        report.measure(&set).with_context(|| set.name.clone())?;
+    }
+    report.means();
+    report.results.finish(&arguments.options);
+    ensure!(report.differences == 0, "{} packets with a wrong result", report.differences);
+    Ok(())
+}
+
+fn sources(arguments: &Arguments, matches: &clap::ArgMatches) -> Result<Vec<Source>> {
+    let mut sources = pairs(arguments, matches)?;
+    if !sources.is_empty() && arguments.sets.is_empty() {
+        return Ok(sources);
+    }
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let folder = std::env::var_os("GNOMON_SHARED").map_or(default, PathBuf::from).join("classbench");
+    if arguments.sets.is_empty() && !folder.is_dir() {
+        println!("no sets in {} (set GNOMON_SHARED): a generated one instead", folder.display());
+        return Ok(vec![Source::Generated]);
+    }
+    let files = classbench::list(&folder).context("the sets of --set (GNOMON_SHARED says where they are)")?;
+    if let Some(unknown) = arguments.sets.iter().find(|name| files.iter().all(|files| files.name != **name)) {
+        let names: Vec<&str> = files.iter().map(|files| files.name.as_str()).collect();
+        bail!("--set {unknown}: {} has {}", folder.display(), names.join(", "));
+    }
+    let wanted = |files: &classbench::Files| arguments.sets.is_empty() || arguments.sets.contains(&files.name);
+    let files = files.into_iter().filter(wanted);
+    sources.extend(files.map(|files| Source::Files { rules: files.rules, traces: files.traces }));
+    Ok(sources)
+}
+
+/// Each --rules with the --trace that follow it.
+fn pairs(arguments: &Arguments, matches: &clap::ArgMatches) -> Result<Vec<Source>> {
+    let positions = |name: &str| matches.indices_of(name).into_iter().flatten().collect::<Vec<usize>>();
+    let (rules_at, traces_at) = (positions("rules"), positions("traces"));
+    if traces_at.first() < rules_at.first() && !traces_at.is_empty() {
+        bail!("--trace belongs to the --rules before it: give the rules first");
+    }
+    let source = |(index, rules): (usize, &PathBuf)| {
+        let until = rules_at.get(index + 1).copied().unwrap_or(usize::MAX);
+        let own = traces_at.iter().zip(&arguments.traces).filter(|(at, _)| (rules_at[index]..until).contains(at));
+        Source::Files { rules: rules.clone(), traces: own.map(|(_, path)| path.clone()).collect() }
+    };
+    Ok(arguments.rules.iter().enumerate().map(source).collect())
+}
+
+fn start(cpu: usize) -> Result<Arc<Eal>> {
+    let options = EalOptions {
+        lcores: vec![vec![cpu]],
+        hugepages: common::free_hugepages_mb() >= EAL_MEMORY_MB,
+        memory_mb: EAL_MEMORY_MB,
+        file_prefix: format!("gnomon-classify-{}", std::process::id()),
+        pci_allow: Vec::new(),
+    };
+    Ok(Arc::new(Eal::start(&options)?))
+}
+
+/// Measures sets, prints lines and keeps what the means need.
+struct Report<'a> {
+    results: Results,
+    arguments: &'a Arguments,
+    eal: &'a Arc<Eal>,
+    differences: usize,
+    /// Ratios by size of the set and kind of trace.
+    ratios: BTreeMap<(usize, String), Vec<f64>>,
+}
+
+/// One side of the comparison.
+enum Contender<'a> {
+    Ours(&'a Engine),
+    Peer(&'a mut Acl, AclAlgorithm),
+}
+
+/// Cycles per packet.
+struct Timing {
+    median: f64,
+    least: f64,
+    /// Of each turn.
+    turns: Vec<f64>,
+}
+
+impl<'a> Report<'a> {
+    fn new(arguments: &'a Arguments, eal: &'a Arc<Eal>) -> Self {
+        Self { results: Results::new("classify"), arguments, eal, differences: 0, ratios: BTreeMap::new() }
+    }
+
+    fn measure(&mut self, set: &RuleSet) -> Result<()> {
+        println!("\n{}: {} rules", set.name, set.rules.len());
+        let (mut acl, acl_ms) = timed(|| Acl::build(self.eal, &set.rules, 0));
+        let acl = acl.as_mut().map_err(|error| error.clone())?;
+        let rows = rows(&set.rules);
+        let (mut engine, mut times) = (Engine::build(&rows)?, Vec::new());
+        for _ in 0..3 {
+            let (built, ms) = timed(|| Engine::build(&rows));
+            engine = built?;
+            times.push(ms);
+        }
+        self.compare(format!("{} build", set.name), "ms", times, acl_ms);
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let (memory, acl_memory) = (megabytes(engine.memory_bytes() as u64), megabytes(acl.memory_bytes()));
+        self.compare(format!("{} memory", set.name), "MB", vec![memory], acl_memory);
+        for trace in &set.traces {
+            self.verify(set, trace, &engine, acl);
+            self.time(set, trace, &engine, acl)?;
+        }
+        Ok(())
+    }
+
+    /// A line about building or memory.
+    fn compare(&mut self, case: String, unit: &'static str, runs: Vec<f64>, peer: f64) {
+        let (ours, peer_name) = (median(&runs), Some("rte_acl"));
+        println!("  {case:<26} {ours:>10.2} {unit:<14} rte_acl {peer:>10.2}   ratio {:.2}", peer / ours);
+        self.results.cases.push(Case { case, unit, ours, peer: Some(peer), peer_name, ratio: Some(peer / ours), runs });
+    }
+
+    /// Compares results, prints the first differences and counts them all.
+    fn verify(&mut self, set: &RuleSet, trace: &Trace, engine: &Engine, acl: &Acl) {
+        let (ours, theirs) = (engine_found(engine, &trace.packets), acl_found(acl, &trace.packets));
+        let step = sampling_step(set.rules.len(), trace.packets.len(), LINEAR_LIMIT);
+        let (mut wrong, mut searched) = (0, 0);
+        for (at, packet) in trace.packets.iter().enumerate() {
+            let oracle = at.is_multiple_of(step).then(|| linear(&set.rules, packet));
+            searched += usize::from(oracle.is_some());
+            if ours[at] != theirs[at] || oracle.is_some_and(|row| row != ours[at]) {
+                wrong += 1;
+                if wrong <= 5 {
+                    print_difference(packet, ours[at], theirs[at], linear(&set.rules, packet));
+                }
+            }
+        }
+        let (all, name) = (trace.packets.len(), format!("{} {}", set.name, trace.name));
+        println!("  {name:<26} {wrong} differences; {all} packets against rte_acl, {searched} against linear search");
+        self.differences += wrong;
+    }
+
+    fn time(&mut self, set: &RuleSet, trace: &Trace, engine: &Engine, acl: &mut Acl) -> Result<()> {
+        let turns = if self.arguments.options.quick { 5 } else { 15 };
+        let mut algorithms = acl.algorithms();
+        algorithms.reverse();
+        if !self.arguments.all {
+            algorithms.truncate(USUAL_ALGORITHMS);
+        }
+        let mut times = vec![Vec::new(); algorithms.len() + 1];
+        // The first turn warms caches and is not counted.
+        for turn in 0..=turns {
+            for (contender, times) in times.iter_mut().enumerate() {
+                let passed = match contender.checked_sub(1) {
+                    None => pass(Contender::Ours(engine), &trace.packets)?,
+                    Some(peer) => pass(Contender::Peer(acl, algorithms[peer]), &trace.packets)?,
+                };
+                times.extend((turn > 0).then_some(passed));
+            }
+        }
+        let mut timings = times.into_iter().map(|turns| Timing::of(&turns, trace.packets.len()));
+        let ours = timings.next().context("we take part")?;
+        let peers: Vec<(AclAlgorithm, Timing)> = algorithms.into_iter().zip(timings).collect();
+        self.print(set, trace, ours, &peers);
+        Ok(())
+    }
+
+    fn print(&mut self, set: &RuleSet, trace: &Trace, ours: Timing, peers: &[(AclAlgorithm, Timing)]) {
+        let line = |name: &str, timing: &Timing| {
+            let mpps = hz() as f64 / timing.median / 1e6;
+            let Timing { median, least, .. } = timing;
+            format!("  {name:<26} {median:>10.2} cycles/packet (min {least:.2})   {mpps:.1} Mpps")
+        };
+        println!("{}", line(&format!("{} {}", set.name, trace.name), &ours));
+        for (algorithm, timing) in peers {
+            let ratio = timing.median / ours.median;
+            println!("{}   ratio {ratio:.2}", line(&format!("  {}", peer_name(*algorithm)), timing));
+        }
+        let ratio = |peer: &Timing| peer.median / ours.median;
+        let fastest = peers.iter().map(|(_, peer)| ratio(peer)).fold(f64::INFINITY, f64::min);
+        self.ratios.entry((size_class(set.rules.len()), trace.name.clone())).or_default().push(fastest);
+        self.results.cases.extend(peers.iter().map(|(algorithm, peer)| Case {
+            case: format!("{} {}", set.name, trace.name),
+            unit: "cycles/packet",
+            ours: ours.median,
+            peer: Some(peer.median),
+            peer_name: Some(peer_name(*algorithm)),
+            ratio: Some(ratio(peer)),
+            runs: ours.turns.clone(),
+        }));
+    }
+
+    /// Geometric means of the ratios.
+    fn means(&mut self) {
+        println!();
+        for ((size, trace), ratios) in &self.ratios {
+            let mean = (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
+            println!("geometric mean of {} sets of about {size} rules, {trace}: ratio {mean:.2}", ratios.len());
+            self.results.cases.push(Case {
+                case: format!("geometric mean, {size} rules, {trace}"),
+                unit: "ratio",
+                ours: mean,
+                peer: None,
+                peer_name: None,
+                ratio: Some(mean),
+                runs: ratios.clone(),
+            });
+        }
+    }
+}
+
+impl Timing {
+    /// Of turns with the ticks of every chunk.
+    fn of(turns: &[Vec<u64>], packets: usize) -> Self {
+        let chunks = turns.first().map_or(0, Vec::len);
+        let of_chunk = |chunk: usize| turns.iter().map(|turn| turn[chunk] as f64).collect::<Vec<f64>>();
+        let least = |times: Vec<f64>| times.into_iter().fold(f64::INFINITY, f64::min);
+        let per_packet = |ticks: f64| ticks / packets as f64;
+        Self {
+            median: per_packet((0..chunks).map(|chunk| median(&of_chunk(chunk))).sum()),
+            least: per_packet((0..chunks).map(|chunk| least(of_chunk(chunk))).sum()),
+            turns: turns.iter().map(|turn| per_packet(turn.iter().sum::<u64>() as f64)).collect(),
+        }
+    }
+}
+
+/// Ticks of each chunk of packets.
+fn pass(contender: Contender<'_>, packets: &[FiveTuple]) -> Result<Vec<u64>> {
+    let mut found = [0; BATCH];
+    Ok(match contender {
+        Contender::Ours(engine) => {
+            let mut batch = Batch::default();
+            chunk_ticks(packets, |burst| {
+                fill(&mut batch, burst);
+                engine.lookup(&batch, &mut found);
+                black_box(&found);
+            })
+        }
+        Contender::Peer(acl, algorithm) => {
+            acl.select(algorithm)?;
+            chunk_ticks(packets, |burst| {
+                acl.classify(&classbench::pointers(burst)[..burst.len()], &mut found);
+                black_box(&found);
+            })
+        }
+    })
+}
+
+fn chunk_ticks(packets: &[FiveTuple], mut classify: impl FnMut(&[FiveTuple])) -> Vec<u64> {
+    let mut time = |chunk: &[FiveTuple]| {
+        let started = ticks();
+        chunk.chunks(BATCH).for_each(&mut classify);
+        ticks() - started
+    };
+    packets.chunks(CHUNK).map(&mut time).collect()
+}
+
+/// Time that `work` took, in milliseconds.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let started = Instant::now();
+    let made = work();
+    (made, started.elapsed().as_secs_f64() * 1e3)
+}
+
+fn print_difference(packet: &FiveTuple, ours: u32, theirs: u32, oracle: u32) {
+    let (src, dst) = (Ipv4Addr::from(packet.src), Ipv4Addr::from(packet.dst));
+    let (src_port, dst_port) = (u16::from_be_bytes(packet.src_port), u16::from_be_bytes(packet.dst_port));
+    let name = |row: u32| if row == NO_ROW { "no rule".to_owned() } else { format!("rule {row}") };
+    println!(
+        "  protocol {} {src}:{src_port} > {dst}:{dst_port}: engine {}, rte_acl {}, linear search {}",
+        packet.protocol,
+        name(ours),
+        name(theirs),
+        name(oracle)
+    );
+}
+
+fn peer_name(algorithm: AclAlgorithm) -> &'static str {
+    match algorithm {
+        AclAlgorithm::Scalar => "rte_acl scalar",
+        AclAlgorithm::Sse => "rte_acl sse",
+        AclAlgorithm::Avx2 => "rte_acl avx2",
+        AclAlgorithm::Avx512x16 => "rte_acl avx512x16",
+        AclAlgorithm::Avx512x32 => "rte_acl avx512x32",
+    }
+}
+
+/// The power of ten that is nearest.
+fn size_class(rules: usize) -> usize {
+    10_usize.pow((rules as f64).log10().round() as u32)
+}
