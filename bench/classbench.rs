@@ -255,10 +255,10 @@ pub fn acl_found(acl: &Acl, packets: &[FiveTuple]) -> Vec<u32> {
     all
 }
 
-/// Every how many packets linear search looks at one: all, as long as rules times packets are at most `limit`; else
-/// as many as that allows, but at least 20,000.
-pub fn sampling_step(rules: usize, packets: usize, limit: usize) -> usize {
-    packets.div_ceil((limit / rules.max(1)).max(20_000)).max(1)
+/// Every how many packets linear search looks at one: at all as long as rules times packets are at most `limit`, else
+/// at as many as that allows, but no fewer than `least`.
+pub fn sampling_step(rules: usize, packets: usize, limit: usize, least: usize) -> usize {
+    (packets / (limit / rules.max(1)).max(least).max(1).min(packets.max(1))).max(1)
 }
 
 /// `count` packets that lie in rules drawn at random: in each dimension at an end of what the rule matches or anywhere

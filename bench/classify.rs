@@ -10,10 +10,16 @@
 mod classbench;
 mod common;
 mod generate;
+#[path = "classify/chart.rs"]
+mod chart;
+#[path = "classify/sweep.rs"]
+mod sweep;
+#[path = "classify/timing.rs"]
+mod timing;
+#[path = "classify/verify.rs"]
+mod verify;
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,18 +27,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use gnomon::dpdk::{Acl, AclAlgorithm, Eal, EalOptions, FiveTuple, hz, ticks};
-use gnomon::trie::{BATCH, Batch, Engine, NO_ROW};
+use gnomon::dpdk::{Acl, AclAlgorithm, Eal, EalOptions, hz};
+use gnomon::trie::Engine;
 
-use classbench::{RuleSet, Trace, acl_found, engine_found, fill, linear, rows, sampling_step};
+use classbench::{RuleSet, Trace, rows};
 use common::{Case, Options, Results, median};
+use timing::{Effort, Timing, peer_name};
 
-/// Packets timed together.
-const CHUNK: usize = 4096;
 /// Memory for rte_acl; pages that are not used cost nothing.
 const EAL_MEMORY_MB: u32 = 3072;
-/// Linear search looks at all packets up to so many rules times packets, beyond at a sample.
-const LINEAR_LIMIT: usize = 2_000_000_000;
+/// Packets of a large set that linear search looks at.
+const LINEAR_SAMPLE: usize = 20_000;
 const GENERATED_RULES: usize = 1000;
 /// Algorithms of rte_acl that are timed unless all are asked for, the widest: the fastest is among them.
 const USUAL_ALGORITHMS: usize = 2;
@@ -66,6 +71,12 @@ struct Arguments {
     /// Packets for the --rules before it; may be repeated. Without it they are made from the rules
     #[arg(long = "trace", value_name = "FILE", requires = "rules")]
     traces: Vec<PathBuf>,
+    /// Instead of sets: generated rules, from 1,000 to 1,000,000 of them, written as a chart
+    #[arg(long, conflicts_with_all = ["sets", "rules"])]
+    sweep: bool,
+    /// The chart of --sweep
+    #[arg(long, value_name = "FILE", default_value = "target/classify-sweep.svg")]
+    svg: PathBuf,
     /// Time all algorithms of rte_acl, not only the two widest of this CPU
     #[arg(long)]
     all: bool,
@@ -90,7 +101,7 @@ fn main() -> ExitCode {
 
 fn run(matches: &clap::ArgMatches) -> Result<()> {
     let arguments = Arguments::from_arg_matches(matches)?;
-    let sources = sources(&arguments, matches)?;
+    let sources = if arguments.sweep { Vec::new() } else { sources(&arguments, matches)? };
     let eal = start(arguments.options.cpu)?;
     core_affinity::set_for_current(core_affinity::CoreId { id: arguments.options.cpu });
     let mut report = Report::new(&arguments, &eal);
@@ -104,6 +115,9 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
             }
         };
         report.measure(&set).with_context(|| set.name.clone())?;
+    }
+    if arguments.sweep {
+        report.differences = sweep::sweep(&mut report.results, &eal, report.effort, &arguments)?;
     }
     report.means();
     report.results.finish(&arguments.options);
@@ -162,30 +176,19 @@ fn start(cpu: usize) -> Result<Arc<Eal>> {
 /// Measures sets, prints lines and keeps what the means need.
 struct Report<'a> {
     results: Results,
-    arguments: &'a Arguments,
+    effort: Effort,
     eal: &'a Arc<Eal>,
     differences: usize,
     /// Ratios by size of the set and kind of trace.
     ratios: BTreeMap<(usize, String), Vec<f64>>,
 }
 
-/// One side of the comparison.
-enum Contender<'a> {
-    Ours(&'a Engine),
-    Peer(&'a mut Acl, AclAlgorithm),
-}
-
-/// Cycles per packet.
-struct Timing {
-    median: f64,
-    least: f64,
-    /// Of each turn.
-    turns: Vec<f64>,
-}
-
 impl<'a> Report<'a> {
-    fn new(arguments: &'a Arguments, eal: &'a Arc<Eal>) -> Self {
-        Self { results: Results::new("classify"), arguments, eal, differences: 0, ratios: BTreeMap::new() }
+    fn new(arguments: &Arguments, eal: &'a Arc<Eal>) -> Self {
+        let turns = if arguments.options.quick { 5 } else { 15 };
+        let algorithms = if arguments.all { usize::MAX } else { USUAL_ALGORITHMS };
+        let effort = Effort { turns, algorithms };
+        Self { results: Results::new("classify"), effort, eal, differences: 0, ratios: BTreeMap::new() }
     }
 
     fn measure(&mut self, set: &RuleSet) -> Result<()> {
@@ -204,8 +207,9 @@ impl<'a> Report<'a> {
         let (memory, acl_memory) = (megabytes(engine.memory_bytes() as u64), megabytes(acl.memory_bytes()));
         self.compare(format!("{} memory", set.name), "MB", vec![memory], acl_memory);
         for trace in &set.traces {
-            self.verify(set, trace, &engine, acl);
-            self.time(set, trace, &engine, acl)?;
+            self.differences += verify::verify(&set.rules, trace, &engine, Some(acl), LINEAR_SAMPLE);
+            let (ours, peers) = timing::measure(&trace.packets, &engine, Some(acl), self.effort)?;
+            self.print(set, trace, ours, &peers);
         }
         Ok(())
     }
@@ -215,51 +219,6 @@ impl<'a> Report<'a> {
         let (ours, peer_name) = (median(&runs), Some("rte_acl"));
         println!("  {case:<26} {ours:>10.2} {unit:<14} rte_acl {peer:>10.2}   ratio {:.2}", peer / ours);
         self.results.cases.push(Case { case, unit, ours, peer: Some(peer), peer_name, ratio: Some(peer / ours), runs });
-    }
-
-    /// Compares results, prints the first differences and counts them all.
-    fn verify(&mut self, set: &RuleSet, trace: &Trace, engine: &Engine, acl: &Acl) {
-        let (ours, theirs) = (engine_found(engine, &trace.packets), acl_found(acl, &trace.packets));
-        let step = sampling_step(set.rules.len(), trace.packets.len(), LINEAR_LIMIT);
-        let (mut wrong, mut searched) = (0, 0);
-        for (at, packet) in trace.packets.iter().enumerate() {
-            let oracle = at.is_multiple_of(step).then(|| linear(&set.rules, packet));
-            searched += usize::from(oracle.is_some());
-            if ours[at] != theirs[at] || oracle.is_some_and(|row| row != ours[at]) {
-                wrong += 1;
-                if wrong <= 5 {
-                    print_difference(packet, ours[at], theirs[at], linear(&set.rules, packet));
-                }
-            }
-        }
-        let (all, name) = (trace.packets.len(), format!("{} {}", set.name, trace.name));
-        println!("  {name:<26} {wrong} differences; {all} packets against rte_acl, {searched} against linear search");
-        self.differences += wrong;
-    }
-
-    fn time(&mut self, set: &RuleSet, trace: &Trace, engine: &Engine, acl: &mut Acl) -> Result<()> {
-        let turns = if self.arguments.options.quick { 5 } else { 15 };
-        let mut algorithms = acl.algorithms();
-        algorithms.reverse();
-        if !self.arguments.all {
-            algorithms.truncate(USUAL_ALGORITHMS);
-        }
-        let mut times = vec![Vec::new(); algorithms.len() + 1];
-        // The first turn warms caches and is not counted.
-        for turn in 0..=turns {
-            for (contender, times) in times.iter_mut().enumerate() {
-                let passed = match contender.checked_sub(1) {
-                    None => pass(Contender::Ours(engine), &trace.packets)?,
-                    Some(peer) => pass(Contender::Peer(acl, algorithms[peer]), &trace.packets)?,
-                };
-                times.extend((turn > 0).then_some(passed));
-            }
-        }
-        let mut timings = times.into_iter().map(|turns| Timing::of(&turns, trace.packets.len()));
-        let ours = timings.next().context("we take part")?;
-        let peers: Vec<(AclAlgorithm, Timing)> = algorithms.into_iter().zip(timings).collect();
-        self.print(set, trace, ours, &peers);
-        Ok(())
     }
 
     fn print(&mut self, set: &RuleSet, trace: &Trace, ours: Timing, peers: &[(AclAlgorithm, Timing)]) {
@@ -306,80 +265,11 @@ impl<'a> Report<'a> {
     }
 }
 
-impl Timing {
-    /// Of turns with the ticks of every chunk.
-    fn of(turns: &[Vec<u64>], packets: usize) -> Self {
-        let chunks = turns.first().map_or(0, Vec::len);
-        let of_chunk = |chunk: usize| turns.iter().map(|turn| turn[chunk] as f64).collect::<Vec<f64>>();
-        let least = |times: Vec<f64>| times.into_iter().fold(f64::INFINITY, f64::min);
-        let per_packet = |ticks: f64| ticks / packets as f64;
-        Self {
-            median: per_packet((0..chunks).map(|chunk| median(&of_chunk(chunk))).sum()),
-            least: per_packet((0..chunks).map(|chunk| least(of_chunk(chunk))).sum()),
-            turns: turns.iter().map(|turn| per_packet(turn.iter().sum::<u64>() as f64)).collect(),
-        }
-    }
-}
-
-/// Ticks of each chunk of packets.
-fn pass(contender: Contender<'_>, packets: &[FiveTuple]) -> Result<Vec<u64>> {
-    let mut found = [0; BATCH];
-    Ok(match contender {
-        Contender::Ours(engine) => {
-            let mut batch = Batch::default();
-            chunk_ticks(packets, |burst| {
-                fill(&mut batch, burst);
-                engine.lookup(&batch, &mut found);
-                black_box(&found);
-            })
-        }
-        Contender::Peer(acl, algorithm) => {
-            acl.select(algorithm)?;
-            chunk_ticks(packets, |burst| {
-                acl.classify(&classbench::pointers(burst)[..burst.len()], &mut found);
-                black_box(&found);
-            })
-        }
-    })
-}
-
-fn chunk_ticks(packets: &[FiveTuple], mut classify: impl FnMut(&[FiveTuple])) -> Vec<u64> {
-    let mut time = |chunk: &[FiveTuple]| {
-        let started = ticks();
-        chunk.chunks(BATCH).for_each(&mut classify);
-        ticks() - started
-    };
-    packets.chunks(CHUNK).map(&mut time).collect()
-}
-
 /// Time that `work` took, in milliseconds.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let started = Instant::now();
     let made = work();
     (made, started.elapsed().as_secs_f64() * 1e3)
-}
-
-fn print_difference(packet: &FiveTuple, ours: u32, theirs: u32, oracle: u32) {
-    let (src, dst) = (Ipv4Addr::from(packet.src), Ipv4Addr::from(packet.dst));
-    let (src_port, dst_port) = (u16::from_be_bytes(packet.src_port), u16::from_be_bytes(packet.dst_port));
-    let name = |row: u32| if row == NO_ROW { "no rule".to_owned() } else { format!("rule {row}") };
-    println!(
-        "  protocol {} {src}:{src_port} > {dst}:{dst_port}: engine {}, rte_acl {}, linear search {}",
-        packet.protocol,
-        name(ours),
-        name(theirs),
-        name(oracle)
-    );
-}
-
-fn peer_name(algorithm: AclAlgorithm) -> &'static str {
-    match algorithm {
-        AclAlgorithm::Scalar => "rte_acl scalar",
-        AclAlgorithm::Sse => "rte_acl sse",
-        AclAlgorithm::Avx2 => "rte_acl avx2",
-        AclAlgorithm::Avx512x16 => "rte_acl avx512x16",
-        AclAlgorithm::Avx512x32 => "rte_acl avx512x32",
-    }
 }
 
 /// The power of ten that is nearest.

@@ -20,6 +20,15 @@ pub enum Flavour {
     Firewall,
 }
 
+impl Flavour {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acl => "access-list",
+            Self::Firewall => "firewall",
+        }
+    }
+}
+
 /// Chances in percent that a rule's side is anything, that its source ports count.
 struct Chances {
     any_src: usize,

@@ -21,6 +21,7 @@ use generate::{Flavour, generate};
 
 /// Rules times packets that linear search looks at, per trace.
 const LINEAR_LIMIT: usize = 100_000_000;
+const LINEAR_SAMPLE: usize = 2000;
 const USUAL_RULES: usize = 10_000;
 
 /// DPDK starts once per process; tests share it and take turns.
@@ -48,7 +49,7 @@ fn agree(set: &RuleSet) {
     let acl = Acl::build(&eal, &set.rules, 0).expect("rte_acl builds");
     for trace in &set.traces {
         let (ours, theirs) = (engine_found(&engine, &trace.packets), acl_found(&acl, &trace.packets));
-        let step = sampling_step(set.rules.len(), trace.packets.len(), LINEAR_LIMIT);
+        let step = sampling_step(set.rules.len(), trace.packets.len(), LINEAR_LIMIT, LINEAR_SAMPLE);
         let mut wrong = Vec::new();
         for (at, packet) in trace.packets.iter().enumerate() {
             let oracle = if at.is_multiple_of(step) { linear(&set.rules, packet) } else { theirs[at] };
