@@ -51,18 +51,26 @@ fn draw_panel<'a>(
 ) -> PanelResult<'a> {
     let points = curves.iter().flat_map(|curve| &curve.points);
     let (sizes, values): (Vec<f64>, Vec<f64>) = points.map(|(size, cost)| (*size as f64, of(cost))).unzip();
-    let range = |values: &[f64]| {
+    // Above the curves there is room for the legend.
+    let range = |values: &[f64], room: f64| {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        least * 0.7..most * 1.5
+        least * 0.7..most * room
     };
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 17))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(range(&sizes).log_scale(), range(&values).log_scale())?;
-    chart.configure_mesh().x_desc("rules").light_line_style(WHITE).label_style(("sans-serif", 12)).draw()?;
+        .build_cartesian_2d(range(&sizes, 1.4).log_scale(), range(&values, 8.0).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("rules")
+        .x_label_formatter(&|rules| power_of_ten(*rules))
+        .y_label_formatter(&|value| value.to_string())
+        .light_line_style(WHITE)
+        .label_style(("sans-serif", 12))
+        .draw()?;
     for curve in curves {
         let (name, colour) = if curve.ours { ("gnomon", OURS) } else { ("rte_acl", THEIRS) };
         // Access lists have filled marks, firewalls open ones.
@@ -81,4 +89,15 @@ fn draw_panel<'a>(
         .background_style(WHITE.mix(0.8))
         .label_font(("sans-serif", 12))
         .draw()
+}
+
+/// `1k`, `10k`, `100k`, `1M`; nothing for other numbers, whose labels would lie over each other.
+fn power_of_ten(number: f64) -> String {
+    let round = number.round() as u64;
+    match round {
+        _ if round != 10_u64.pow(round.max(1).ilog10()) => String::new(),
+        0..1000 => round.to_string(),
+        1000..1_000_000 => format!("{}k", round / 1000),
+        _ => format!("{}M", round / 1_000_000),
+    }
 }
