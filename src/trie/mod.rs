@@ -1,33 +1,30 @@
 //! Rows → an immutable search structure → the first row that each packet of a burst lies in.
+//!
+//! * In: [`Row`]s in order of rank, from the control thread; a [`Batch`] of packets' values from a worker.
+//! * Out: the least rank for each packet. What a rank means is the caller's.
+//! * Cores: [`Engine::build`] and [`Editor`] on a control thread; [`Engine::search`] on every worker, without allocation,
+//!   lock or wait.
+//! * When full: nothing is queued here. Rows that cannot be built leave the generation in force as it is.
+//!
+//! ```text
+//!  rows ──► plan (which bits to look at) ──► tables and blocks in arenas ──► Engine, generation n
+//!                                                │ commit: touched parts copied     │
+//!                                                └──────────────────────────────► Engine, generation n + 1
+//! ```
+mod arena;
+mod block;
+mod edit;
+mod engine;
+mod kernel;
+mod plan;
 mod row;
+mod services;
+mod tree;
 
+pub use edit::{Change, RebuildNeeded};
+pub use engine::{BuildError, Editor, Engine, Found, Visit};
+pub use kernel::Isa;
 pub use row::{BATCH, Batch, Key, Kind, NO_ROW, Ranges, Row, Service, Side, mask};
 
-/// A stand-in with the final interface.
-#[derive(Debug)]
-pub struct Engine {
-    rows: Vec<Row>,
-}
-
-impl Engine {
-    pub fn build(rows: &[Row]) -> Result<Engine, BuildError> {
-        Ok(Engine { rows: rows.to_vec() })
-    }
-
-    /// Position of the first non-passive row that holds each packet, or [`NO_ROW`].
-    pub fn lookup(&self, batch: &Batch, found: &mut [u32; BATCH]) {
-        for at in 0..batch.len {
-            let key = batch.key(at);
-            let row = self.rows.iter().position(|row| !row.passive && row.holds(&key));
-            found[at] = row.map_or(NO_ROW, |row| row as u32);
-        }
-    }
-
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.rows)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("cannot build")]
-pub struct BuildError;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,557 @@
+//! Changing a tree: the touched parts are copied, and a new generation refers to the copies.
+//!
+//! ```text
+//!  generation 7   root ──► table ──► leaf A        replaced parts go to the retired list with the number of the
+//!                  (copied) (copied)  (rewritten)  generation that replaced them; their slots are used again when
+//!  generation 8   root' ─► table' ─► leaf A'       no older generation is alive
+//!                             └────► leaf B        shared with generation 7
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::arena::Slots;
+use super::block::{Block, Entry, LANES, LEAF_LIMIT, Lane, RANK_LIMIT};
+use super::engine::BuildError;
+use super::kernel::Isa;
+use super::plan::{self, Cut, Hash, Planner, WIDTH_LIMIT};
+use super::row::{Kind, Row};
+use super::tree::{self, Builder, Header, Parts, TABLE_FRONT, Tree, Zone, slots_of};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// A leaf that grows to so many blocks, or so many times a power of two, is cut anew if possible.
+const BLOCKS_BEFORE_CUT: usize = 8;
+/// Room for changes in new arenas, in 1/256.
+const SLACK: usize = 64;
+
+/// One step of a commit.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    Insert {
+        row: &'a Row,
+        rank: u32,
+    },
+    /// The row exactly as it was inserted.
+    Remove {
+        row: &'a Row,
+        rank: u32,
+    },
+}
+
+/// Why a change cannot be made in place; a build of all rows is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RebuildNeeded {
+    #[error("more distinct services than the structure has room for")]
+    Services,
+    #[error("a row looks at a property that no row looked at before")]
+    Kind,
+    #[error("a rank is beyond the range that the structure was built for, or still in use with another meaning")]
+    Rank,
+    #[error("too many rows that cannot be told apart meet in one place")]
+    Crowded,
+    #[error("the row to remove is not there")]
+    Missing,
+}
+
+/// The writer's end of a tree.
+#[derive(Debug)]
+pub(super) struct TreeEditor {
+    tree: Tree,
+    tables: Space<Entry>,
+    blocks: Space<Block>,
+    /// Pieces that several slots refer to: how many more than one.
+    shared: Map<Piece, u32>,
+    /// Pieces made by the commit at hand, seen by nobody yet, with the slots they take.
+    fresh: Map<Piece, u32>,
+    /// What `shared` said before the commit at hand changed it.
+    journal: Vec<(Piece, Option<u32>)>,
+    /// By rank.
+    uses: Vec<Use>,
+    /// What `uses` said before the commit at hand changed it.
+    uses_before: Vec<(u32, Use)>,
+    /// Replaced pieces, with the commit that replaced them.
+    retired: VecDeque<(u32, Piece, u32)>,
+    /// Of the commits whose generations may be alive.
+    alive: VecDeque<Arc<u32>>,
+    commit: u32,
+    edits: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Piece {
+    /// By base.
+    Table(u32),
+    /// By first block.
+    Leaf(u32),
+}
+
+fn piece(entry: Entry) -> Piece {
+    if entry.is_inner() { Piece::Table(entry.base()) } else { Piece::Leaf(entry.base()) }
+}
+
+/// Rows that have a rank, and the commit that took the last one away.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    rows: u32,
+    gone_by: u32,
+}
+
+/// An arena with what is free in it.
+#[derive(Debug)]
+struct Space<T> {
+    slots: Arc<Slots<T>>,
+    used: usize,
+    /// Starts of free runs, by length.
+    free: Map<u32, Vec<u32>>,
+    blank: T,
+}
+
+impl<T: Copy> Space<T> {
+    fn take(&mut self, length: u32) -> u32 {
+        if let Some(start) = self.free.get_mut(&length).and_then(Vec::pop) {
+            return start;
+        }
+        let start = self.used;
+        self.used += length as usize;
+        if self.used > self.slots.count() {
+            // SAFETY: below the count, and the writer alone writes.
+            let elements: Vec<T> = (0..start).map(|at| unsafe { self.slots.read(at) }).collect();
+            self.slots = tree::filled(&elements, 128, self.used - start + 256, self.blank);
+        }
+        start as u32
+    }
+
+    fn give(&mut self, start: u32, length: u32) {
+        self.free.entry(length).or_default().push(start);
+    }
+
+    fn write(&self, at: u32, value: T) {
+        // SAFETY: callers write only what they took and have not published: see `TreeEditor::writable`.
+        unsafe { self.slots.write(at as usize, value) };
+    }
+}
+
+impl TreeEditor {
+    pub(super) fn new(rows: &[Row], ranks: &[u32], meanings: &[u32], isa: Isa) -> Result<Self, BuildError> {
+        let Parts { tree, shared, tables, blocks } = tree::build(rows, ranks, meanings, isa, SLACK)?;
+        let mut uses = vec![Use::default(); ranks.last().map_or(0, |rank| *rank as usize + 1)];
+        ranks.iter().for_each(|rank| uses[*rank as usize].rows += 1);
+        Ok(Self {
+            tables: Space { slots: tree.tables.clone(), used: tables, free: Map::default(), blank: Entry::EMPTY },
+            blocks: Space { slots: tree.blocks.clone(), used: blocks, free: Map::default(), blank: Block::BLANK },
+            shared: shared.into_iter().map(|(entry, more)| (piece(entry), more)).collect(),
+            fresh: Map::default(),
+            journal: Vec::new(),
+            uses,
+            uses_before: Vec::new(),
+            retired: VecDeque::new(),
+            alive: VecDeque::from([tree.alive.clone()]),
+            commit: 0,
+            edits: 0,
+            tree,
+        })
+    }
+
+    /// The generation of the last commit.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Changes made since the build.
+    pub(super) fn edits(&self) -> usize {
+        self.edits
+    }
+
+    /// Makes all changes or none. The generation that comes out shares what is not touched with the one before.
+    ///
+    /// # Errors
+    /// When the changes do not fit the structure. Nothing has changed then.
+    pub(super) fn commit(&mut self, changes: &[Change<'_>]) -> Result<&Tree, RebuildNeeded> {
+        self.reclaim();
+        self.commit += 1;
+        let (before, mark) = (self.tree.clone(), self.retired.len());
+        for change in changes {
+            if let Err(reason) = self.change(change) {
+                self.undo(before, mark);
+                return Err(reason);
+            }
+        }
+        self.fresh.clear();
+        self.journal.clear();
+        self.uses_before.clear();
+        self.edits += changes.len();
+        self.tree.tables = self.tables.slots.clone();
+        self.tree.blocks = self.blocks.slots.clone();
+        self.tree.alive = Arc::new(self.commit);
+        self.alive.push_back(self.tree.alive.clone());
+        Ok(&self.tree)
+    }
+
+    /// What the failed commit made was never seen; what it replaced is in use as before.
+    fn undo(&mut self, before: Tree, mark: usize) {
+        self.tree = before;
+        self.retired.truncate(mark);
+        for (piece, length) in std::mem::take(&mut self.fresh) {
+            self.free(piece, length);
+        }
+        for (rank, before) in std::mem::take(&mut self.uses_before).into_iter().rev() {
+            self.uses[rank as usize] = before;
+        }
+        for (piece, more) in std::mem::take(&mut self.journal).into_iter().rev() {
+            match more {
+                Some(more) => self.shared.insert(piece, more),
+                None => self.shared.remove(&piece),
+            };
+        }
+    }
+
+    /// Takes back the slots that no living generation refers to.
+    fn reclaim(&mut self) {
+        // A generation's number is held by the generation itself and by this list.
+        while self.alive.len() > 1 && self.alive.front_mut().is_some_and(|number| Arc::get_mut(number).is_some()) {
+            self.alive.pop_front();
+        }
+        let oldest = self.alive.front().map_or(self.commit, |number| **number);
+        while let Some((replaced_by, piece, length)) = self.retired.front().copied() {
+            if replaced_by > oldest {
+                break;
+            }
+            self.free(piece, length);
+            self.retired.pop_front();
+        }
+    }
+
+    /// Whether no living generation has rows of this rank.
+    pub(super) fn is_free(&self, rank: u32) -> bool {
+        let oldest = self.alive.front().map_or(self.commit, |number| **number);
+        self.uses.get(rank as usize).is_none_or(|uses| uses.rows == 0 && uses.gone_by <= oldest)
+    }
+
+    /// Notes one row more or one fewer of a rank. A rank that had none gets its meaning.
+    fn note_use(&mut self, rank: u32, meaning: Option<u32>) -> Result<(), RebuildNeeded> {
+        if self.uses.len() <= rank as usize {
+            self.uses.resize(rank as usize + 1, Use::default());
+        }
+        let before = self.uses[rank as usize];
+        if let Some(meaning) = meaning.filter(|_| before.rows == 0) {
+            if !self.is_free(rank) {
+                return Err(RebuildNeeded::Rank);
+            }
+            if self.tree.meanings.count() <= rank as usize {
+                // SAFETY: below the count, and the writer alone writes.
+                let old = (0..self.tree.meanings.count()).map(|at| unsafe { self.tree.meanings.read(at) });
+                let mut grown: Vec<u32> = old.collect();
+                grown.resize(rank as usize + 1, 0);
+                self.tree.meanings = tree::filled(&grown, 64, 256, 0);
+            }
+            // SAFETY: in bounds; no living generation looks at the meaning of a free rank.
+            unsafe { self.tree.meanings.write(rank as usize, meaning) };
+        }
+        self.uses_before.push((rank, before));
+        let uses = &mut self.uses[rank as usize];
+        match meaning {
+            Some(_) => uses.rows += 1,
+            None => uses.rows = uses.rows.saturating_sub(1),
+        }
+        if uses.rows == 0 {
+            uses.gone_by = self.commit;
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, piece: Piece, length: u32) {
+        match piece {
+            Piece::Table(base) => self.tables.give(base - TABLE_FRONT as u32, length),
+            Piece::Leaf(first) => self.blocks.give(first, length),
+        }
+    }
+
+    fn change(&mut self, change: &Change<'_>) -> Result<(), RebuildNeeded> {
+        let (row, rank, meaning) = match *change {
+            Change::Insert { row, rank, meaning } => (row, rank, Some(meaning)),
+            Change::Remove { row, rank } => (row, rank, None),
+        };
+        let insert = meaning.is_some();
+        let other = |side: &super::Side| side.len > 0 && side.kind != Kind::Address;
+        if !self.tree.kinded && (other(&row.src) || other(&row.dst)) {
+            return Err(RebuildNeeded::Kind);
+        }
+        if rank >= RANK_LIMIT || rank >> self.tree.scale >= 0xffff {
+            return Err(RebuildNeeded::Rank);
+        }
+        self.note_use(rank, meaning)?;
+        let service = match self.tree.services.number(&row.service) {
+            Some(number) => number,
+            None if insert => {
+                let services = self.tree.services.with(&row.service).map_err(|_| RebuildNeeded::Services)?;
+                self.tree.services = Arc::new(services);
+                self.tree.services.number(&row.service).ok_or(RebuildNeeded::Services)?
+            }
+            None => return Err(RebuildNeeded::Missing),
+        };
+        if insert && (row.vlan.is_some() || row.vni.is_some()) {
+            Arc::make_mut(&mut self.tree.zones).insert(rank, Zone { vlan: row.vlan, vni: row.vni });
+        }
+        let lane = Lane::new(row, rank, service, self.tree.kinded, self.tree.services.wide);
+        let edit = Edit { row, lane, service, insert };
+        for at in 0..self.tree.roots.len() {
+            let root = self.tree.roots[at];
+            if root.is_inner() && self.places(root, &edit).1 {
+                continue;
+            }
+            self.tree.roots[at] = self.edit(root, &edit, true)?;
+            return if self.width(self.tree.roots[at]) > WIDTH_LIMIT { Err(RebuildNeeded::Crowded) } else { Ok(()) };
+        }
+        if !insert {
+            return Err(RebuildNeeded::Missing);
+        }
+        let root = self.leaf(&[lane])?;
+        self.tree.roots.push(root);
+        Ok(())
+    }
+
+    /// What `entry` becomes.
+    fn edit(&mut self, entry: Entry, edit: &Edit<'_>, top: bool) -> Result<Entry, RebuildNeeded> {
+        if !entry.is_inner() {
+            return self.edit_leaf(entry, edit, top);
+        }
+        let (offsets, rest) = self.places(entry, edit);
+        let base = self.writable(entry);
+        let mut entry = entry.with_base(base);
+        let mut header = self.header(base);
+        // Slots that have a part in common go on having one in common.
+        let mut done: Vec<(Entry, Entry)> = Vec::new();
+        for place in offsets.into_iter().map(|offset| base.wrapping_add_signed(offset)) {
+            let old = self.read(place);
+            let new = match done.iter().find(|(before, _)| *before == old) {
+                Some((_, new)) => {
+                    let new = *new;
+                    self.retain(new);
+                    self.release_whole(old);
+                    new
+                }
+                None => {
+                    let new = self.edit(old, edit, false)?;
+                    done.push((old, new));
+                    new
+                }
+            };
+            self.tables.write(place, new);
+            if !rest {
+                header.width = header.width.max(self.width(new));
+            }
+        }
+        self.tables.write(base - TABLE_FRONT as u32, header.entry());
+        if rest {
+            entry = entry.with_rest();
+        }
+        if edit.insert {
+            let scaled = (edit.lane.rank >> super::block::FLAG_BITS >> self.tree.scale) as u16;
+            entry = entry.with_least(entry.least().min(scaled));
+        }
+        Ok(entry)
+    }
+
+    /// Offsets, from a table's base, of the slots that a row goes to; and whether that is the rest.
+    fn places(&self, table: Entry, edit: &Edit<'_>) -> (Vec<i32>, bool) {
+        let cut = Cut { window: table.window(), open: self.header(table.base()).open };
+        match slots_of(&self.tree, cut, edit.row, edit.service) {
+            plan::Slots::Range(first, end) => ((first as i32..end as i32).collect(), false),
+            plan::Slots::Listed(classes) => (classes.iter().map(|slot| i32::from(*slot as i16)).collect(), false),
+            plan::Slots::Rest => (vec![-1], true),
+        }
+    }
+
+    fn edit_leaf(&mut self, leaf: Entry, edit: &Edit<'_>, top: bool) -> Result<Entry, RebuildNeeded> {
+        let mut lanes = Vec::with_capacity(leaf.blocks() * LANES + 1);
+        let first = leaf.base() as usize;
+        for at in first..first + leaf.blocks() {
+            // SAFETY: a leaf's blocks are in the arena.
+            let block = unsafe { self.blocks.slots.read(at) };
+            lanes.extend((0..block.len()).map(|lane| block.lane(lane)));
+        }
+        if edit.insert {
+            let at = lanes.partition_point(|lane| lane.rank <= edit.lane.rank);
+            lanes.insert(at, edit.lane);
+        } else {
+            let at = lanes.iter().position(|lane| *lane == edit.lane).ok_or(RebuildNeeded::Missing)?;
+            lanes.remove(at);
+        }
+        let blocks = lanes.len().div_ceil(LANES);
+        let crowded = edit.insert
+            && lanes.len() % LANES == 1
+            && blocks > BLOCKS_BEFORE_CUT
+            && (blocks - 1).is_power_of_two();
+        let table = if crowded { self.cut(&lanes, top) } else { None };
+        let new = match table {
+            Some(table) => table,
+            None => self.leaf(&lanes)?,
+        };
+        self.release(leaf);
+        Ok(new)
+    }
+
+    /// Puts lanes, ascending by rank, into blocks.
+    fn leaf(&mut self, lanes: &[Lane]) -> Result<Entry, RebuildNeeded> {
+        let Some(first_lane) = lanes.first() else { return Ok(Entry::EMPTY) };
+        let blocks = lanes.len().div_ceil(LANES);
+        if blocks > LEAF_LIMIT {
+            return Err(RebuildNeeded::Crowded);
+        }
+        let first = self.blocks.take(blocks as u32);
+        for (number, chunk) in (first..).zip(lanes.chunks(LANES)) {
+            let mut block = Block::BLANK;
+            for (at, lane) in chunk.iter().enumerate() {
+                block.set(at, lane);
+            }
+            self.blocks.write(number, block);
+        }
+        self.fresh.insert(Piece::Leaf(first), blocks as u32);
+        let least = first_lane.rank >> super::block::FLAG_BITS >> self.tree.scale;
+        Ok(Entry::leaf(first, blocks, least as u16))
+    }
+
+    /// A crowded leaf as tables, if that helps. Only the topmost may have a rest: else a packet could come to have
+    /// more places open than there is room for.
+    fn cut(&mut self, lanes: &[Lane], top: bool) -> Option<Entry> {
+        let rows: Vec<Row> = lanes.iter().map(|lane| lane.row(&self.tree)).collect();
+        let service_of: Vec<u16> = lanes.iter().map(|lane| lane.service(self.tree.services.wide)).collect();
+        let services = self.tree.services.clone();
+        let hash = Hash { bits: self.tree.hash.bits.filter(|_| self.tree.looks_at(super::block::Field::Hash)) };
+        let mut planner = Planner::new(&rows, &service_of, &services, hash);
+        planner.limit_width(if top { WIDTH_LIMIT / 2 } else { 1 });
+        let all: Vec<u32> = (0..rows.len() as u32).collect();
+        let plan = planner.plan(&all, 1);
+        if matches!(plan.shape, plan::Shape::Leaf(_)) {
+            return None;
+        }
+        let mut builder = Builder::new(lanes.to_vec(), self.tree.scale);
+        let entry = builder.lay_out(&plan, false).ok()?;
+        self.tree.fields |= builder.fields;
+        Some(self.adopt(&builder, entry))
+    }
+
+    /// Moves what was built into the arenas, without sharing.
+    fn adopt(&mut self, from: &Builder, entry: Entry) -> Entry {
+        if !entry.is_inner() {
+            let blocks = entry.blocks() as u32;
+            if blocks == 0 {
+                return Entry::EMPTY;
+            }
+            let first = self.blocks.take(blocks);
+            for at in 0..blocks {
+                self.blocks.write(first + at, from.blocks[(entry.base() + at) as usize]);
+            }
+            self.fresh.insert(Piece::Leaf(first), blocks);
+            return entry.with_base(first);
+        }
+        let length = table_length(entry);
+        let start = self.tables.take(length);
+        let old = entry.base() as usize - TABLE_FRONT;
+        let base = start + TABLE_FRONT as u32;
+        self.tables.write(start, from.tables[old]);
+        for at in 1..length {
+            let child = self.adopt(from, from.tables[old + at as usize]);
+            self.tables.write(start + at, child);
+        }
+        self.fresh.insert(Piece::Table(base), length);
+        entry.with_base(base)
+    }
+
+    /// The base of a table with the content of `entry`'s that may be written: the table itself if nobody has seen it.
+    fn writable(&mut self, entry: Entry) -> u32 {
+        let (old, id) = (entry.base(), piece(entry));
+        let is_shared = self.shared.contains_key(&id);
+        if self.fresh.contains_key(&id) && !is_shared {
+            return old;
+        }
+        let length = table_length(entry);
+        let start = self.tables.take(length);
+        // SAFETY: both are runs of the arena, and the second was just taken.
+        unsafe { self.tables.slots.copy(old as usize - TABLE_FRONT, start as usize, length as usize) };
+        let base = start + TABLE_FRONT as u32;
+        self.fresh.insert(Piece::Table(base), length);
+        if is_shared {
+            for at in 1..length {
+                let child = self.read(start + at);
+                self.retain(child);
+            }
+        }
+        self.release(entry);
+        base
+    }
+
+    /// One slot more refers to it.
+    fn retain(&mut self, entry: Entry) {
+        if entry.is_inner() || entry.is_leaf() {
+            let id = piece(entry);
+            let more = self.shared.get(&id).copied();
+            self.journal.push((id, more));
+            self.shared.insert(id, more.unwrap_or(0) + 1);
+        }
+    }
+
+    /// One slot refers to it no longer; its own slots, if it is a table, are still referred to by a copy.
+    fn release(&mut self, entry: Entry) {
+        if !entry.is_inner() && !entry.is_leaf() {
+            return;
+        }
+        let id = piece(entry);
+        if let Some(more) = self.shared.get(&id).copied() {
+            self.journal.push((id, Some(more)));
+            if more > 1 {
+                self.shared.insert(id, more - 1)
+            } else {
+                self.shared.remove(&id)
+            };
+            return;
+        }
+        let length = if entry.is_inner() { table_length(entry) } else { entry.blocks() as u32 };
+        match self.fresh.remove(&id) {
+            Some(length) => self.free(id, length),
+            None => self.retired.push_back((self.commit, id, length)),
+        }
+    }
+
+    /// As [`Self::release`], where no copy took over the slots.
+    fn release_whole(&mut self, entry: Entry) {
+        if entry.is_inner() && !self.shared.contains_key(&piece(entry)) {
+            let start = entry.base() - TABLE_FRONT as u32;
+            for at in 1..table_length(entry) {
+                self.release_whole(self.read(start + at));
+            }
+        }
+        self.release(entry);
+    }
+
+    fn read(&self, at: u32) -> Entry {
+        // SAFETY: entries refer to slots in the arena, and the writer alone writes.
+        unsafe { self.tables.slots.read(at as usize) }
+    }
+
+    fn header(&self, base: u32) -> Header {
+        Header::of(self.read(base - TABLE_FRONT as u32))
+    }
+
+    /// Most places that a packet may have open below here.
+    fn width(&self, entry: Entry) -> u32 {
+        if !entry.is_inner() {
+            return 1;
+        }
+        let below = self.header(entry.base()).width;
+        if entry.has_rest() { below + self.width(self.read(entry.base() - 1)) } else { below }
+    }
+}
+
+struct Edit<'a> {
+    row: &'a Row,
+    lane: Lane,
+    service: u16,
+    insert: bool,
+}
+
+/// Slots that a table takes, with its front.
+fn table_length(entry: Entry) -> u32 {
+    (1 << entry.window().bits) + TABLE_FRONT as u32
+}

@@ -1,0 +1,45 @@
+//! Lane by lane, for processors without vector instructions that we know, and as the yardstick of the others.
+
+use super::super::block::{Block, LANES};
+use super::super::row::Batch;
+use super::super::tree::Tree;
+use super::{Compare, Found, Point, search};
+
+pub(super) struct Portable;
+
+impl Compare for Portable {
+    #[inline(always)]
+    unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32 {
+        let mut lanes = 0;
+        for lane in 0..LANES {
+            let (src_kind, src_shift) = split::<KINDED>(block.src_code[lane]);
+            let (dst_kind, dst_shift) = split::<KINDED>(block.dst_code[lane]);
+            let src = (block.src[lane] ^ point.src[src_kind]).checked_shr(src_shift).unwrap_or(0);
+            let dst = (block.dst[lane] ^ point.dst[dst_kind]).checked_shr(dst_shift).unwrap_or(0);
+            let served = WIDE || {
+                let byte = usize::from(block.service_byte[lane]);
+                (point.services.0[byte / 8] >> (byte % 8 * 8)) as u8 & block.service_bit[lane] != 0
+            };
+            lanes |= u32::from((src | dst == 0) & served) << lane;
+        }
+        lanes
+    }
+}
+
+/// Kind and number of low bits that do not count.
+#[inline(always)]
+fn split<const KINDED: bool>(code: u8) -> (usize, u32) {
+    if KINDED { (usize::from(code >> 5), u32::from(code & 31)) } else { (0, u32::from(code)) }
+}
+
+pub(super) fn lookup(tree: &Tree, batch: &Batch) -> Found {
+    // SAFETY: no particular instructions; services are numbered below 512 unless wide.
+    unsafe {
+        match (tree.kinded, tree.services.wide) {
+            (false, false) => search::<Portable, false, false>(tree, batch),
+            (false, true) => search::<Portable, false, true>(tree, batch),
+            (true, false) => search::<Portable, true, false>(tree, batch),
+            (true, true) => search::<Portable, true, true>(tree, batch),
+        }
+    }
+}
