@@ -16,6 +16,8 @@ mod chart;
 mod sweep;
 #[path = "classify/timing.rs"]
 mod timing;
+#[path = "classify/updates.rs"]
+mod updates;
 #[path = "classify/verify.rs"]
 mod verify;
 
@@ -74,6 +76,9 @@ struct Arguments {
     /// Instead of sets: generated rules, from 1,000 to 1,000,000 of them, written as a chart
     #[arg(long, conflicts_with_all = ["sets", "rules"])]
     sweep: bool,
+    /// Instead of looking packets up: how long changes of rules take, and what they cost a thread that looks packets up
+    #[arg(long, conflicts_with = "sweep")]
+    updates: bool,
     /// The chart of --sweep
     #[arg(long, value_name = "FILE", default_value = "target/classify-sweep.svg")]
     svg: PathBuf,
@@ -114,7 +119,8 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
                 RuleSet::derived("generated", rules)
             }
         };
-        report.measure(&set).with_context(|| set.name.clone())?;
+        if arguments.updates { report.updates(&set, &arguments.options) } else { report.measure(&set) }
+            .with_context(|| set.name.clone())?;
     }
     if arguments.sweep {
         report.differences = sweep::sweep(&mut report.results, &eal, report.effort, &arguments)?;
@@ -211,6 +217,15 @@ impl<'a> Report<'a> {
             let (ours, peers) = timing::measure(&trace.packets, &engine, Some(acl), self.effort)?;
             self.print(set, trace, ours, &peers);
         }
+        Ok(())
+    }
+
+    fn updates(&mut self, set: &RuleSet, options: &Options) -> Result<()> {
+        let effort = match options.quick {
+            true => updates::Effort { single: 500, large: 20, seconds: 1 },
+            false => updates::Effort { single: 5000, large: 100, seconds: 3 },
+        };
+        self.differences += updates::updates(&mut self.results, set, effort, options.cpu)?;
         Ok(())
     }
 
