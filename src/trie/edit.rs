@@ -28,15 +28,10 @@ const SLACK: usize = 64;
 /// One step of a commit.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    Insert {
-        row: &'a Row,
-        rank: u32,
-    },
+    /// Rows of one rank have one meaning; a new one only when the rank was free.
+    Insert { row: &'a Row, rank: u32, meaning: u32 },
     /// The row exactly as it was inserted.
-    Remove {
-        row: &'a Row,
-        rank: u32,
-    },
+    Remove { row: &'a Row, rank: u32 },
 }
 
 /// Why a change cannot be made in place; a build of all rows is needed.
@@ -379,10 +374,8 @@ impl TreeEditor {
             lanes.remove(at);
         }
         let blocks = lanes.len().div_ceil(LANES);
-        let crowded = edit.insert
-            && lanes.len() % LANES == 1
-            && blocks > BLOCKS_BEFORE_CUT
-            && (blocks - 1).is_power_of_two();
+        let crowded =
+            edit.insert && lanes.len() % LANES == 1 && blocks > BLOCKS_BEFORE_CUT && (blocks - 1).is_power_of_two();
         let table = if crowded { self.cut(&lanes, top) } else { None };
         let new = match table {
             Some(table) => table,

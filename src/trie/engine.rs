@@ -6,6 +6,7 @@ use super::block::{FLAG_BITS, PASSIVE};
 use super::edit::{Change, RebuildNeeded, TreeEditor};
 use super::kernel::{self, Isa};
 use super::row::{BATCH, Batch, Key, NO_ROW, Row};
+use super::small::Small;
 use super::tree::{self, Step, Tree};
 
 /// Why rows cannot be built into a search structure.
@@ -23,7 +24,12 @@ pub enum BuildError {
 #[derive(Clone, Debug)]
 pub struct Engine {
     tree: Arc<Tree>,
+    /// The same rows for the small-set kernel, where they fit it.
+    small: Option<Arc<Small>>,
 }
+
+/// Most bytes that the small-set kernel's tables may take.
+const SMALL_LIMIT: usize = 4 << 20;
 
 /// What a lookup gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,23 +71,44 @@ impl Engine {
     /// When the processor does not have `isa`.
     pub fn with_ranks(rows: &[Row], ranks: &[u32], meanings: &[u32], isa: Isa) -> Result<Self, BuildError> {
         assert!(Isa::available().contains(&isa), "this processor has no {isa:?}");
-        Ok(Self { tree: Arc::new(tree::build(rows, ranks, meanings, isa, 0)?.tree) })
+        let engine = Self { tree: Arc::new(tree::build(rows, ranks, meanings, isa, 0)?.tree), small: None };
+        Ok(engine.with_small(rows, ranks))
     }
 
-    /// The same rows, searched with other instructions.
+    /// With the small-set kernel, if the rows, which must be those of this generation, fit it.
+    #[must_use]
+    pub fn with_small(self, rows: &[Row], ranks: &[u32]) -> Self {
+        let small = Small::build(rows, SMALL_LIMIT).map(|small| Arc::new(small.with_ranks(ranks)));
+        Self { small, ..self }
+    }
+
+    /// Without the small-set kernel.
+    #[must_use]
+    pub fn tree_only(self) -> Self {
+        Self { small: None, ..self }
+    }
+
+    /// Whether the small-set kernel serves these rows.
+    pub fn is_small(&self) -> bool {
+        self.small.is_some()
+    }
+
+    /// The same rows, the trie searched with other instructions.
     ///
     /// # Panics
     /// When the processor does not have them.
     #[must_use]
     pub fn with_isa(&self, isa: Isa) -> Self {
         assert!(Isa::available().contains(&isa), "this processor has no {isa:?}");
-        Self { tree: Arc::new(Tree { isa, ..(*self.tree).clone() }) }
+        Self { tree: Arc::new(Tree { isa, ..(*self.tree).clone() }), small: self.small.clone() }
     }
 
     /// Looks up a batch. Does not allocate, lock or panic.
     pub fn search(&self, batch: &Batch) -> Found {
+        if let Some(small) = &self.small {
+            return small.search(batch);
+        }
         let found = kernel::lookup(&self.tree, batch);
-        // NOTHING, shifted down, keeps all its ones when the sign goes along.
         let ranks = found.ranks.map(|rank| if rank == kernel::NOTHING { NO_ROW } else { rank >> FLAG_BITS });
         Found { ranks, passed: found.passed }
     }
@@ -131,7 +158,7 @@ impl Engine {
 
     /// Memory held, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.tree.memory_bytes()
+        self.tree.memory_bytes() + self.small.as_ref().map_or(0, |small| small.memory_bytes())
     }
 }
 
@@ -149,7 +176,7 @@ impl Editor {
     /// See [`BuildError`].
     pub fn new(rows: &[Row], ranks: &[u32], meanings: &[u32]) -> Result<Self, BuildError> {
         let editor = TreeEditor::new(rows, ranks, meanings, Isa::best())?;
-        let engine = Engine { tree: Arc::new(editor.tree().clone()) };
+        let engine = Engine { tree: Arc::new(editor.tree().clone()), small: None }.with_small(rows, ranks);
         Ok(Self { editor, engine })
     }
 
@@ -168,14 +195,20 @@ impl Editor {
         self.editor.edits()
     }
 
+    /// Gives the generation made last the small-set kernel, if it fits; commits go on without, for its tables cannot be
+    /// changed. `rows` are all of them, with ranks, ascending.
+    pub fn settle(&mut self, rows: &[Row], ranks: &[u32]) -> &Engine {
+        self.engine = self.engine.clone().with_small(rows, ranks);
+        &self.engine
+    }
+
     /// Makes all changes, or none. Earlier generations stay as they are for as long as somebody holds them.
     ///
     /// # Errors
     /// When the changes do not fit the structure: all rows must then be built anew. Nothing has changed.
     pub fn commit(&mut self, changes: &[Change<'_>]) -> Result<&Engine, RebuildNeeded> {
-        // Drop the old generation first: if nobody else holds it, its slots can be used again.
         let tree = self.editor.commit(changes)?.clone();
-        self.engine = Engine { tree: Arc::new(tree) };
+        self.engine = Engine { tree: Arc::new(tree), small: None };
         Ok(&self.engine)
     }
 }

@@ -1,4 +1,5 @@
 //! Rows → an immutable search structure → the first row that each packet of a burst lies in.
+
 //!
 //! * In: [`Row`]s in order of rank, from the control thread; a [`Batch`] of packets' values from a worker.
 //! * Out: the least rank for each packet. What a rank means is the caller's.
@@ -11,6 +12,7 @@
 //!                                                │ commit: touched parts copied     │
 //!                                                └──────────────────────────────► Engine, generation n + 1
 //! ```
+pub mod address;
 mod arena;
 mod block;
 mod edit;
@@ -19,6 +21,7 @@ mod kernel;
 mod plan;
 mod row;
 mod services;
+mod small;
 mod tree;
 
 pub use edit::{Change, RebuildNeeded};

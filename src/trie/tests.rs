@@ -119,13 +119,19 @@ fn check(engine: &Engine, rows: &[(u32, Row)], random: &mut Random, batches: usi
         for _ in 0..1 + random.below(BATCH as u64) {
             batch.push(&key(random, rows));
         }
-        let by_isa: Vec<Found> = Isa::available().into_iter().map(|isa| engine.with_isa(isa).search(&batch)).collect();
+        let tree = engine.clone().tree_only();
+        let mut by_kernel: Vec<(String, Found)> =
+            Isa::available().into_iter().map(|isa| (format!("{isa:?}"), tree.with_isa(isa).search(&batch))).collect();
+        by_kernel.push((format!("small: {}", engine.is_small()), engine.search(&batch)));
         for at in 0..batch.len {
             let key = batch.key(at);
             let (best, before) = linear(rows, &key);
-            for (isa, found) in Isa::available().iter().zip(&by_isa) {
-                assert_eq!(found.ranks[at], best, "{isa:?}: {key:?}");
-                assert!(before.is_empty() || found.passed >> at & 1 == 1, "{isa:?}: {key:?} passed {before:?}");
+            for (kernel, found) in &by_kernel {
+                assert_eq!(found.ranks[at], best, "{kernel}: {key:?}");
+                assert!(before.is_empty() || found.passed >> at & 1 == 1, "{kernel}: {key:?} passed {before:?}");
+            }
+            if best != NO_ROW {
+                assert!(engine.meaning(best) == best ^ MEANING);
             }
             let mut passed = Vec::new();
             engine.passive(&key, best, |rank| passed.push(rank));
@@ -156,7 +162,7 @@ fn finds_what_linear_search_finds() {
         for count in [0, 1, 15, 16, 17, 100, 400, 2000] {
             let rows = rows(&mut random, count, flavour);
             let (plain, ranks) = parts(&rows);
-            let engine = Engine::with_ranks(&plain, &ranks, &[], Isa::best()).expect("builds");
+            let engine = Engine::with_ranks(&plain, &ranks, &meanings(&ranks), Isa::best()).expect("builds");
             check(&engine, &rows, &mut random, if cfg!(miri) { 1 } else { 30 });
         }
     }
@@ -205,7 +211,8 @@ fn edits(seed: u64, flavour: Flavour, start: usize, commits: usize, most: u64) {
                 check(old, rows, &mut random, 2);
                 live.sort_by_key(|(rank, _)| *rank);
                 let (plain, ranks) = parts(&live);
-                editor = Editor::new(&plain, &ranks, &meanings(&ranks)).unwrap_or_else(|error| panic!("{reason}, {error}"));
+                editor =
+                    Editor::new(&plain, &ranks, &meanings(&ranks)).unwrap_or_else(|error| panic!("{reason}, {error}"));
             }
         }
         if random.chance(30) {
