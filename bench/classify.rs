@@ -12,6 +12,8 @@ mod common;
 mod generate;
 #[path = "classify/chart.rs"]
 mod chart;
+#[path = "classify/engine.rs"]
+mod engine;
 #[path = "classify/sweep.rs"]
 mod sweep;
 #[path = "classify/timing.rs"]
@@ -29,11 +31,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use core_affinity::CoreId;
 use gnomon::dpdk::{Acl, AclAlgorithm, Eal, EalOptions, hz};
-use gnomon::trie::Engine;
 
 use classbench::{RuleSet, Trace, rows};
 use common::{Case, Options, Results, median};
+use engine::{EngineOptions, kernel_name};
 use timing::{Effort, Timing, peer_name};
 
 /// Memory for rte_acl; pages that are not used cost nothing.
@@ -64,6 +67,8 @@ ignored. Traces: SRC DST SRC_PORT DST_PORT PROTOCOL in decimal. Both may be comp
 struct Arguments {
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// A set of the shared folder, such as acl1_10k; may be repeated
     #[arg(long = "set", value_name = "NAME")]
     sets: Vec<String>,
@@ -107,9 +112,12 @@ fn main() -> ExitCode {
 fn run(matches: &clap::ArgMatches) -> Result<()> {
     let arguments = Arguments::from_arg_matches(matches)?;
     let sources = if arguments.sweep { Vec::new() } else { sources(&arguments, matches)? };
+    // This thread may run on no other CPU than its own afterwards.
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let other_cpu = cpus.into_iter().find(|core| core.id != arguments.options.cpu);
     let eal = start(arguments.options.cpu)?;
-    core_affinity::set_for_current(core_affinity::CoreId { id: arguments.options.cpu });
-    let mut report = Report::new(&arguments, &eal);
+    core_affinity::set_for_current(CoreId { id: arguments.options.cpu });
+    let mut report = Report::new(&arguments, &eal, other_cpu);
     println!("{}\n{}", report.results.machine, gnomon::dpdk::version());
     for source in sources {
         let set = match source {
@@ -183,31 +191,35 @@ fn start(cpu: usize) -> Result<Arc<Eal>> {
 struct Report<'a> {
     results: Results,
     effort: Effort,
+    engine: EngineOptions,
     eal: &'a Arc<Eal>,
+    /// For a second thread, where there is a second CPU.
+    other_cpu: Option<CoreId>,
     differences: usize,
     /// Ratios by size of the set and kind of trace.
     ratios: BTreeMap<(usize, String), Vec<f64>>,
 }
 
 impl<'a> Report<'a> {
-    fn new(arguments: &Arguments, eal: &'a Arc<Eal>) -> Self {
+    fn new(arguments: &Arguments, eal: &'a Arc<Eal>, other_cpu: Option<CoreId>) -> Self {
         let turns = if arguments.options.quick { 5 } else { 15 };
         let algorithms = if arguments.all { usize::MAX } else { USUAL_ALGORITHMS };
         let effort = Effort { turns, algorithms };
-        Self { results: Results::new("classify"), effort, eal, differences: 0, ratios: BTreeMap::new() }
+        let (results, ratios) = (Results::new("classify"), BTreeMap::new());
+        Self { results, effort, engine: arguments.engine, eal, other_cpu, differences: 0, ratios }
     }
 
     fn measure(&mut self, set: &RuleSet) -> Result<()> {
-        println!("\n{}: {} rules", set.name, set.rules.len());
         let (mut acl, acl_ms) = timed(|| Acl::build(self.eal, &set.rules, 0));
         let acl = acl.as_mut().map_err(|error| error.clone())?;
         let rows = rows(&set.rules);
-        let (mut engine, mut times) = (Engine::build(&rows)?, Vec::new());
+        let (mut engine, mut times) = (self.engine.build(&rows)?, Vec::new());
         for _ in 0..3 {
-            let (built, ms) = timed(|| Engine::build(&rows));
+            let (built, ms) = timed(|| self.engine.build(&rows));
             engine = built?;
             times.push(ms);
         }
+        println!("\n{}: {} rules, {}", set.name, set.rules.len(), kernel_name(&engine));
         self.compare(format!("{} build", set.name), "ms", times, acl_ms);
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         let (memory, acl_memory) = (megabytes(engine.memory_bytes() as u64), megabytes(acl.memory_bytes()));
@@ -222,10 +234,10 @@ impl<'a> Report<'a> {
 
     fn updates(&mut self, set: &RuleSet, options: &Options) -> Result<()> {
         let effort = match options.quick {
-            true => updates::Effort { single: 500, large: 20, seconds: 1 },
-            false => updates::Effort { single: 5000, large: 100, seconds: 3 },
+            true => updates::Effort { single: 500, large: 20, seconds: 1, writer: self.other_cpu },
+            false => updates::Effort { single: 5000, large: 100, seconds: 3, writer: self.other_cpu },
         };
-        self.differences += updates::updates(&mut self.results, set, effort, options.cpu)?;
+        self.differences += updates::updates(&mut self.results, set, effort)?;
         Ok(())
     }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use gnomon::dpdk::{Acl, AclRule, Eal};
-use gnomon::trie::Engine;
 
 use crate::chart::{self, Curve};
 use crate::classbench::{Trace, derive_trace, rows};
 use crate::common::{Case, Results, peak_memory_mb, reset_peak_memory};
+use crate::engine::EngineOptions;
 use crate::generate::{Flavour, generate};
 use crate::timing::{Effort, measure, peer_name};
 use crate::verify::verify;
@@ -44,6 +44,7 @@ struct Budget {
 struct Sweep<'a> {
     eal: &'a Arc<Eal>,
     effort: Effort,
+    engine: EngineOptions,
     results: &'a mut Results,
     flavour: Flavour,
     budget: Budget,
@@ -58,7 +59,17 @@ pub fn sweep(results: &mut Results, eal: &Arc<Eal>, effort: Effort, arguments: &
     let (mut curves, mut wrong) = (Vec::new(), 0);
     for flavour in [Flavour::Acl, Flavour::Firewall] {
         let (budget, ours, theirs) = (Budget::default(), Vec::new(), Vec::new());
-        let mut sweep = Sweep { eal, effort, results: &mut *results, flavour, budget, ours, theirs, wrong: 0 };
+        let mut sweep = Sweep {
+            eal,
+            effort,
+            engine: arguments.engine,
+            results: &mut *results,
+            flavour,
+            budget,
+            ours,
+            theirs,
+            wrong: 0,
+        };
         sizes.iter().try_for_each(|size| sweep.measure(*size))?;
         wrong += sweep.wrong;
         let curve = |ours, points| Curve { ours, flavour, points };
@@ -75,7 +86,7 @@ impl Sweep<'_> {
         let rules = generate(self.flavour, size, 1);
         let trace = Trace { name: "derived trace".into(), packets: derive_trace(&rules, PACKETS, 2) };
         let rows = rows(&rules);
-        let (engine, milliseconds) = timed(|| Engine::build(&rows));
+        let (engine, milliseconds) = timed(|| self.engine.build(&rows));
         let engine = engine?;
         let (mut acl, acl_ms) = match self.budget.allows(size) {
             true => self.build_peer(size, &rules)?,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use arc_swap::ArcSwap;
+use core_affinity::CoreId;
 use gnomon::dpdk::{AclRule, FiveTuple, pause, ticks};
 use gnomon::trie::{BATCH, Batch, Change, Editor, Engine, NO_ROW, Row};
 use rand_pcg::Pcg64Mcg;
@@ -19,6 +20,8 @@ use crate::common::{Case, Results, median};
 /// Rules of one large commit.
 const TOGETHER: usize = 100;
 const CHANGES_PER_SECOND: u32 = 10_000;
+/// Draws of a rule whose other rank is free; a reader must have stood still for long if more are in vain.
+const TRIES: usize = 1000;
 /// Packets looked up while rules change.
 const PACKETS: usize = 4096;
 
@@ -29,13 +32,19 @@ pub struct Effort {
     pub single: usize,
     /// Commits of [`TOGETHER`] removals, and as many that put them back.
     pub large: usize,
+    /// Of concurrent reading and writing.
     pub seconds: u64,
+    /// Where the writer runs.
+    pub writer: Option<CoreId>,
 }
 
 /// Rules of which some are away.
 struct Rules {
     rows: Vec<Row>,
-    /// Each rule means itself.
+    /// By rule. Each has two ranks to itself, one after the other: a rule that comes back must not have the rank that it
+    /// left, because readers may still be in a generation that has it.
+    ranks: Vec<u32>,
+    /// By rank: the rule.
     meanings: Vec<u32>,
     absent: BTreeSet<usize>,
     editor: Editor,
@@ -44,7 +53,7 @@ struct Rules {
 }
 
 /// Measures and prints; returns how many packets had a wrong result.
-pub fn updates(results: &mut Results, set: &RuleSet, effort: Effort, cpu: usize) -> Result<usize> {
+pub fn updates(results: &mut Results, set: &RuleSet, effort: Effort) -> Result<usize> {
     println!("\n{}: {} rules", set.name, set.rules.len());
     let mut rules = Rules::new(rows(&set.rules))?;
     let mut dice = dice(3);
@@ -69,7 +78,7 @@ pub fn updates(results: &mut Results, set: &RuleSet, effort: Effort, cpu: usize)
     report(results, format!("{} remove {TOGETHER} rules", set.name), removals);
     report(results, format!("{} insert {TOGETHER} rules", set.name), insertions);
     wrong += check(&rules, set, "with all rules back");
-    wrong += concurrent(results, &mut rules, set, effort, cpu)?;
+    wrong += concurrent(results, &mut rules, set, effort)?;
     for (reason, times) in &rules.rebuilds {
         println!("  built anew {times} times: {reason}");
     }
@@ -78,31 +87,42 @@ pub fn updates(results: &mut Results, set: &RuleSet, effort: Effort, cpu: usize)
 
 impl Rules {
     fn new(rows: Vec<Row>) -> Result<Self> {
-        let meanings: Vec<u32> = (0..rows.len() as u32).collect();
-        let editor = Editor::new(&rows, &meanings, &meanings)?;
-        Ok(Self { rows, meanings, absent: BTreeSet::new(), editor, rebuilds: BTreeMap::new() })
+        let ranks: Vec<u32> = (0..rows.len() as u32).map(|rule| 2 * rule).collect();
+        let meanings: Vec<u32> = (0..2 * rows.len() as u32).map(|rank| rank / 2).collect();
+        let editor = Editor::new(&rows, &ranks, &meanings)?;
+        Ok(Self { rows, ranks, meanings, absent: BTreeSet::new(), editor, rebuilds: BTreeMap::new() })
+    }
+
+    /// A rule that can be removed and come back at once, because no reader is in a generation with its other rank.
+    fn draw(&self, dice: &mut Pcg64Mcg) -> BTreeSet<usize> {
+        let mut drawn = std::iter::repeat_with(|| below(dice, self.rows.len())).take(TRIES);
+        let free = drawn.find(|at| self.editor.is_free(self.ranks[*at] ^ 1));
+        BTreeSet::from([free.unwrap_or(0)])
     }
 
     /// Removes rules in one commit; microseconds.
     fn remove(&mut self, which: &BTreeSet<usize>) -> Result<f64> {
         self.absent.extend(which);
-        self.commit(which, |rows, at| Change::Remove { row: &rows[at], rank: at as u32 })
+        self.commit(which, |row, rank| Change::Remove { row, rank })
     }
 
     /// Puts rules back in one commit; microseconds.
     fn insert(&mut self, which: &BTreeSet<usize>) -> Result<f64> {
-        self.absent.retain(|at| !which.contains(at));
-        self.commit(which, |rows, at| Change::Insert { row: &rows[at], rank: at as u32, meaning: at as u32 })
+        for at in which {
+            self.absent.remove(at);
+            self.ranks[*at] ^= 1;
+        }
+        self.commit(which, |row, rank| Change::Insert { row, rank, meaning: rank / 2 })
     }
 
     /// Builds anew, on the same clock, when the changes do not fit.
-    fn commit(&mut self, which: &BTreeSet<usize>, change: fn(&[Row], usize) -> Change<'_>) -> Result<f64> {
+    fn commit(&mut self, which: &BTreeSet<usize>, change: fn(&Row, u32) -> Change<'_>) -> Result<f64> {
         let started = Instant::now();
-        let changes: Vec<Change<'_>> = which.iter().map(|at| change(&self.rows, *at)).collect();
+        let changes: Vec<Change<'_>> = which.iter().map(|at| change(&self.rows[*at], self.ranks[*at])).collect();
         if let Err(reason) = self.editor.commit(&changes).map(|_| ()) {
-            let present: Vec<usize> = (0..self.rows.len()).filter(|at| !self.absent.contains(at)).collect();
-            let rows: Vec<Row> = present.iter().map(|at| self.rows[*at].clone()).collect();
-            let ranks: Vec<u32> = present.iter().map(|at| *at as u32).collect();
+            let present = || (0..self.rows.len()).filter(|at| !self.absent.contains(at));
+            let rows: Vec<Row> = present().map(|at| self.rows[at].clone()).collect();
+            let ranks: Vec<u32> = present().map(|at| self.ranks[at]).collect();
             self.editor = Editor::new(&rows, &ranks, &self.meanings)?;
             *self.rebuilds.entry(reason.to_string()).or_default() += 1;
         }
@@ -142,11 +162,17 @@ fn expected(rules: &[AclRule], absent: &BTreeSet<usize>, packet: &FiveTuple) -> 
 /// Packets with another result than linear search has.
 fn check(rules: &Rules, set: &RuleSet, when: &str) -> usize {
     let packets = sample(set);
-    let found = engine_found(rules.editor.engine(), &packets);
-    let differs = |(packet, found): &(&FiveTuple, &u32)| expected(&set.rules, &rules.absent, packet) != **found;
+    let engine = rules.editor.engine();
+    let found = engine_found(engine, &packets);
+    let differs =
+        |(packet, found): &(&FiveTuple, &u32)| expected(&set.rules, &rules.absent, packet) != rule_of(engine, **found);
     let wrong = packets.iter().zip(&found).filter(differs).count();
     println!("  {when}: {wrong} differences ({} packets against linear search)", packets.len());
     wrong
+}
+
+fn rule_of(engine: &Engine, rank: u32) -> u32 {
+    if rank == NO_ROW { NO_ROW } else { engine.meaning(rank) }
 }
 
 /// Packets of all traces, evenly spaced.
@@ -157,7 +183,7 @@ fn sample(set: &RuleSet) -> Vec<FiveTuple> {
 }
 
 /// One thread changes a rule at a time, this one looks packets up in the generation that is in force.
-fn concurrent(results: &mut Results, rules: &mut Rules, set: &RuleSet, effort: Effort, cpu: usize) -> Result<usize> {
+fn concurrent(results: &mut Results, rules: &mut Rules, set: &RuleSet, effort: Effort) -> Result<usize> {
     let packets = sample(set);
     // At most one rule is away at a time: the first that a packet matches, or the next.
     let allowed: Vec<[u32; 2]> = packets.iter().map(|packet| first_two(&set.rules, packet)).collect();
@@ -166,7 +192,7 @@ fn concurrent(results: &mut Results, rules: &mut Rules, set: &RuleSet, effort: E
     let quiet = read(&current, &packets, &allowed, |started| started.elapsed() >= run);
     let stop = AtomicBool::new(false);
     let (busy, written) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write(rules, &current, run, cpu, &stop));
+        let writer = scope.spawn(|| write(rules, &current, effort, &stop));
         let busy = read(&current, &packets, &allowed, |_| stop.load(Ordering::Acquire));
         (busy, writer.join())
     });
@@ -223,7 +249,9 @@ fn read(
         let before = ticks();
         for (burst, found) in packets.chunks(BATCH).zip(&mut found) {
             fill(&mut batch, burst);
-            newest.load().lookup(&batch, black_box(found));
+            let engine = newest.load();
+            engine.lookup(&batch, black_box(found));
+            found.iter_mut().take(batch.len).for_each(|found| *found = rule_of(engine, *found));
         }
         passes.push((ticks() - before) as f64 / packets.len() as f64);
         read.looked_up += packets.len();
@@ -235,41 +263,29 @@ fn read(
 }
 
 /// Removes a rule or puts it back at even intervals, publishing each time; microseconds of each change.
-fn write(
-    rules: &mut Rules,
-    current: &ArcSwap<Engine>,
-    run: Duration,
-    cpu: usize,
-    stop: &AtomicBool,
-) -> Result<Vec<f64>> {
+fn write(rules: &mut Rules, current: &ArcSwap<Engine>, effort: Effort, stop: &AtomicBool) -> Result<Vec<f64>> {
     // Stops the reader also when a change fails.
     let _stop = StopAtEnd(stop);
-    let other = core_affinity::get_core_ids().into_iter().flatten().find(|core| core.id != cpu);
-    other.map(core_affinity::set_for_current);
+    effort.writer.map(core_affinity::set_for_current);
     let mut dice = dice(4);
-    let mut commits = Vec::new();
+    let (mut commits, mut removed) = (Vec::new(), None);
     let (started, interval) = (Instant::now(), Duration::from_secs(1) / CHANGES_PER_SECOND);
-    let mut removed = None;
-    while started.elapsed() < run {
+    while started.elapsed().as_secs() < effort.seconds {
+        let rule = removed.take().unwrap_or_else(|| rules.draw(&mut dice));
         let change = Instant::now();
-        removed = match removed.take() {
-            Some(rule) => rules.insert(&rule).map(|_| None)?,
-            None => {
-                let rule = BTreeSet::from([below(&mut dice, rules.rows.len())]);
-                rules.remove(&rule)?;
-                Some(rule)
-            }
-        };
+        if rules.absent.is_empty() {
+            rules.remove(&rule)?;
+            removed = Some(rule);
+        } else {
+            rules.insert(&rule)?;
+        }
         current.store(Arc::new(rules.editor.engine().clone()));
         commits.push(change.elapsed().as_secs_f64() * 1e6);
-        let due = interval * commits.len() as u32;
-        while started.elapsed() < due {
+        while change.elapsed() < interval {
             pause();
         }
     }
-    if let Some(rule) = removed {
-        rules.insert(&rule)?;
-    }
+    removed.map_or(Ok(0.0), |rule| rules.insert(&rule))?;
     Ok(commits)
 }
 
