@@ -1,29 +1,31 @@
-//! [`Policy`] → [`Compiled`]: checks, evaluation order, then one pass per dimension.
+//! [`Policy`] → [`Compiled`], and changes to it: checks, evaluation order, rows.
 //!
-//! Every enabled rule and every [`Match`] of a mirror session becomes a row. For each dimension (source
-//! address, ports, VLAN, …) and each class of values that no row tells apart, a bit vector says which rows
-//! agree. A packet matches the rows whose bit is set in all dimensions: the bit vector scheme of Lakshman
-//! and Stiliadis (SIGCOMM 1998).
+//! Every rule has a turn in the evaluation order and, if it has an effect, a rank there; ranks leave room for rules
+//! that come later. A commit touches the rows of the rules that change, and nothing else. When it does not fit (new
+//! groups or IPv6 nets, no room between two ranks) all is built anew, which is slower but no different.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use ipnet::IpNet;
-
-use super::bits::{ArenaBuilder, Bits, RowSet};
-use super::compiled::{Addresses, Compiled, Endpoint, IcmpBits, LinkTables, PortBits, Rows, RuleRow, Segment};
-use super::group_sets::{GroupSets, Kinds, SetIndex};
+use super::compiled::{Compiled, HANDLE_LIMIT, Meaning, Mirrors};
+use super::keyspace::{Family, Keyspace};
 use super::labels::Labels;
 use super::rule::{
-    Action, Decision, Group, GroupIx, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule, RuleHandle, Selector,
+    Action, Decision, GroupIx, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule, RuleHandle, Selector, Tier,
 };
-use super::tables::{Intervals, Net, Points, sweep};
+use crate::trie::address;
+use crate::trie::{BuildError, Change, Editor, Engine, Isa, RebuildNeeded, Row};
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-/// TCP, UDP, SCTP.
-const WITH_PORTS: [u8; 3] = [6, 17, 132];
+/// Bytes that a compiled policy may take if nothing else is said.
+pub const DEFAULT_MEMORY: usize = 1 << 30;
+/// What a row takes at the very least.
+const LEAST_ROW: usize = 16;
+/// Rules that are named when a policy takes too much.
+const NAMED: usize = 5;
+/// Sets of more rules leave less room between ranks.
+const MANY: usize = 1 << 15;
+/// Ranks that rules after the last may take.
+const SPARE: u32 = 1 << 10;
 
 /// Why a policy does not compile. The generation in force stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +50,76 @@ pub enum CompileError {
     DuplicateGroup { name: String },
     #[error("{place} refers to group number {group}, but there are {count} groups")]
     UnknownGroup { place: String, group: u16, count: usize },
+    #[error("there is no rule `{id}` to remove")]
+    UnknownRule { id: String },
+    #[error(transparent)]
+    Addresses(address::BuildError),
+    #[error(transparent)]
+    Rows(BuildError),
+    #[error(
+        "the compiled policy would take {needed} bytes or more, and the limit is {limit}; raise `limits.policy_memory`, \
+         or name fewer groups and nets on both sides of the rules that cost most: {costly}"
+    )]
+    TooMuchMemory { needed: usize, limit: usize, costly: String },
+}
+
+/// One step of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleChange {
+    /// A new rule, or another in the place of the one with its id.
+    Put(Rule),
+    /// By id.
+    Remove(String),
+}
+
+impl RuleChange {
+    fn id(&self) -> &str {
+        match self {
+            Self::Put(rule) => &rule.id,
+            Self::Remove(id) => id,
+        }
+    }
+}
+
+/// Where a rule stands among all others.
+type Turn = (Tier, u32, u8, Arc<str>);
+
+/// A rule and what was made of it.
+#[derive(Clone, Debug)]
+struct Placed {
+    rule: Rule,
+    /// For rules that have rows.
+    rank: Option<u32>,
+    meaning: u32,
+    /// By [`Family`].
+    rows: [Vec<Row>; 2],
+}
+
+/// The control thread's end of a policy: makes one generation from another.
+#[derive(Debug)]
+pub struct Compiler {
+    labels: Arc<Labels>,
+    memory_limit: usize,
+    parts: Parts,
+}
+
+/// All that is built at once.
+#[derive(Debug)]
+struct Parts {
+    /// The policy without its rules.
+    frame: Policy,
+    rules: HashMap<Arc<str>, Placed>,
+    turns: BTreeMap<Turn, Option<u32>>,
+    /// By [`Family`].
+    editors: [Editor; 2],
+    compiled: Compiled,
+}
+
+/// Why a change was not made in place.
+enum Stopped {
+    Refused(CompileError),
+    /// It does not fit the structure there is.
+    Rebuild,
 }
 
 impl Compiled {
@@ -59,38 +131,371 @@ impl Compiled {
     /// `allow`.
     ///
     /// # Errors
-    /// See [`CompileError`]; `labels` is then unchanged, except that after `TooManyGroupSets` it knows the
-    /// new rule ids.
+    /// See [`CompileError`]; `labels` may then know new ids.
     pub fn build(policy: &Policy, generation: u32, labels: &Labels) -> Result<Compiled, CompileError> {
-        check(policy)?;
-        let rules = in_order(&policy.rules);
-        let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
-        let handles = labels.intern_rules(&ids)?;
-        let rows = rows(&rules, &handles, policy);
-        let mut matches: Vec<(usize, &Match)> = rules.iter().map(|rule| &rule.matches).enumerate().collect();
-        let mirror_matches = policy.mirrors.iter().flat_map(|mirror| &mirror.any_of);
-        matches.extend(mirror_matches.enumerate().map(|(at, m)| (rows.rule_words() * 64 + at, m)));
-
-        let mut builder = Builder::new(&policy.groups, matches, rows.words());
-        let mut kinds =
-            Kinds { ip: SetIndex::new(), mac: SetIndex::new(), vlan: SetIndex::new(), vni: SetIndex::new() };
-        let addresses = builder.addresses(&mut kinds.ip);
-        let links = builder.links(&mut kinds);
-        let protocol = builder.protocols();
-        let ports = builder.ports();
-        let icmp = builder.icmp();
-        Ok(Compiled {
-            generation,
-            rows,
-            addresses,
-            links,
-            protocol,
-            ports,
-            icmp,
-            group_sets: GroupSets::build(&kinds, &policy.groups, labels)?,
-            arena: builder.arena.finish(),
-        })
+        Ok(Parts::build(policy.clone(), generation, labels, DEFAULT_MEMORY)?.compiled)
     }
+}
+
+impl Compiler {
+    /// Compiles a policy, see [`Compiled::build`]. `memory_limit` is what it may take, in bytes.
+    ///
+    /// # Errors
+    /// See [`CompileError`].
+    pub fn new(
+        policy: Policy,
+        generation: u32,
+        labels: Arc<Labels>,
+        memory_limit: usize,
+    ) -> Result<Self, CompileError> {
+        let parts = Parts::build(policy, generation, &labels, memory_limit)?;
+        Ok(Self { labels, memory_limit, parts })
+    }
+
+    /// The generation made last.
+    pub fn compiled(&self) -> &Compiled {
+        &self.parts.compiled
+    }
+
+    /// The policy made last, rules in evaluation order.
+    pub fn policy(&self) -> Policy {
+        let placed = self.parts.turns.keys().filter_map(|(.., id)| self.parts.rules.get(id));
+        Policy { rules: placed.map(|placed| placed.rule.clone()).collect(), ..self.parts.frame.clone() }
+    }
+
+    /// Makes all changes, or none. Later changes see earlier ones.
+    ///
+    /// # Errors
+    /// See [`CompileError`]. Nothing has changed then, but `labels` may know new ids.
+    pub fn commit(&mut self, changes: &[RuleChange], generation: u32) -> Result<&Compiled, CompileError> {
+        for change in changes {
+            if let RuleChange::Put(rule) = change {
+                check_groups(&rule.matches, self.parts.frame.groups.len(), || format!("rule `{}`", rule.id))?;
+            }
+        }
+        let ids = changes.iter().map(|change| Arc::from(change.id()));
+        let before: HashMap<Arc<str>, Option<Placed>> =
+            ids.map(|id: Arc<str>| (id.clone(), self.parts.rules.get(&id).cloned())).collect();
+        match self.change_in_place(changes, generation) {
+            Ok(()) => Ok(&self.parts.compiled),
+            Err(stopped) => {
+                self.restore(before);
+                match stopped {
+                    Stopped::Refused(error) => Err(error),
+                    Stopped::Rebuild => self.rebuild(self.changed(changes)?, generation),
+                }
+            }
+        }
+    }
+
+    /// Another policy: by a commit if it differs in few rules only, else built anew.
+    ///
+    /// # Errors
+    /// As [`Compiler::commit`].
+    pub fn replace(&mut self, policy: Policy, generation: u32) -> Result<&Compiled, CompileError> {
+        check(&policy)?;
+        let (frame, rules) = split(policy);
+        if frame == self.parts.frame {
+            let ids: HashSet<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
+            let gone = self.parts.rules.keys().filter(|id| !ids.contains(&***id));
+            let mut changes: Vec<RuleChange> = gone.map(|id| RuleChange::Remove(id.to_string())).collect();
+            let differs = |rule: &&Rule| self.parts.rules.get(rule.id.as_str()).is_none_or(|old| old.rule != **rule);
+            changes.extend(rules.iter().filter(differs).cloned().map(RuleChange::Put));
+            if changes.len() * 4 <= rules.len() {
+                return self.commit(&changes, generation);
+            }
+        }
+        self.rebuild(Policy { rules, ..frame }, generation)
+    }
+
+    /// Makes use of a quiet time after commits: what they left slower or scattered is built anew. Returns whether
+    /// there was anything to do; [`Compiler::compiled`] is then a new generation.
+    ///
+    /// # Errors
+    /// As [`Compiler::commit`].
+    pub fn settle(&mut self, generation: u32) -> Result<bool, CompileError> {
+        if self.parts.editors.iter().all(|editor| editor.edits() == 0) {
+            return Ok(false);
+        }
+        self.rebuild(self.policy(), generation).map(|_| true)
+    }
+
+    fn rebuild(&mut self, policy: Policy, generation: u32) -> Result<&Compiled, CompileError> {
+        self.parts = Parts::build(policy, generation, &self.labels, self.memory_limit)?;
+        Ok(&self.parts.compiled)
+    }
+
+    /// The policy as the changes make it.
+    fn changed(&self, changes: &[RuleChange]) -> Result<Policy, CompileError> {
+        let old = self.parts.rules.iter();
+        let mut rules: BTreeMap<&str, &Rule> = old.map(|(id, placed)| (&**id, &placed.rule)).collect();
+        for change in changes {
+            match change {
+                RuleChange::Put(rule) => drop(rules.insert(&rule.id, rule)),
+                RuleChange::Remove(id) => {
+                    rules.remove(id.as_str()).ok_or_else(|| CompileError::UnknownRule { id: id.clone() })?;
+                }
+            }
+        }
+        Ok(Policy { rules: rules.into_values().cloned().collect(), ..self.parts.frame.clone() })
+    }
+
+    fn restore(&mut self, before: HashMap<Arc<str>, Option<Placed>>) {
+        for id in before.keys() {
+            self.forget(id);
+        }
+        for placed in before.into_values().flatten() {
+            self.remember(placed);
+        }
+    }
+
+    fn forget(&mut self, id: &str) -> Option<Placed> {
+        let placed = self.parts.rules.remove(id)?;
+        self.parts.turns.remove(&turn(&placed.rule));
+        Some(placed)
+    }
+
+    fn remember(&mut self, placed: Placed) {
+        let turn = turn(&placed.rule);
+        self.parts.rules.insert(turn.3.clone(), placed.clone());
+        self.parts.turns.insert(turn, placed.rank);
+    }
+
+    fn change_in_place(&mut self, changes: &[RuleChange], generation: u32) -> Result<(), Stopped> {
+        let mut gone: Vec<Placed> = Vec::new();
+        let mut fresh: Vec<&str> = Vec::new();
+        for change in changes {
+            match self.forget(change.id()) {
+                // A rule that an earlier change of this commit brought was never in the engines.
+                Some(old) => match fresh.iter().position(|id| *id == change.id()) {
+                    Some(at) => drop(fresh.swap_remove(at)),
+                    None => gone.push(old),
+                },
+                None if matches!(change, RuleChange::Remove(_)) => {
+                    return Err(Stopped::Refused(CompileError::UnknownRule { id: change.id().to_owned() }));
+                }
+                None => {}
+            }
+            if let RuleChange::Put(rule) = change {
+                let placed = self.place(rule)?;
+                self.remember(placed);
+                fresh.push(&rule.id);
+            }
+        }
+        let fresh: Vec<&Placed> = fresh.iter().filter_map(|id| self.parts.rules.get(*id)).collect();
+        let more: usize = fresh.iter().map(|placed| rows_of(placed)).sum();
+        let needed = self.parts.compiled.memory_bytes() + more * LEAST_ROW;
+        if needed > self.memory_limit {
+            let costly = costly(fresh.iter().map(|placed| (placed.rule.id.as_str(), rows_of(placed))));
+            return Err(Stopped::Refused(CompileError::TooMuchMemory { needed, limit: self.memory_limit, costly }));
+        }
+        let rule_count = self.parts.compiled.rule_count + with_effect(fresh.iter().copied()) - with_effect(&gone);
+        for family in Family::ALL {
+            let at = family as usize;
+            let mut steps = Vec::new();
+            for placed in &gone {
+                let rank = placed.rank.unwrap_or_default();
+                steps.extend(placed.rows[at].iter().map(|row| Change::Remove { row, rank }));
+            }
+            for placed in &fresh {
+                let (rank, meaning) = (placed.rank.unwrap_or_default(), placed.meaning);
+                steps.extend(placed.rows[at].iter().map(|row| Change::Insert { row, rank, meaning }));
+            }
+            if !steps.is_empty() {
+                let engine = self.parts.editors[at].commit(&steps).map_err(|_: RebuildNeeded| Stopped::Rebuild)?;
+                self.parts.compiled.rules[at] = engine.clone();
+            }
+        }
+        (self.parts.compiled.generation, self.parts.compiled.rule_count) = (generation, rule_count);
+        Ok(())
+    }
+
+    /// A new rule with a rank that suits its turn.
+    fn place(&self, rule: &Rule) -> Result<Placed, Stopped> {
+        let handle = if is_inert(rule) {
+            RuleHandle::DEFAULT
+        } else {
+            self.labels.intern_rules(&[&rule.id]).map_err(Stopped::Refused)?[0]
+        };
+        let mut placed = placed(rule.clone(), handle, &self.parts.compiled.keyspace).ok_or(Stopped::Rebuild)?;
+        if rows_of(&placed) > 0 {
+            placed.rank = Some(self.free_rank(&turn(rule)).ok_or(Stopped::Rebuild)?);
+        }
+        Ok(placed)
+    }
+
+    /// A rank between those of the neighbours that no living generation has.
+    fn free_rank(&self, turn: &Turn) -> Option<u32> {
+        let before = self.parts.turns.range(..turn).rev().find_map(|(_, rank)| *rank);
+        let after = self.parts.turns.range(turn..).find_map(|(_, rank)| *rank);
+        let first = before.map_or(0, |rank| rank + 1);
+        let end = after.unwrap_or(first + SPARE);
+        // From the middle outwards, so that there is room on both sides; after the last rule, from the near end.
+        let middle = if after.is_none() { first } else { first + end.saturating_sub(first) / 2 };
+        let is_free = |rank: &u32| self.parts.editors.iter().all(|editor| editor.is_free(*rank));
+        (middle..end).find(is_free).or_else(|| (first..middle).rev().find(is_free))
+    }
+}
+
+impl Parts {
+    fn build(policy: Policy, generation: u32, labels: &Labels, memory_limit: usize) -> Result<Self, CompileError> {
+        check(&policy)?;
+        let ids: Vec<&str> = policy.rules.iter().filter(|rule| !is_inert(rule)).map(|rule| rule.id.as_str()).collect();
+        let handles: HashMap<String, RuleHandle> =
+            ids.iter().map(|id| (*id).to_owned()).zip(labels.intern_rules(&ids)?).collect();
+        let known = labels.rule_count();
+        if known >= HANDLE_LIMIT as usize {
+            return Err(CompileError::TooManyRules { known, fresh: 0, limit: HANDLE_LIMIT as usize });
+        }
+        let keyspace = Keyspace::build(&policy, labels)?;
+        afford(&policy, &keyspace, memory_limit)?;
+        let mirrors = mirrors(&policy, &keyspace)?;
+        let (frame, mut rules) = split(policy);
+        rules.sort_by_cached_key(turn);
+        let step = if rules.len() > MANY { 2 } else { 4 };
+        let (mut all, mut meanings): (Vec<Placed>, Vec<u32>) = (Vec::with_capacity(rules.len()), Vec::new());
+        for rule in rules {
+            let handle = handles.get(&rule.id).copied().unwrap_or_default();
+            let Some(mut placed) = placed(rule, handle, &keyspace) else {
+                unreachable!("the keyspace was made with all nets of the policy")
+            };
+            if rows_of(&placed) > 0 {
+                placed.rank = Some(meanings.len() as u32);
+                meanings.push(placed.meaning);
+                meanings.resize(meanings.len() + step - 1, 0);
+            }
+            all.push(placed);
+        }
+        let editor = |family: Family| {
+            let (mut rows, mut ranks) = (Vec::new(), Vec::new());
+            for placed in &all {
+                let own = &placed.rows[family as usize];
+                rows.extend(own.iter().cloned());
+                ranks.extend(own.iter().filter_map(|_| placed.rank));
+            }
+            let meanings: &[u32] = if rows.is_empty() { &[] } else { &meanings };
+            Editor::new(&rows, &ranks, meanings).map_err(CompileError::Rows)
+        };
+        let editors = [editor(Family::V4)?, editor(Family::V6)?];
+        let compiled = Compiled {
+            generation,
+            default: frame.default,
+            rule_count: with_effect(&all),
+            keyspace: Arc::new(keyspace),
+            rules: editors.each_ref().map(|editor| editor.engine().clone()),
+            mirrors: Arc::new(mirrors),
+        };
+        let needed = compiled.memory_bytes();
+        if needed > memory_limit {
+            let costly = costly(all.iter().map(|placed| (placed.rule.id.as_str(), rows_of(placed))));
+            return Err(CompileError::TooMuchMemory { needed, limit: memory_limit, costly });
+        }
+        let turns = all.iter().map(|placed| (turn(&placed.rule), placed.rank)).collect();
+        let rules = all.into_iter().map(|placed| (Arc::from(placed.rule.id.as_str()), placed)).collect();
+        Ok(Self { frame, rules, turns, editors, compiled })
+    }
+}
+
+fn split(mut policy: Policy) -> (Policy, Vec<Rule>) {
+    let rules = std::mem::take(&mut policy.rules);
+    (policy, rules)
+}
+
+fn turn(rule: &Rule) -> Turn {
+    (rule.tier, rule.priority, action_rank(rule.action), Arc::from(rule.id.as_str()))
+}
+
+fn rows_of(placed: &Placed) -> usize {
+    placed.rows.iter().map(Vec::len).sum()
+}
+
+fn with_effect<'a>(rules: impl IntoIterator<Item = &'a Placed>) -> usize {
+    rules.into_iter().filter(|placed| !is_inert(&placed.rule)).count()
+}
+
+/// Disabled, or a note that nobody is to take.
+fn is_inert(rule: &Rule) -> bool {
+    match rule.mode {
+        Mode::Disabled => true,
+        Mode::Shadow => rule.action == Action::Log,
+        Mode::Enforce => false,
+    }
+}
+
+/// A rule without a rank yet. `None` when it has a net that the keyspace does not know.
+fn placed(rule: Rule, handle: RuleHandle, keyspace: &Keyspace) -> Option<Placed> {
+    let decision = match rule.action {
+        Action::Allow | Action::Log => Decision::Allow,
+        Action::Deny => Decision::Deny,
+        Action::Reject => Decision::Reject,
+    };
+    let meaning = Meaning {
+        handle,
+        decision,
+        stateful: rule.stateful && rule.action == Action::Allow,
+        tier: rule.tier,
+        log: rule.action == Action::Log,
+    };
+    let mut rows = [Vec::new(), Vec::new()];
+    if !is_inert(&rule) {
+        let passive = rule.action == Action::Log || rule.mode == Mode::Shadow;
+        for family in Family::ALL {
+            rows[family as usize] = keyspace.rows(&rule.matches, family, passive)?;
+        }
+    }
+    Some(Placed { rule, rank: None, meaning: meaning.pack(), rows })
+}
+
+/// Refuses a policy that cannot fit, before its rows are made.
+fn afford(policy: &Policy, keyspace: &Keyspace, limit: usize) -> Result<(), CompileError> {
+    let rules = policy.rules.iter().filter(|rule| !is_inert(rule)).map(|rule| (rule.id.as_str(), &rule.matches));
+    let counts: Vec<(&str, usize)> = rules.map(|(id, m)| (id, keyspace.row_count(m).unwrap_or(0))).collect();
+    let rows = counts.iter().fold(0usize, |sum, (_, count)| sum.saturating_add(*count));
+    let needed = rows.saturating_mul(LEAST_ROW);
+    if needed > limit {
+        return Err(CompileError::TooMuchMemory { needed, limit, costly: costly(counts.into_iter()) });
+    }
+    Ok(())
+}
+
+/// The rules with most rows, for people to read.
+fn costly<'a>(counts: impl Iterator<Item = (&'a str, usize)>) -> String {
+    let mut counts: Vec<(&str, usize)> = counts.collect();
+    counts.sort_by_key(|(id, rows)| (std::cmp::Reverse(*rows), *id));
+    let named = counts.iter().take(NAMED).map(|(id, rows)| format!("`{id}` ({rows} rows)"));
+    named.collect::<Vec<_>>().join(", ")
+}
+
+fn mirrors(policy: &Policy, keyspace: &Keyspace) -> Result<Mirrors, CompileError> {
+    let mut bits = Vec::new();
+    let mut rows: [(Vec<Row>, Vec<u32>); 2] = Default::default();
+    for (session, mirror) in policy.mirrors.iter().enumerate() {
+        for m in &mirror.any_of {
+            let rank = bits.len() as u32;
+            bits.push(1 << session);
+            for family in Family::ALL {
+                let (rows, ranks) = &mut rows[family as usize];
+                let own = keyspace.rows(m, family, true).unwrap_or_default();
+                ranks.extend(own.iter().map(|_| rank));
+                rows.extend(own);
+            }
+        }
+    }
+    let engine = |family: Family| {
+        let (rows, ranks) = &rows[family as usize];
+        Engine::with_ranks(rows, ranks, &[], Isa::best()).map_err(CompileError::Rows)
+    };
+    Ok(Mirrors {
+        engines: [engine(Family::V4)?, engine(Family::V6)?],
+        bits: bits.into(),
+        wanted_by: [Decision::Allow, Decision::Deny, Decision::Reject].map(|d| sessions_for(&policy.mirrors, d)),
+    })
+}
+
+/// Sessions that want packets with this decision.
+fn sessions_for(mirrors: &[MirrorMatch], decision: Decision) -> u64 {
+    let wants = |mirror: &MirrorMatch| mirror.decisions.is_empty() || mirror.decisions.contains(&decision);
+    mirrors.iter().enumerate().filter(|(_, mirror)| wants(mirror)).fold(0, |mask, (at, _)| mask | 1 << at)
 }
 
 fn check(policy: &Policy) -> Result<(), CompileError> {
@@ -131,18 +536,6 @@ fn check_groups(m: &Match, count: usize, place: impl Fn() -> String) -> Result<(
     Ok(())
 }
 
-/// The rules that have an effect, in evaluation order.
-fn in_order(rules: &[Rule]) -> Vec<&Rule> {
-    let inert = |rule: &Rule| match rule.mode {
-        Mode::Disabled => true,
-        Mode::Shadow => rule.action == Action::Log,
-        Mode::Enforce => false,
-    };
-    let mut rules: Vec<&Rule> = rules.iter().filter(|rule| !inert(rule)).collect();
-    rules.sort_unstable_by_key(|rule| (rule.tier, rule.priority, action_rank(rule.action), rule.id.as_str()));
-    rules
-}
-
 fn action_rank(action: Action) -> u8 {
     match action {
         Action::Log => 0,
@@ -150,317 +543,6 @@ fn action_rank(action: Action) -> u8 {
         Action::Reject => 2,
         Action::Allow => 3,
     }
-}
-
-/// What the rows mean, as opposed to what they match.
-fn rows(rules: &[&Rule], handles: &[RuleHandle], policy: &Policy) -> Rows {
-    let words = rules.len().div_ceil(64);
-    let blank = ArenaBuilder::new(words).blank();
-    let (mut deciding, mut logging, mut shadowing) = (blank.clone(), blank.clone(), blank);
-    let mut meaning = Vec::with_capacity(rules.len());
-    for (row, (rule, handle)) in rules.iter().zip(handles).enumerate() {
-        match (rule.mode, rule.action) {
-            (_, Action::Log) => logging.insert(row),
-            (Mode::Shadow, _) => shadowing.insert(row),
-            _ => deciding.insert(row),
-        }
-        let decision = match rule.action {
-            Action::Allow | Action::Log => Decision::Allow,
-            Action::Deny => Decision::Deny,
-            Action::Reject => Decision::Reject,
-        };
-        let stateful = rule.stateful && rule.action == Action::Allow;
-        meaning.push(RuleRow { handle: *handle, decision, stateful, tier: rule.tier });
-    }
-    let sessions = policy.mirrors.iter().enumerate();
-    Rows {
-        rules: meaning.into(),
-        deciding: deciding.words(),
-        logging: logging.words(),
-        shadowing: shadowing.words(),
-        mirrors: sessions.flat_map(|(at, mirror)| vec![1u64 << at; mirror.any_of.len()]).collect(),
-        mirrors_of: [Decision::Allow, Decision::Deny, Decision::Reject].map(|d| sessions_for(&policy.mirrors, d)),
-        default: policy.default,
-    }
-}
-
-/// Sessions that want packets with this decision.
-fn sessions_for(mirrors: &[MirrorMatch], decision: Decision) -> u64 {
-    let wants = |mirror: &MirrorMatch| mirror.decisions.is_empty() || mirror.decisions.contains(&decision);
-    mirrors.iter().enumerate().filter(|(_, mirror)| wants(mirror)).fold(0, |mask, (at, _)| mask | 1 << at)
-}
-
-/// Rows that a side (source or destination) concerns.
-#[derive(Debug)]
-struct Side {
-    /// Rows without a selector on this side.
-    any: Vec<u32>,
-    by_group: Vec<Vec<u32>>,
-}
-
-/// Who claims an address range: a group, or a row on one of its sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Owner {
-    Group(u16),
-    From(u32),
-    To(u32),
-}
-
-#[derive(Debug)]
-struct Builder<'a> {
-    groups: &'a [Group],
-    matches: Vec<(usize, &'a Match)>,
-    from: Side,
-    to: Side,
-    arena: ArenaBuilder,
-}
-
-impl<'a> Builder<'a> {
-    fn new(groups: &'a [Group], matches: Vec<(usize, &'a Match)>, words: usize) -> Self {
-        let from = side(&matches, groups.len(), |m| &m.from);
-        let to = side(&matches, groups.len(), |m| &m.to);
-        Self { groups, matches, from, to, arena: ArenaBuilder::new(words) }
-    }
-
-    /// Rows for which `holds`, as a vector.
-    fn rows_where(&mut self, holds: impl Fn(&Match) -> bool) -> Bits {
-        let mut rows = self.arena.blank();
-        for (row, m) in &self.matches {
-            if holds(m) {
-                rows.insert(*row);
-            }
-        }
-        self.arena.intern(&rows)
-    }
-
-    fn addresses(&mut self, sets: &mut SetIndex) -> Addresses {
-        let (v4, v6): (Vec<_>, Vec<_>) = self.owned_nets().into_iter().partition(|(net, _)| net.addr().is_ipv4());
-        let mut numbers: HashMap<Vec<Owner>, u32> = HashMap::new();
-        let mut classes: Vec<Endpoint> = Vec::new();
-        let mut class = |owners: &[Owner]| {
-            if let Some(number) = numbers.get(owners) {
-                return *number;
-            }
-            let number = classes.len() as u32;
-            classes.push(self.endpoint(owners, sets));
-            numbers.insert(owners.to_vec(), number);
-            number
-        };
-        let v4 =
-            sweep(v4.into_iter().map(|(net, owner)| range(net, owner)).collect(), u128::from(u32::MAX), &mut class);
-        let v6 = sweep(v6.into_iter().map(|(net, owner)| range(net, owner)).collect(), u128::MAX, &mut class);
-        Addresses {
-            v4: Intervals::new(v4.into_iter().map(|(start, class)| (start as u32, class))),
-            v6: Intervals::new(v6),
-            classes: classes.into(),
-        }
-    }
-
-    fn owned_nets(&self) -> Vec<(IpNet, Owner)> {
-        let mut nets = Vec::new();
-        for (at, group) in self.groups.iter().enumerate() {
-            nets.extend(group.nets.iter().map(|net| (*net, Owner::Group(at as u16))));
-        }
-        for (row, m) in &self.matches {
-            nets.extend(selected_nets(&m.from).map(|net| (net, Owner::From(*row as u32))));
-            nets.extend(selected_nets(&m.to).map(|net| (net, Owner::To(*row as u32))));
-        }
-        nets
-    }
-
-    fn endpoint(&mut self, owners: &[Owner], sets: &mut SetIndex) -> Endpoint {
-        let (mut from, mut to) = (self.arena.blank(), self.arena.blank());
-        from.extend(&self.from.any);
-        to.extend(&self.to.any);
-        let mut groups = Vec::new();
-        for owner in owners {
-            match owner {
-                Owner::Group(group) => {
-                    from.extend(&self.from.by_group[usize::from(*group)]);
-                    to.extend(&self.to.by_group[usize::from(*group)]);
-                    groups.push(*group);
-                }
-                Owner::From(row) => from.insert(*row as usize),
-                Owner::To(row) => to.insert(*row as usize),
-            }
-        }
-        Endpoint { from: self.arena.intern(&from), to: self.arena.intern(&to), set: sets.intern(groups) }
-    }
-
-    /// What membership in these groups by something other than the IP address adds.
-    fn by_groups(&mut self, mut groups: Vec<u16>, sets: &mut SetIndex) -> Endpoint {
-        groups.sort_unstable();
-        groups.dedup();
-        let (mut from, mut to) = (self.arena.blank(), self.arena.blank());
-        for group in &groups {
-            from.extend(&self.from.by_group[usize::from(*group)]);
-            to.extend(&self.to.by_group[usize::from(*group)]);
-        }
-        Endpoint { from: self.arena.intern(&from), to: self.arena.intern(&to), set: sets.intern(groups) }
-    }
-
-    fn links(&mut self, kinds: &mut Kinds) -> LinkTables {
-        let nowhere = Endpoint { from: Bits::NONE, to: Bits::NONE, set: 0 };
-        let macs = members(self.groups, |group| &group.macs);
-        let macs = macs.into_iter().map(|(mac, groups)| (mac, self.by_groups(groups, &mut kinds.mac))).collect();
-        LinkTables {
-            macs: Points::new(macs, nowhere),
-            vlans: self.segments(|group| &group.vlans, |m| m.vlan, &mut kinds.vlan),
-            vnis: self.segments(|group| &group.vnis, |m| m.vni, &mut kinds.vni),
-        }
-    }
-
-    /// VLANs or VNIs: both memberships of groups and a condition of rules.
-    fn segments<K: Copy + Ord>(
-        &mut self,
-        ids: impl Fn(&Group) -> &Vec<K>,
-        condition: impl Fn(&Match) -> Option<K>,
-        sets: &mut SetIndex,
-    ) -> Points<K, Segment> {
-        let mut keys = members(self.groups, ids);
-        for (_, m) in &self.matches {
-            if let Some(key) = condition(m) {
-                keys.entry(key).or_default();
-            }
-        }
-        let mut points = BTreeMap::new();
-        for (key, groups) in keys {
-            let endpoint = self.by_groups(groups, sets);
-            let rows = self.rows_where(|m| condition(m).is_none_or(|wanted| wanted == key));
-            points.insert(key, Segment { endpoint, rows });
-        }
-        let endpoint = Endpoint { from: Bits::NONE, to: Bits::NONE, set: 0 };
-        let rows = self.rows_where(|m| condition(m).is_none());
-        Points::new(points, Segment { endpoint, rows })
-    }
-
-    fn protocols(&mut self) -> Box<[Bits; 256]> {
-        let mut table = Box::new([Bits::NONE; 256]);
-        for (protocol, bits) in (0u8..=255).zip(table.iter_mut()) {
-            *bits = self.rows_where(|m| protocol_fits(m, protocol));
-        }
-        table
-    }
-
-    fn ports(&mut self) -> PortBits {
-        PortBits {
-            from: self.port_table(|m| &m.from_ports),
-            to: self.port_table(|m| &m.to_ports),
-            none: self.rows_where(|m| m.from_ports.is_empty() && m.to_ports.is_empty()),
-        }
-    }
-
-    fn port_table(&mut self, ranges: impl Fn(&Match) -> &Vec<RangeInclusive<u16>>) -> Intervals<u16, Bits> {
-        // Edges of ranges: (port, row, opens). A row's ranges may overlap, so open ones are counted.
-        let mut edges: Vec<(u32, usize, bool)> = Vec::new();
-        let mut open: HashMap<usize, u32> = HashMap::new();
-        let mut rows = self.arena.blank();
-        for (row, m) in &self.matches {
-            if ranges(m).is_empty() {
-                rows.insert(*row);
-            }
-            for range in ranges(m).iter().filter(|range| range.start() <= range.end()) {
-                edges.push((u32::from(*range.start()), *row, true));
-                edges.push((u32::from(*range.end()) + 1, *row, false));
-            }
-        }
-        edges.sort_unstable();
-        let mut steps = vec![(0, self.arena.intern(&rows))];
-        for at in edges.chunk_by(|a, b| a.0 == b.0) {
-            apply_edges(at, &mut open, &mut rows);
-            // An edge at 65536 ends a range that reaches the last port.
-            let Ok(port) = u16::try_from(at[0].0) else { break };
-            if port == 0 {
-                steps.clear();
-            }
-            steps.push((port, self.arena.intern(&rows)));
-        }
-        Intervals::new(steps)
-    }
-
-    /// Each row has at most one type and one code, so two tables meet in exactly the right rows.
-    fn icmp(&mut self) -> IcmpBits {
-        let mut tables = IcmpBits {
-            types: Box::new([Bits::NONE; 256]),
-            codes: Box::new([Bits::NONE; 256]),
-            none: self.rows_where(|m| m.icmp.is_none()),
-        };
-        for value in 0u8..=255 {
-            let types = self.rows_where(|m| m.icmp.is_none_or(|(kind, _)| kind == value));
-            let codes = self.rows_where(|m| m.icmp.and_then(|(_, code)| code).is_none_or(|code| code == value));
-            tables.types[usize::from(value)] = types;
-            tables.codes[usize::from(value)] = codes;
-        }
-        tables
-    }
-}
-
-fn side<'a>(matches: &[(usize, &'a Match)], groups: usize, selectors: impl Fn(&'a Match) -> &'a Vec<Selector>) -> Side {
-    let mut side = Side { any: Vec::new(), by_group: vec![Vec::new(); groups] };
-    for (row, m) in matches {
-        if selectors(m).is_empty() {
-            side.any.push(*row as u32);
-        }
-        for selector in selectors(m) {
-            if let Selector::Group(GroupIx(group)) = selector {
-                side.by_group[usize::from(*group)].push(*row as u32);
-            }
-        }
-    }
-    side
-}
-
-/// Key (MAC, VLAN, VNI) → groups that list it.
-fn members<K: Copy + Ord>(groups: &[Group], keys: impl Fn(&Group) -> &Vec<K>) -> BTreeMap<K, Vec<u16>> {
-    let mut members: BTreeMap<K, Vec<u16>> = BTreeMap::new();
-    for (at, group) in groups.iter().enumerate() {
-        for key in keys(group) {
-            members.entry(*key).or_default().push(at as u16);
-        }
-    }
-    members
-}
-
-fn selected_nets(selectors: &[Selector]) -> impl Iterator<Item = IpNet> {
-    selectors.iter().filter_map(|selector| match selector {
-        Selector::Net(net) => Some(*net),
-        Selector::Group(_) => None,
-    })
-}
-
-fn range(net: IpNet, owner: Owner) -> Net<Owner> {
-    let (first, last) = match net {
-        IpNet::V4(net) => (u128::from(u32::from(net.network())), u128::from(u32::from(net.broadcast()))),
-        IpNet::V6(net) => (u128::from(net.network()), u128::from(net.broadcast())),
-    };
-    Net { first, last: Reverse(last), owner }
-}
-
-/// The protocol condition, with what port and ICMP conditions imply about the protocol.
-fn protocol_fits(m: &Match, protocol: u8) -> bool {
-    let has_ports = !m.from_ports.is_empty() || !m.to_ports.is_empty();
-    m.protocol.is_none_or(|wanted| wanted == protocol)
-        && (!has_ports || WITH_PORTS.contains(&protocol))
-        && (m.icmp.is_none() || protocol == ICMP || protocol == ICMPV6)
-}
-
-fn apply_edges(edges: &[(u32, usize, bool)], open: &mut HashMap<usize, u32>, rows: &mut RowSet) {
-    for (_, row, opens) in edges {
-        let count = open.entry(*row).or_insert(0);
-        // Edges of one port sort closing before opening, so the count may pass through zero here.
-        *count = if *opens { *count + 1 } else { count.saturating_sub(1) };
-        if *count == 0 { rows.remove(*row) } else { rows.insert(*row) }
-    }
-}
-
-/// Whether a packet of this protocol has ports that rules may look at.
-pub(super) fn has_ports(protocol: u8) -> bool {
-    WITH_PORTS.contains(&protocol)
-}
-
-/// Whether a packet of this protocol has an ICMP type and code.
-pub(super) fn is_icmp(protocol: u8) -> bool {
-    protocol == ICMP || protocol == ICMPV6
 }
 
 #[cfg(test)]

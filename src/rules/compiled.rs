@@ -1,66 +1,132 @@
 //! One compiled generation: [`Subject`] → [`Verdict`].
-//!
-//! ```text
-//!  source address ─ from ─┐
-//!  source MAC ───── from ─┤ OR ─┐
-//!  VLAN, VNI ────── from ─┘     │
-//!  (destination likewise: to) ──┤
-//!  protocol, ports, ICMP ───────┤ AND ─► rows that match, in evaluation order:
-//!  VLAN, VNI as conditions ─────┘        [ rules … | mirror matches … ]
-//! ```
 
-use super::bits::{Arena, Bits, Vector};
-use super::compile::{has_ports, is_icmp};
-use super::group_sets::GroupSets;
+use std::sync::Arc;
+
+use super::keyspace::{Family, Keyspace, Place};
 use super::publish::Generational;
 use super::rule::{Decision, RuleHandle, Subject, Tier, Verdict};
-use super::tables::{Intervals, Points};
-use crate::packet::{Addr, Mac};
+use crate::trie::{Batch, Engine, NO_ROW, Visit};
 
-/// An immutable, compiled policy. Built by [`Compiled::build`], read by all workers at once.
-#[derive(Debug)]
+/// An immutable, compiled policy, read by all workers at once. Copies share everything.
+#[derive(Clone, Debug)]
 pub struct Compiled {
     pub(super) generation: u32,
-    pub(super) rows: Rows,
-    pub(super) addresses: Addresses,
-    pub(super) links: LinkTables,
-    pub(super) protocol: Box<[Bits; 256]>,
-    pub(super) ports: PortBits,
-    pub(super) icmp: IcmpBits,
-    pub(super) group_sets: GroupSets,
-    pub(super) arena: Arena,
+    pub(super) default: Decision,
+    pub(super) rule_count: usize,
+    pub(super) keyspace: Arc<Keyspace>,
+    /// By [`Family`].
+    pub(super) rules: [Engine; 2],
+    pub(super) mirrors: Arc<Mirrors>,
+}
+
+/// The matches of mirror sessions, all passive: a packet may be in many.
+#[derive(Debug)]
+pub(super) struct Mirrors {
+    pub(super) engines: [Engine; 2],
+    /// Session bit, by rank.
+    pub(super) bits: Box<[u64]>,
+    /// Sessions that want packets with this decision, by `Decision as usize`.
+    pub(super) wanted_by: [u64; 3],
+}
+
+/// What a rule comes down to, in the 32 bits that the engine keeps for a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) handle: RuleHandle,
+    pub(super) decision: Decision,
+    pub(super) stateful: bool,
+    pub(super) tier: Tier,
+    /// It notes, and decides nothing.
+    pub(super) log: bool,
+}
+
+/// Handles that fit beside the rest.
+pub(super) const HANDLE_LIMIT: u32 = 1 << HANDLE_BITS;
+const HANDLE_BITS: u32 = 24;
+const TIERS: [Tier; 5] = [Tier::Override, Tier::Threat, Tier::Policy, Tier::Learned, Tier::Default];
+const DECISIONS: [Decision; 4] = [Decision::Allow, Decision::Deny, Decision::Reject, Decision::Deny];
+
+impl Meaning {
+    pub(super) fn pack(self) -> u32 {
+        let flags = self.decision as u32 | u32::from(self.stateful) << 2 | u32::from(self.log) << 3;
+        self.handle.0 | flags << HANDLE_BITS | (self.tier as u32) << (HANDLE_BITS + 4)
+    }
+
+    fn unpack(packed: u32) -> Self {
+        let flags = packed >> HANDLE_BITS;
+        Self {
+            handle: RuleHandle(packed & (HANDLE_LIMIT - 1)),
+            decision: DECISIONS[flags as usize & 3],
+            stateful: flags & 4 != 0,
+            log: flags & 8 != 0,
+            tier: TIERS.get((flags >> 4) as usize & 7).copied().unwrap_or_default(),
+        }
+    }
 }
 
 impl Compiled {
     /// The verdict on one packet. Does not allocate, lock or panic.
     pub fn classify(&self, subject: &Subject) -> Verdict {
-        let query = self.query(subject);
-        let mut verdict = Verdict {
-            decision: self.rows.default,
-            tier: Tier::Default,
-            generation: self.generation,
-            src_groups: query.src_groups,
-            dst_groups: query.dst_groups,
-            ..Verdict::default()
-        };
-        self.decide(&query, &mut verdict);
-        verdict.mirrors = self.mirrors(&query, verdict.decision);
+        let place = self.keyspace.place(subject);
+        let engine = &self.rules[Family::of(subject) as usize];
+        let mut batch = Batch::default();
+        batch.push(&place.key);
+        let found = engine.search(&batch);
+        let mut verdict = self.verdict(engine, &place, found.ranks[0], found.passed & 1 == 1);
+        verdict.mirrors = self.selected(subject, &mut batch, verdict.decision);
         verdict
     }
 
     /// As [`Compiled::classify`], with the decision made elsewhere: groups and mirror sessions are those of this
     /// packet, the rule is `DEFAULT`. For replies, which pass because of what they answer.
     pub fn classify_as(&self, subject: &Subject, decision: Decision) -> Verdict {
-        let query = self.query(subject);
+        let place = self.keyspace.place(subject);
+        let mut batch = Batch::default();
+        batch.push(&place.key);
         Verdict {
             decision,
             tier: Tier::Default,
             generation: self.generation,
-            src_groups: query.src_groups,
-            dst_groups: query.dst_groups,
-            mirrors: self.mirrors(&query, decision),
+            src_groups: place.src_groups,
+            dst_groups: place.dst_groups,
+            mirrors: self.selected(subject, &mut batch, decision),
             ..Verdict::default()
         }
+    }
+
+    fn verdict(&self, engine: &Engine, place: &Place, rank: u32, passed: bool) -> Verdict {
+        let mut verdict = Verdict {
+            decision: self.default,
+            tier: Tier::Default,
+            generation: self.generation,
+            src_groups: place.src_groups,
+            dst_groups: place.dst_groups,
+            ..Verdict::default()
+        };
+        if rank != NO_ROW {
+            let rule = Meaning::unpack(engine.meaning(rank));
+            (verdict.rule, verdict.decision) = (rule.handle, rule.decision);
+            (verdict.stateful, verdict.tier) = (rule.stateful, rule.tier);
+        }
+        if passed {
+            note_passive(engine, place, rank, &mut verdict);
+        }
+        verdict
+    }
+
+    /// Sessions that select the packet, the only one of the batch.
+    fn selected(&self, subject: &Subject, batch: &mut Batch, decision: Decision) -> u64 {
+        let wanted = self.mirrors.wanted_by[decision as usize];
+        if wanted == 0 {
+            return 0;
+        }
+        let engine = &self.mirrors.engines[Family::of(subject) as usize];
+        if engine.search(batch).passed & 1 == 0 {
+            return 0;
+        }
+        let mut selected = 0;
+        engine.passive(&batch.key(0), NO_ROW, |rank| selected |= self.mirrors.bits[rank as usize]);
+        selected & wanted
     }
 
     pub fn generation(&self) -> u32 {
@@ -69,248 +135,61 @@ impl Compiled {
 
     /// Rules that have an effect.
     pub fn rule_count(&self) -> usize {
-        self.rows.rules.len()
+        self.rule_count
     }
 
     /// False when so many distinct group sets meet (more than 2^18 pairs of IP-derived and MAC-, VLAN- or
     /// VNI-derived ones) that `src_groups` and `dst_groups` name only the sets derived from the most
     /// specific property. Decisions are exact in any case.
     pub fn group_sets_exact(&self) -> bool {
-        self.group_sets.exact()
+        self.keyspace.group_sets_exact()
     }
 
-    /// Memory held, in bytes.
+    /// Memory held, in bytes; shared parts count in every generation.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.rows.memory_bytes()
-            + self.addresses.memory_bytes()
-            + self.links.memory_bytes()
-            + size_of_val(&*self.protocol)
-            + self.ports.from.memory_bytes()
-            + self.ports.to.memory_bytes()
-            + 2 * size_of_val(&*self.icmp.types)
-            + self.group_sets.memory_bytes()
-            + self.arena.memory_bytes()
+        let engines = self.rules.iter().chain(&self.mirrors.engines).map(Engine::memory_bytes);
+        engines.sum::<usize>() + self.keyspace.memory_bytes() + size_of_val(&*self.mirrors.bits)
     }
 
-    /// Every lookup, once.
-    fn query(&self, subject: &Subject) -> Query<'_> {
-        let tuple = &subject.tuple;
-        let (src, dst) = (self.addresses.get(tuple.version, tuple.src), self.addresses.get(tuple.version, tuple.dst));
-        let (src_mac, dst_mac) = (self.links.macs.get(subject.src_mac), self.links.macs.get(subject.dst_mac));
-        let (vlan, vni) = (self.links.vlans.get(tuple.vlan), self.links.vnis.get(tuple.vni));
-        let ports = if subject.ports_known && has_ports(tuple.protocol) {
-            [self.ports.from.get(tuple.src_port), self.ports.to.get(tuple.dst_port)]
-        } else {
-            [self.ports.none, Bits::ALL]
-        };
-        let icmp = if subject.ports_known && is_icmp(tuple.protocol) {
-            let (kind, code) = subject.icmp;
-            [self.icmp.types[usize::from(kind)], self.icmp.codes[usize::from(code)]]
-        } else {
-            [self.icmp.none, Bits::ALL]
-        };
-        let protocol = self.protocol[usize::from(tuple.protocol)];
-        let (by_vlan, by_vni) = (vlan.endpoint, vni.endpoint);
-        Query {
-            from: [src.from, src_mac.from, by_vlan.from, by_vni.from].map(|bits| self.arena.get(bits)),
-            to: [dst.to, dst_mac.to, by_vlan.to, by_vni.to].map(|bits| self.arena.get(bits)),
-            all: [protocol, ports[1], ports[0], icmp[0], icmp[1], vlan.rows, vni.rows].map(|bits| self.arena.get(bits)),
-            src_groups: self.group_sets.get(src.set, src_mac.set, by_vlan.set, by_vni.set),
-            dst_groups: self.group_sets.get(dst.set, dst_mac.set, by_vlan.set, by_vni.set),
+    /// What the search looks at for one packet, a line each.
+    pub fn path(&self, subject: &Subject) -> Vec<String> {
+        let engine = &self.rules[Family::of(subject) as usize];
+        let kernel =
+            if engine.is_small() { "small-set tables serve this policy; in the trie it would be" } else { "trie" };
+        let mut lines = vec![kernel.to_owned()];
+        for visit in engine.visits(&self.keyspace.place(subject).key) {
+            lines.push(match visit {
+                Visit::Table { field, shift, bits, rest } => {
+                    let and_rest = if rest { ", and the rest" } else { "" };
+                    format!("table on {field}, {bits} bits from bit {shift}{and_rest}")
+                }
+                Visit::Leaf { blocks } => format!("leaf of {blocks} block{}", if blocks == 1 { "" } else { "s" }),
+                Visit::Row { rank, passive } => {
+                    let what = if passive { " (does not decide)" } else { "" };
+                    format!("matches at rank {rank}{what}")
+                }
+            });
         }
+        lines
     }
+}
 
-    /// Walks the matching rules up to the first that decides.
-    fn decide(&self, query: &Query<'_>, verdict: &mut Verdict) {
-        for (at, matched) in query.matches(0, self.rows.rule_words()) {
-            let decider = (matched & self.rows.deciding[at]).trailing_zeros();
-            // Bits before the decider; all 64 when the word has none.
-            let before = matched & 1u64.checked_shl(decider).map_or(u64::MAX, |bit| bit - 1);
-            if verdict.logged == RuleHandle::DEFAULT {
-                verdict.logged = self.first(at, before & self.rows.logging[at]);
-            }
-            if verdict.shadow == RuleHandle::DEFAULT {
-                verdict.shadow = self.first(at, before & self.rows.shadowing[at]);
-            }
-            if decider < 64 {
-                let rule = &self.rows.rules[at * 64 + decider as usize];
-                verdict.decision = rule.decision;
-                verdict.stateful = rule.stateful;
-                verdict.tier = rule.tier;
-                verdict.rule = rule.handle;
-                return;
-            }
-        }
-    }
-
-    /// The rule of the lowest bit in word `at`.
-    fn first(&self, at: usize, bits: u64) -> RuleHandle {
-        if bits == 0 {
-            return RuleHandle::DEFAULT;
-        }
-        self.rows.rules[at * 64 + bits.trailing_zeros() as usize].handle
-    }
-
-    fn mirrors(&self, query: &Query<'_>, decision: Decision) -> u64 {
-        let wanted = self.rows.mirrors_of[decision as usize];
-        if wanted == 0 {
-            return 0;
-        }
-        let base = self.rows.rule_words();
-        let mut selected = 0;
-        for (at, mut matched) in query.matches(base, self.rows.words()) {
-            while matched != 0 {
-                selected |= self.rows.mirrors[(at - base) * 64 + matched.trailing_zeros() as usize];
-                matched &= matched - 1;
-            }
-        }
-        selected & wanted
-    }
+/// The first log rule and the first shadow-mode rule before the decision.
+#[cold]
+fn note_passive(engine: &Engine, place: &Place, rank: u32, verdict: &mut Verdict) {
+    let (mut logged, mut shadow) = (NO_ROW, NO_ROW);
+    engine.passive(&place.key, rank, |rank| {
+        let first = if Meaning::unpack(engine.meaning(rank)).log { &mut logged } else { &mut shadow };
+        *first = (*first).min(rank);
+    });
+    let handle = |rank: u32| {
+        if rank == NO_ROW { RuleHandle::DEFAULT } else { Meaning::unpack(engine.meaning(rank)).handle }
+    };
+    (verdict.logged, verdict.shadow) = (handle(logged), handle(shadow));
 }
 
 impl Generational for Compiled {
     fn generation(&self) -> u32 {
         self.generation
-    }
-}
-
-/// What the rows stand for. Rules fill the first words, mirror matches start at the word after.
-#[derive(Debug)]
-pub(super) struct Rows {
-    pub(super) rules: Box<[RuleRow]>,
-    /// Enforced and not `log`; enforced `log`; shadow mode.
-    pub(super) deciding: Box<[u64]>,
-    pub(super) logging: Box<[u64]>,
-    pub(super) shadowing: Box<[u64]>,
-    /// Session bit of each mirror row.
-    pub(super) mirrors: Box<[u64]>,
-    /// Sessions that want packets with this decision, by `Decision as usize`.
-    pub(super) mirrors_of: [u64; 3],
-    pub(super) default: Decision,
-}
-
-impl Rows {
-    pub(super) fn rule_words(&self) -> usize {
-        self.rules.len().div_ceil(64)
-    }
-
-    pub(super) fn words(&self) -> usize {
-        self.rule_words() + self.mirrors.len().div_ceil(64)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.rules) + 3 * size_of_val(&*self.deciding) + size_of_val(&*self.mirrors)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RuleRow {
-    pub(super) handle: RuleHandle,
-    pub(super) decision: Decision,
-    pub(super) stateful: bool,
-    pub(super) tier: Tier,
-}
-
-/// What one property of an endpoint (IP, MAC, VLAN, VNI) means: rows it satisfies as a source and as a
-/// destination, and the set of groups it makes the endpoint a member of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Endpoint {
-    pub(super) from: Bits,
-    pub(super) to: Bits,
-    pub(super) set: u32,
-}
-
-/// A VLAN or VNI: also a condition of its own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    pub(super) endpoint: Endpoint,
-    pub(super) rows: Bits,
-}
-
-#[derive(Debug)]
-pub(super) struct Addresses {
-    pub(super) v4: Intervals<u32, u32>,
-    pub(super) v6: Intervals<u128, u32>,
-    pub(super) classes: Box<[Endpoint]>,
-}
-
-impl Addresses {
-    fn get(&self, version: u8, addr: Addr) -> Endpoint {
-        let class = if version == 4 { self.v4.get(addr as u32) } else { self.v6.get(addr) };
-        self.classes[class as usize]
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.v4.memory_bytes() + self.v6.memory_bytes() + size_of_val(&*self.classes)
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct LinkTables {
-    pub(super) macs: Points<Mac, Endpoint>,
-    pub(super) vlans: Points<u16, Segment>,
-    pub(super) vnis: Points<u32, Segment>,
-}
-
-impl LinkTables {
-    fn memory_bytes(&self) -> usize {
-        self.macs.memory_bytes() + self.vlans.memory_bytes() + self.vnis.memory_bytes()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct PortBits {
-    pub(super) from: Intervals<u16, Bits>,
-    pub(super) to: Intervals<u16, Bits>,
-    /// Rows without port conditions, for packets without known ports.
-    pub(super) none: Bits,
-}
-
-#[derive(Debug)]
-pub(super) struct IcmpBits {
-    pub(super) types: Box<[Bits; 256]>,
-    pub(super) codes: Box<[Bits; 256]>,
-    /// Rows without an ICMP condition.
-    pub(super) none: Bits,
-}
-
-/// The vectors that meet for one packet.
-struct Query<'a> {
-    from: [Vector<'a>; 4],
-    to: [Vector<'a>; 4],
-    all: [Vector<'a>; 7],
-    src_groups: super::rule::GroupSetHandle,
-    dst_groups: super::rule::GroupSetHandle,
-}
-
-impl Query<'_> {
-    /// Non-zero words of the intersection with index in `start..end`, ascending.
-    fn matches(&self, start: usize, end: usize) -> impl Iterator<Item = (usize, u64)> {
-        let candidates = (start / 64..end.div_ceil(64))
-            .flat_map(move |block| Ones(self.meet(|vector| vector.summary[block])).map(move |bit| block * 64 + bit));
-        candidates
-            .skip_while(move |at| *at < start)
-            .take_while(move |at| *at < end)
-            .map(|at| (at, self.meet(|vector| vector.words[at])))
-            .filter(|(_, word)| *word != 0)
-    }
-
-    fn meet(&self, word: impl Fn(&Vector<'_>) -> u64) -> u64 {
-        let any = |side: &[Vector<'_>; 4]| side.iter().fold(0, |bits, vector| bits | word(vector));
-        self.all.iter().fold(any(&self.from) & any(&self.to), |bits, vector| bits & word(vector))
-    }
-}
-
-/// Positions of the set bits of a word, ascending.
-struct Ones(u64);
-
-impl Iterator for Ones {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let at = self.0.trailing_zeros() as usize;
-        self.0 &= self.0.wrapping_sub(1);
-        (at < 64).then_some(at)
     }
 }

@@ -315,7 +315,7 @@ fn failures(policy: &Policy, m: &Match, subject: &Subject) -> Vec<String> {
             (a, b) if a == b => a.to_string(),
             (a, b) => format!("{a}-{b}"),
         }));
-        failed.push(match (super::compile::has_ports(tuple.protocol), subject.ports_known) {
+        failed.push(match (super::keyspace::has_ports(tuple.protocol), subject.ports_known) {
             (false, _) => format!("{} has no {name} port (wanted {wanted})", protocol_name(tuple.protocol)),
             (true, false) => format!("{name} port is not known (wanted {wanted})"),
             (true, true) => format!("{name} port {port} is not {wanted}"),

@@ -38,6 +38,11 @@ impl SetIndex {
         Self { numbers: HashMap::from([(Vec::new(), 0)]), sets: vec![Vec::new()] }
     }
 
+    /// By number.
+    pub(super) fn sets(&self) -> &[Vec<u16>] {
+        &self.sets
+    }
+
     /// `set` must be sorted and without duplicates.
     pub(super) fn intern(&mut self, set: Vec<u16>) -> u32 {
         if let Some(number) = self.numbers.get(&set) {

@@ -14,11 +14,11 @@
 //!            │                                                                        │
 //!            └──────────────► Labels (append-only, all generations) ◄────lookup──── exporters
 //! ```
-mod bits;
 mod compile;
 mod compiled;
 mod explain;
 mod group_sets;
+mod keyspace;
 mod labels;
 pub mod oracle;
 mod publish;
@@ -26,7 +26,7 @@ mod rule;
 mod subject_text;
 mod tables;
 
-pub use compile::CompileError;
+pub use compile::{CompileError, Compiler, DEFAULT_MEMORY, RuleChange};
 pub use compiled::Compiled;
 pub use explain::{
     EndpointStep, Explanation, Membership, MirrorSelected, Outcome, Replies, RuleStep, explain, reply_to,

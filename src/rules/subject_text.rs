@@ -8,7 +8,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::compile::{has_ports, is_icmp};
+use super::keyspace::{has_ports, is_icmp};
 use super::rule::Subject;
 use crate::packet::{Tuple, from_ip_addr};
 

@@ -61,9 +61,11 @@ impl Endpoints {
     pub fn build(nets: Nets<'_>) -> Result<Self, BuildError> {
         let labels = label_prefixes(nets.rules)?;
         let mut union = Union::new();
-        let v4 = pieces(owned(nets.v4).collect(), &mut union);
-        let v6 = pieces(owned(nets.v6).chain(labelled(&labels)).collect(), &mut union);
-        let Sets { labels: set_labels, groups } = number_sets(&union.sets, nets.weights);
+        let mut v4 = pieces(owned(nets.v4).collect(), &mut union);
+        let mut v6 = pieces(owned(nets.v6).chain(labelled(&labels)).collect(), &mut union);
+        let occurring = v4.iter_mut().map(|(.., (_, set))| set).chain(v6.iter_mut().map(|(.., (_, set))| set));
+        let sets = union.renumber(occurring);
+        let Sets { labels: set_labels, groups } = number_sets(&sets, nets.weights);
         let mut numbers = HashMap::from([((0, 0), 0)]);
         let mut classes = vec![Class::default()];
         let mut class = |(address, set): (u32, u32)| {
@@ -74,7 +76,7 @@ impl Endpoints {
         };
         let v4 = Table4::build(&entries(v4, &mut class))?;
         let v6 = Table6::build(&entries(v6, &mut class))?;
-        Ok(Self { v4, v6, classes: classes.into(), sets: union.sets, groups, labels: labels.prefixes })
+        Ok(Self { v4, v6, classes: classes.into(), sets, groups, labels: labels.prefixes })
     }
 
     pub fn get4(&self, address: u32) -> Class {
@@ -186,6 +188,19 @@ impl Union {
         self.grown.insert((set, group), number);
         number
     }
+
+    /// New numbers for the sets that occur, in place of those that count the steps to them too. 0 is the empty set.
+    fn renumber<'a>(self, occurring: impl Iterator<Item = &'a mut u32>) -> Vec<Vec<u16>> {
+        let mut numbers = HashMap::from([(0, 0)]);
+        let mut sets = vec![Vec::new()];
+        for number in occurring {
+            *number = *numbers.entry(*number).or_insert_with_key(|old| {
+                sets.push(self.sets[*old as usize].clone());
+                sets.len() as u32 - 1
+            });
+        }
+        sets
+    }
 }
 
 #[cfg(test)]
@@ -197,7 +212,10 @@ mod tests {
 
     const GROUPS: u32 = 6;
 
-    fn nets<A: Prefix + std::fmt::Debug>(prefix: impl Strategy<Value = A>, max: u8) -> impl Strategy<Value = Vec<Entry<A>>> {
+    fn nets<A: Prefix + std::fmt::Debug>(
+        prefix: impl Strategy<Value = A>,
+        max: u8,
+    ) -> impl Strategy<Value = Vec<Entry<A>>> {
         let entry = (prefix, prop_oneof![0..=max, Just(max), Just(max / 2)], 0..GROUPS);
         proptest::collection::vec(entry.prop_map(|(prefix, len, value)| Entry { prefix, len, value }), 0..25)
     }
@@ -253,13 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn only_sets_that_occur_are_listed() {
+        let nets = |value| Entry { prefix: 10 << 24, len: 8, value };
+        let nets = Nets { v4: &[nets(0), nets(2), nets(1)], weights: &[1; 3], ..Nets::default() };
+        assert_eq!(Endpoints::build(nets).unwrap().sets, [vec![], vec![0, 1, 2]]);
+    }
+
+    #[test]
     fn nets_that_add_nothing_take_nothing() {
         let wide = Entry { prefix: 10 << 24, len: 8, value: 0 };
         let inside: Vec<_> = (0..100).map(|host| Entry { prefix: 10 << 24 | host << 8, len: 32, value: 0 }).collect();
         let all = [vec![wide], inside].concat();
-        let memory = |v4: &[Entry<u32>]| {
-            Endpoints::build(Nets { v4, weights: &[1], ..Nets::default() }).unwrap().memory_bytes()
-        };
+        let memory =
+            |v4: &[Entry<u32>]| Endpoints::build(Nets { v4, weights: &[1], ..Nets::default() }).unwrap().memory_bytes();
         assert_eq!(memory(&all), memory(&[wide]));
     }
 }

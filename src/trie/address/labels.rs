@@ -87,7 +87,7 @@ mod tests {
             let labels = label_prefixes(&prefixes).unwrap();
             let ends = prefixes.iter().flat_map(|prefix| [range(*prefix).0, range(*prefix).1]);
             for address in ends.flat_map(|end| [end.wrapping_sub(1), end, end.wrapping_add(1)]).chain(more) {
-                let held = labels.entries.iter().filter(|entry| (range((entry.prefix, entry.len)).0..=range((entry.prefix, entry.len)).1).contains(&address));
+                let held = labels.entries.iter().filter(|entry| (entry.prefix ^ address).first(entry.len) == 0);
                 let label = held.max_by_key(|entry| entry.len).map_or(0, |entry| entry.value);
                 for (prefix, block) in prefixes.iter().zip(&labels.prefixes) {
                     let (first, last) = range(*prefix);

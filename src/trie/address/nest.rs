@@ -77,7 +77,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_holds_its_descendants_and_no_others(seeds in proptest::collection::vec(any::<prop::sample::Index>(), 0..40)) {
+        fn a_block_holds_its_descendants_and_no_others(
+            seeds in proptest::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
             let mut parents = vec![0];
             parents.extend(seeds.iter().enumerate().map(|(at, seed)| seed.index(at + 1)));
             // Few nodes in deep trees may need more bits than there are.
@@ -95,7 +97,9 @@ mod tests {
     #[test]
     fn blocks_are_small_and_in_order() {
         let flat = nest(&[0; 256], |_| true).unwrap();
-        assert!(flat.iter().enumerate().skip(1).all(|(at, block)| *block == Block { value: (at as u32) << 24, len: 8 }));
+        assert!(
+            flat.iter().enumerate().skip(1).all(|(at, block)| *block == Block { value: (at as u32) << 24, len: 8 })
+        );
         // Children of 1, 4 and 2 numbers: in order they would need 16.
         let mixed = nest(&[0, 0, 0, 0, 2, 2, 2, 3], |_| true).unwrap();
         assert_eq!(mixed[1], Block { value: 1 << 29, len: 3 });

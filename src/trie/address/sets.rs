@@ -30,18 +30,16 @@ pub struct Sets {
 /// # Panics
 /// When a group's number is not below the number of weights.
 pub fn number_sets(sets: &[Vec<u16>], weights: &[u32]) -> Sets {
-    // A block in a block may take a bit more than its sets need. Without any, all sets fit.
-    let blocks = [usize::MAX, 6, 0].into_iter().find_map(|depth| {
-        let mut tree = Tree { sets, weights, depth, parents: vec![0], set_at: vec![None] };
-        tree.grow();
-        let blocks = nest(&tree.parents, |node| node == 0 || tree.set_at[node].is_some())?;
-        let mut labels = vec![0; sets.len()];
-        for (set, block) in tree.set_at.iter().zip(blocks) {
-            set.iter().for_each(|set| labels[*set] = block.value);
-        }
-        Some(labels)
-    });
-    let labels = blocks.expect("there are fewer than 2^32 sets");
+    let mut tree = Tree { sets, weights, parents: vec![0], set_at: vec![None] };
+    tree.grow();
+    let nodes = match nest(&tree.parents, |node| node == 0 || tree.set_at[node].is_some()) {
+        Some(blocks) => blocks.into_iter().map(|block| block.value).collect(),
+        None => tree.in_sequence(),
+    };
+    let mut labels = vec![0; sets.len()];
+    for (set, label) in tree.set_at.iter().zip(nodes) {
+        set.iter().for_each(|set| labels[*set] = label);
+    }
     let groups = cover(sets, &labels, weights.len());
     Sets { labels, groups }
 }
@@ -49,8 +47,6 @@ pub fn number_sets(sets: &[Vec<u16>], weights: &[u32]) -> Sets {
 struct Tree<'a> {
     sets: &'a [Vec<u16>],
     weights: &'a [u32],
-    /// How deep blocks may be nested.
-    depth: usize,
     parents: Vec<usize>,
     /// The set whose label is the node's own number.
     set_at: Vec<Option<usize>>,
@@ -61,23 +57,18 @@ struct Task {
     node: usize,
     /// Nothing else is below the node.
     alone: bool,
-    depth: usize,
     sets: Vec<usize>,
 }
 
 impl Tree<'_> {
     fn grow(&mut self) {
         let sets = (0..self.sets.len()).filter(|set| !self.sets[*set].is_empty()).collect();
-        let mut tasks = vec![Task { node: 0, alone: false, depth: 0, sets }];
+        let mut tasks = vec![Task { node: 0, alone: false, sets }];
         while let Some(mut task) = tasks.pop() {
-            if task.depth == self.depth {
-                self.leaves(&task);
-                continue;
-            }
             let together = Together::new(self.sets, &task.sets);
             if !task.alone && task.sets.len() > 1 && together.count.values().any(|count| *count == task.sets.len()) {
                 let node = self.add(task.node, None);
-                tasks.push(Task { node, alone: true, depth: task.depth + 1, sets: task.sets });
+                tasks.push(Task { node, alone: true, sets: task.sets });
                 continue;
             }
             let chosen = self.choose(&together, task.sets.len());
@@ -94,7 +85,7 @@ impl Tree<'_> {
             }
             for sets in parts.into_values() {
                 let node = self.add(task.node, None);
-                tasks.push(Task { node, alone: true, depth: task.depth + 1, sets });
+                tasks.push(Task { node, alone: true, sets });
             }
             tasks.push(Task { alone: false, sets: rest, ..task });
         }
@@ -106,6 +97,23 @@ impl Tree<'_> {
         for set in sets {
             self.add(task.node, Some(set));
         }
+    }
+
+    /// Labels in the order of the tree, without blocks: for trees so deep that blocks would take more than 32 bits.
+    fn in_sequence(&self) -> Vec<u32> {
+        let mut children: Vec<Vec<usize>> = vec![Vec::new(); self.parents.len()];
+        for (node, parent) in self.parents.iter().enumerate().skip(1) {
+            children[*parent].push(node);
+        }
+        let mut labels = vec![0; self.parents.len()];
+        let (mut next, mut left) = (0, vec![0]);
+        let spare = (self.sets.len() as u32).leading_zeros();
+        while let Some(node) = left.pop() {
+            next += u32::from(self.set_at[node].is_some());
+            labels[node] = next << spare;
+            left.extend(&children[node]);
+        }
+        labels
     }
 
     fn add(&mut self, parent: usize, set: Option<usize>) -> usize {
@@ -256,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_need_too_many_bits_are_given_up() {
+    fn without_room_for_blocks_labels_keep_their_order() {
         // Each set holds the next one's groups and one more.
         let sets: Vec<Vec<u16>> = (0..60).map(|most| (0..most).collect()).collect();
         let numbered = number_sets(&sets, &[1; 60]);

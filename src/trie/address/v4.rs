@@ -478,7 +478,7 @@ mod tests {
         let mut table = Table4::build(&[Entry { prefix: 10 << 24, len: 8, value: 1 }]).unwrap();
         let before = table.memory_bytes();
         for value in [2, 1] {
-            let hosts: Vec<_> = (0..5000).map(|at| Entry { prefix: 10 << 24 | at * 77, len: 32, value }).collect();
+            let hosts: Vec<_> = (0..5000).map(|at| Entry { prefix: 10 << 24 | (at * 77), len: 32, value }).collect();
             table = table.with_changes(&hosts).unwrap();
         }
         assert_eq!(table.memory_bytes(), before);

@@ -2,15 +2,16 @@
 //! IEEE JSAC 1999) whose nodes check the bits that were skipped.
 //!
 //! A node stands for a prefix of `at` bits and has an entry for each value of the next `stride` bits, plus one for the
-//! addresses outside of the prefix. As many bits are taken as leave at least a quarter of the entries in use, up to 10:
+//! addresses outside of the prefix. As many bits are taken, up to 10, as leave a quarter of the entries in use or need
+//! no more entries than there are prefixes below:
 //!
 //! ```text
 //! word 0..4           4                        5 …                    5 + 2^stride
 //! prefix, low first   shift | 2^stride << 8    entries by next bits   entry for outside
 //! ```
-//! One comparison does it all: with `shift = 128 - at - stride`, `(address ^ prefix) >> shift` is below `2^stride` exactly for addresses in
-//! the prefix, and is then the number of the entry. An entry is a value, or ([`CHILD`] set) a node. The entry for
-//! outside is always a value, for the longest prefix around a node is known when it is made.
+//! One comparison does it all: with `shift = 128 - at - stride`, `(address ^ prefix) >> shift` is below `2^stride`
+//! exactly for addresses in the prefix, and is then the number of the entry. An entry is a value, or ([`CHILD`] set) a
+//! node. The entry for outside is always a value, for the longest prefix around a node is known when it is made.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,7 +23,7 @@ use crate::trie::BATCH;
 /// In an entry: the other bits are the first unit of a node.
 pub(super) const CHILD: u32 = 1 << 31;
 const MAX_STRIDE: u32 = 10;
-/// Entries for each one in use, at most.
+/// Entries for each one in use, at most, unless there are as many prefixes.
 const SPARSE: usize = 4;
 /// Words before the entries.
 pub(super) const HEAD: usize = 5;
@@ -33,6 +34,8 @@ pub(super) const OUTSIDE_AT: u32 = 8;
 #[derive(Debug)]
 pub struct Table6 {
     root: u32,
+    /// Nodes on the way to a prefix, on average.
+    steps: usize,
     version: Version,
     kernel: Kernel,
 }
@@ -52,10 +55,11 @@ impl Table6 {
             kept.2 = if same { next.2 } else { kept.2 };
             same
         });
-        let mut builder = Builder { words: Vec::new() };
+        let mut builder = Builder { words: Vec::new(), depth: 0, depths: 0 };
         let root = builder.entry(&sorted, 0, 0);
+        let steps = builder.depths.div_ceil(sorted.len().max(1));
         let version = Version::first(&builder.words, HashMap::new()).ok_or(BuildError::Memory)?;
-        Ok(Self { root, version, kernel: Kernel::best() })
+        Ok(Self { root, steps, version, kernel: Kernel::best() })
     }
 
     /// The next version, in which all addresses of each entry's prefix have its value, whatever they had before; of
@@ -106,6 +110,10 @@ impl Table6 {
         self.root
     }
 
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
     pub(super) fn base(&self) -> *const u32 {
         self.version.base()
     }
@@ -123,7 +131,7 @@ impl Table6 {
         for change in changes {
             root = painter.paint(root, 0, first(change), u32::from(change.len), change.value)?;
         }
-        Some(Self { root, version: painter.edit.finish(), kernel: self.kernel })
+        Some(Self { root, steps: self.steps, version: painter.edit.finish(), kernel: self.kernel })
     }
 
     /// Prefixes with the same meaning as an entry that stands for a prefix inside of which the value is otherwise
@@ -216,6 +224,9 @@ impl Node {
 /// Writes the nodes of a new table.
 struct Builder {
     words: Vec<u32>,
+    /// Nodes around what is being written, and the sum of it over the prefixes written.
+    depth: usize,
+    depths: usize,
 }
 
 impl Builder {
@@ -238,7 +249,10 @@ impl Builder {
         self.words.extend(node.head());
         self.words.resize(block + node.units() as usize * UNIT, inside);
         self.words[block + node.outside()] = around;
+        self.depth += 1;
+        self.depths += if at == len { self.depth } else { 0 };
         self.fill(block, &node, inner);
+        self.depth -= 1;
         CHILD | (block / UNIT) as u32
     }
 
@@ -247,6 +261,7 @@ impl Builder {
         while let [(prefix, len, value), rest @ ..] = prefixes {
             let slot = block + node.offset(*prefix);
             if u32::from(*len) <= end {
+                self.depths += self.depth;
                 self.words[slot..slot + (1 << (end - u32::from(*len)))].fill(*value);
                 prefixes = rest;
                 continue;
@@ -405,7 +420,10 @@ mod tests {
     }
 
     fn probes(entries: &[Entry<u128>]) -> Vec<u128> {
-        let ends = entries.iter().map(|entry| (first(entry), first(entry) | !u128::MAX.first(entry.len))).chain([(0, u128::MAX)]);
+        let ends = entries
+            .iter()
+            .map(|entry| (first(entry), first(entry) | !u128::MAX.first(entry.len)))
+            .chain([(0, u128::MAX)]);
         ends.flat_map(|(a, b)| [a.wrapping_sub(1), a, a / 2 + b / 2, b, b.wrapping_add(1)]).collect()
     }
 
@@ -422,7 +440,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_longest_prefix_counts(entries in proptest::collection::vec(prefix(), 0..60), more in any::<[u128; 7]>()) {
+        fn the_longest_prefix_counts(
+            entries in proptest::collection::vec(prefix(), 0..60), more in any::<[u128; 7]>(),
+        ) {
             let addresses = [probes(&entries), more.to_vec()].concat();
             let wanted: Vec<u32> = addresses.iter().map(|address| naive(&entries, *address)).collect();
             for kernel in Kernel::possible() {
@@ -473,7 +493,7 @@ mod tests {
         let before = table.memory_bytes();
         for value in [2, 1] {
             for at in 0..500u128 {
-                let host = Entry { prefix: net.prefix | at * 77 << 40 | at, len: 128, value };
+                let host = Entry { prefix: net.prefix | (at * 77) << 40 | at, len: 128, value };
                 table = table.with_changes(&[host]).unwrap();
             }
         }
