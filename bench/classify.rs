@@ -14,6 +14,8 @@ mod generate;
 mod chart;
 #[path = "classify/engine.rs"]
 mod engine;
+#[path = "classify/ipv6.rs"]
+mod ipv6;
 #[path = "classify/sweep.rs"]
 mod sweep;
 #[path = "classify/timing.rs"]
@@ -81,6 +83,9 @@ struct Arguments {
     /// Instead of sets: generated rules, from 1,000 to 1,000,000 of them, written as a chart
     #[arg(long, conflicts_with_all = ["sets", "rules"])]
     sweep: bool,
+    /// Instead of rte_acl: the same sets with IPv6 addresses against the engine with IPv4
+    #[arg(long, conflicts_with_all = ["sweep", "updates"])]
+    ipv6: bool,
     /// Instead of looking packets up: how long changes of rules take, and what they cost a thread that looks packets up
     #[arg(long, conflicts_with = "sweep")]
     updates: bool,
@@ -127,8 +132,7 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
                 RuleSet::derived("generated", rules)
             }
         };
-        if arguments.updates { report.updates(&set, &arguments.options) } else { report.measure(&set) }
-            .with_context(|| set.name.clone())?;
+        report.set(&set, &arguments).with_context(|| set.name.clone())?;
     }
     if arguments.sweep {
         report.differences = sweep::sweep(&mut report.results, &eal, report.effort, &arguments)?;
@@ -207,6 +211,17 @@ impl<'a> Report<'a> {
         let effort = Effort { turns, algorithms };
         let (results, ratios) = (Results::new("classify"), BTreeMap::new());
         Self { results, effort, engine: arguments.engine, eal, other_cpu, differences: 0, ratios }
+    }
+
+    fn set(&mut self, set: &RuleSet, arguments: &Arguments) -> Result<()> {
+        if arguments.updates {
+            self.updates(set, &arguments.options)
+        } else if arguments.ipv6 {
+            self.differences += ipv6::compare(&mut self.results, set, self.engine, self.effort.turns)?;
+            Ok(())
+        } else {
+            self.measure(set)
+        }
     }
 
     fn measure(&mut self, set: &RuleSet) -> Result<()> {

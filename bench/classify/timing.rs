@@ -61,7 +61,7 @@ pub fn measure(
 
 impl Timing {
     /// Of turns with the ticks of every chunk.
-    fn of(turns: &[Vec<u64>], packets: usize) -> Self {
+    pub fn of(turns: &[Vec<u64>], packets: usize) -> Self {
         let chunks = turns.first().map_or(0, Vec::len);
         let of_chunk = |chunk: usize| turns.iter().map(|turn| turn[chunk] as f64).collect::<Vec<f64>>();
         let least = |times: Vec<f64>| times.into_iter().fold(f64::INFINITY, f64::min);
@@ -96,8 +96,9 @@ fn pass(contender: Contender<'_>, packets: &[FiveTuple]) -> Result<Vec<u64>> {
     })
 }
 
-fn chunk_ticks(packets: &[FiveTuple], mut classify: impl FnMut(&[FiveTuple])) -> Vec<u64> {
-    let mut time = |chunk: &[FiveTuple]| {
+/// Ticks of each chunk of packets, given to `classify` in bursts.
+pub fn chunk_ticks<P>(packets: &[P], mut classify: impl FnMut(&[P])) -> Vec<u64> {
+    let mut time = |chunk: &[P]| {
         let started = ticks();
         chunk.chunks(BATCH).for_each(&mut classify);
         ticks() - started

@@ -281,7 +281,8 @@ fn write(rules: &mut Rules, current: &ArcSwap<Engine>, effort: Effort, stop: &At
         }
         current.store(Arc::new(rules.editor.engine().clone()));
         commits.push(change.elapsed().as_secs_f64() * 1e6);
-        while change.elapsed() < interval {
+        let due = interval * commits.len() as u32;
+        while started.elapsed() < due {
             pause();
         }
     }
