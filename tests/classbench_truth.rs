@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use gnomon::dpdk::{Acl, AclAlgorithm, AclRule, Eal, EalOptions, FiveTuple};
-use gnomon::trie::{Engine, NO_ROW};
+use gnomon::trie::{Engine, Isa, NO_ROW};
 
 use classbench::{RuleSet, acl_found, derive_trace, engine_found, linear, read_rules, read_trace, rows, sampling_step};
 use generate::{Flavour, generate};
@@ -42,25 +42,34 @@ fn eal() -> (Arc<Eal>, MutexGuard<'static, ()>) {
     (EAL.get_or_init(start).clone(), turn)
 }
 
-/// Every packet of every trace: against rte_acl all, against linear search as many as the limit allows.
+/// Every packet of every trace, by every kernel: against rte_acl all, against linear search as many as the limit allows.
 fn agree(set: &RuleSet) {
     let (eal, _turn) = eal();
     let engine = Engine::build(&rows(&set.rules)).expect("the engine builds");
+    let tree = |isa: &Isa| (format!("tree kernel, {isa:?}"), engine.clone().tree_only().with_isa(*isa));
+    let kernels = std::iter::once(("kernel of its choice".to_owned(), engine.clone()));
+    let kernels: Vec<(String, Engine)> = kernels.chain(Isa::available().iter().map(tree)).collect();
     let acl = Acl::build(&eal, &set.rules, 0).expect("rte_acl builds");
     for trace in &set.traces {
-        let (ours, theirs) = (engine_found(&engine, &trace.packets), acl_found(&acl, &trace.packets));
-        let step = sampling_step(set.rules.len(), trace.packets.len(), LINEAR_LIMIT, LINEAR_SAMPLE);
-        let mut wrong = Vec::new();
-        for (at, packet) in trace.packets.iter().enumerate() {
-            let oracle = if at.is_multiple_of(step) { linear(&set.rules, packet) } else { theirs[at] };
-            if ours[at] != theirs[at] || ours[at] != oracle {
-                wrong.push((packet, ours[at], theirs[at], oracle));
-            }
+        let (what, packets) = (format!("{} {}", set.name, trace.name), &trace.packets);
+        let truth = acl_found(&acl, packets);
+        let step = sampling_step(set.rules.len(), packets.len(), LINEAR_LIMIT, LINEAR_SAMPLE);
+        let searched: Vec<usize> = (0..packets.len()).step_by(step).collect();
+        let oracle: Vec<u32> = searched.iter().map(|at| linear(&set.rules, &packets[*at])).collect();
+        let peer: Vec<u32> = searched.iter().map(|at| truth[*at]).collect();
+        let searched: Vec<FiveTuple> = searched.iter().map(|at| packets[*at]).collect();
+        same(&format!("{what}: rte_acl and linear search"), &searched, &peer, &oracle);
+        for (kernel, engine) in &kernels {
+            same(&format!("{what}: {kernel} and rte_acl"), packets, &engine_found(engine, packets), &truth);
         }
-        let first = &wrong[..wrong.len().min(5)];
-        let (set, trace) = (&set.name, &trace.name);
-        assert!(wrong.is_empty(), "{set} {trace}: {} wrong (engine, rte_acl, linear search): {first:?}", wrong.len());
     }
+}
+
+fn same(what: &str, packets: &[FiveTuple], ours: &[u32], theirs: &[u32]) {
+    assert_eq!((ours.len(), theirs.len()), (packets.len(), packets.len()), "{what}: a result for each packet");
+    let both = packets.iter().zip(ours.iter().zip(theirs));
+    let wrong: Vec<_> = both.filter(|(_, (one, other))| one != other).collect();
+    assert!(wrong.is_empty(), "{what}: {} differ, such as {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
 }
 
 #[test]
