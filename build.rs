@@ -9,7 +9,7 @@ const OLDEST: &str = "22.11";
 
 /// Libraries linked directly; everything else (buses, mempool drivers, NIC drivers) is loaded by the
 /// environment abstraction layer from the distribution's driver folder at run time.
-const LIBRARIES: [&str; 5] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
+const LIBRARIES: [&str; 6] = ["rte_acl", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -71,8 +71,9 @@ fn generate_bindings(flags: &[String]) {
         .allowlist_function("rte_eth_(promiscuous_enable|link_get_nowait|stats_get|macaddr_get|dev_adjust_nb_rx_tx_desc)")
         .allowlist_function("rte_pktmbuf_pool_create|rte_mempool_(free|avail_count|in_use_count)")
         .allowlist_function("rte_ring_(create|free)|rte_get_tsc_hz|rte_thread_(un)?register")
+        .allowlist_function("rte_acl_(create|add_rules|build|free|set_ctx_classify|classify)|rte_vect_set_max_simd_bitwidth")
         .allowlist_type("rte_eth_rss_reta_entry64|rte_eth_rx_mq_mode|gn_.*")
-        .allowlist_var("GN_.*|SOCKET_ID_ANY")
+        .allowlist_var("GN_.*|SOCKET_ID_ANY|RTE_ACL_FIELD_TYPE_.*|RTE_ACL_MAX_PRIORITY")
         .opaque_type("rte_mbuf|rte_mempool|rte_ring")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .derive_default(true)

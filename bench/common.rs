@@ -131,6 +131,29 @@ fn machine() -> String {
     format!("{} family {} model {}, {cores} cores", field("model name"), field("cpu family"), field("model"))
 }
 
+/// Free hugepages of the default size, in MiB.
+pub fn free_hugepages_mb() -> u32 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let number = |name: &str| -> u64 {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    (number("HugePages_Free:") * number("Hugepagesize:") / 1024) as u32
+}
+
+/// Lets [`peak_memory_mb`] begin anew.
+pub fn reset_peak_memory() {
+    std::fs::write("/proc/self/clear_refs", "5").expect("Linux resets the peak of an own process");
+}
+
+/// The most resident memory that this process had, in MB.
+pub fn peak_memory_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: Option<f64> = peak.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.map_or(f64::NAN, |kib| kib * 1024.0 / 1e6)
+}
+
 /// A UDP frame of 60 bytes (64 on the wire with its checksum) of flow number `flow`, both directions by
 /// parity of `packet`.
 pub fn udp_frame(flow: u32, packet: u32) -> [u8; 60] {

@@ -10,6 +10,7 @@
 //!                                           Mbuf: move-only, freed on drop
 //! ```
 
+mod acl;
 mod clock;
 mod eal;
 mod error;
@@ -22,6 +23,7 @@ mod port;
 mod ring;
 mod rss;
 
+pub use acl::{Acl, AclAlgorithm, AclRule, FiveTuple};
 pub use clock::{Clock, hz, pause, ticks};
 pub use eal::{Eal, EalOptions, version};
 pub use error::DpdkError;

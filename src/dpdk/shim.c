@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <rte_cycles.h>
+#include <rte_malloc.h>
 #include <rte_pause.h>
 #include <rte_prefetch.h>
 
@@ -86,6 +87,19 @@ unsigned int gn_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, uns
 unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n)
 {
 	return rte_ring_dequeue_burst(ring, (void **)mbufs, n, NULL);
+}
+
+uint64_t gn_heap_bytes(void)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < rte_socket_count(); i++) {
+		struct rte_malloc_socket_stats stats;
+
+		if (rte_malloc_get_socket_stats(rte_socket_id_by_idx(i), &stats) == 0)
+			bytes += stats.heap_allocsz_bytes;
+	}
+	return bytes;
 }
 
 int gn_interface_flags(const char *name)

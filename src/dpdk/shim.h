@@ -7,6 +7,7 @@
 
 #include <net/if.h>
 
+#include <rte_acl.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -15,6 +16,7 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
+#include <rte_vect.h>
 #include <rte_version.h>
 
 /* Macros that bindgen cannot see through. */
@@ -32,6 +34,9 @@ struct gn_frame {
 	uint32_t len;      /* bytes in the first segment */
 	uint32_t pkt_len;  /* bytes in all segments */
 };
+
+/* A rule of rte_acl with five fields. */
+RTE_ACL_RULE_DEF(gn_acl_rule, 5);
 
 int gn_errno(void);
 uint64_t gn_tsc(void);
@@ -59,6 +64,9 @@ uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len);
 
 unsigned int gn_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n);
 unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int n);
+
+/* Bytes in use on all of DPDK's heaps. */
+uint64_t gn_heap_bytes(void);
 
 /* IFF_ flags of a kernel interface in this network namespace, or a negative errno. */
 int gn_interface_flags(const char *name);
