@@ -28,7 +28,7 @@ const SLACK: usize = 64;
 /// One step of a commit.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    /// Rows of one rank have one meaning; a new one only when the rank was free.
+    /// Rows of one rank have one meaning; another one only when the rank was free, see `Editor::is_free`.
     Insert { row: &'a Row, rank: u32, meaning: u32 },
     /// The row exactly as it was inserted.
     Remove { row: &'a Row, rank: u32 },
@@ -230,18 +230,10 @@ impl TreeEditor {
         }
         let before = self.uses[rank as usize];
         if let Some(meaning) = meaning.filter(|_| before.rows == 0) {
-            if !self.is_free(rank) {
-                return Err(RebuildNeeded::Rank);
+            let known = (rank as usize) < self.tree.meanings.count() && self.tree.meaning(rank) == meaning;
+            if !known {
+                self.mean(rank, meaning)?;
             }
-            if self.tree.meanings.count() <= rank as usize {
-                // SAFETY: below the count, and the writer alone writes.
-                let old = (0..self.tree.meanings.count()).map(|at| unsafe { self.tree.meanings.read(at) });
-                let mut grown: Vec<u32> = old.collect();
-                grown.resize(rank as usize + 1, 0);
-                self.tree.meanings = tree::filled(&grown, 64, 256, 0);
-            }
-            // SAFETY: in bounds; no living generation looks at the meaning of a free rank.
-            unsafe { self.tree.meanings.write(rank as usize, meaning) };
         }
         self.uses_before.push((rank, before));
         let uses = &mut self.uses[rank as usize];
@@ -252,6 +244,23 @@ impl TreeEditor {
         if uses.rows == 0 {
             uses.gone_by = self.commit;
         }
+        Ok(())
+    }
+
+    /// Gives a free rank its meaning.
+    fn mean(&mut self, rank: u32, meaning: u32) -> Result<(), RebuildNeeded> {
+        if !self.is_free(rank) {
+            return Err(RebuildNeeded::Rank);
+        }
+        let count = self.tree.meanings.count();
+        if count <= rank as usize {
+            // SAFETY: below the count, and the writer alone writes.
+            let mut grown: Vec<u32> = (0..count).map(|at| unsafe { self.tree.meanings.read(at) }).collect();
+            grown.resize(rank as usize + 1, 0);
+            self.tree.meanings = tree::filled(&grown, SLACK, 256, 0);
+        }
+        // SAFETY: in bounds; no living generation looks at the meaning of a free rank.
+        unsafe { self.tree.meanings.write(rank as usize, meaning) };
         Ok(())
     }
 

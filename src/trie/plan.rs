@@ -157,7 +157,7 @@ impl<'a> Planner<'a> {
             .collect();
         let class_fields = (Field::SrcPortClass as u8..=Field::ProtocolClass as u8)
             .filter(|field| {
-                let classes = services.dimensions[usize::from(field - Field::SrcPortClass as u8)].count;
+                let classes = services.dimensions[usize::from(field - Field::SrcPortClass as u8)].seen;
                 (3..=1 << WINDOW_LIMIT).contains(&classes)
             })
             .collect();
@@ -307,7 +307,7 @@ impl<'a> Planner<'a> {
         }
         for field in self.class_fields.clone() {
             let dimension = &self.services.dimensions[usize::from(field - Field::SrcPortClass as u8)];
-            let bits = usize::BITS - (dimension.count - 1).leading_zeros();
+            let bits = usize::BITS - (dimension.seen - 1).leading_zeros();
             for open in [1, 4, 16] {
                 let cut = Cut { window: Window { field, shift: 0, bits }, open };
                 priced.extend(self.price(&sample, scale, usize::MAX, cut));

@@ -10,15 +10,21 @@
 //!   protocol ─────► class ──► set of services ─┘
 //! ```
 //! With more than 511 services there are no sets: a row's service is compared by its ranges, and only if the
-//! addresses agree.
+//! addresses agree. Tables see classes too, then as at most [`SEEN_LIMIT`] stretches of ports, cut where most ranges
+//! begin or end.
 
 use std::collections::HashMap;
 
 use super::block::SERVICE_BITS;
-use super::row::Service;
+use super::row::{Ranges, Service};
 
 /// A set of services.
 pub(super) type ServiceSet = [u64; SERVICE_BITS / 64];
+
+/// Classes that tables tell apart where there are too many services for sets.
+const SEEN_LIMIT: usize = 1 << 10;
+/// Most classes that a service is listed with: one that agrees with more goes to a table's rest.
+pub(super) const AGREEING_LIMIT: usize = 16;
 
 /// 16-bit value → class, in two steps so that equal stretches are stored once.
 #[derive(Clone, Debug)]
@@ -36,15 +42,41 @@ pub(super) struct Class {
     pub(super) seen: u16,
 }
 
+/// Stretches of values of one class: the first value of each, ascending from 0.
+type Runs = Vec<(u16, Class)>;
+
 impl ClassMap {
-    fn new(class_of: &[Class]) -> Self {
-        let mut numbers: HashMap<[Class; 256], u16> = HashMap::new();
+    fn new(runs: &Runs) -> Self {
         let mut map = Self { top: Box::new([0; 256]), chunks: Vec::new() };
-        for (top, chunk) in map.top.iter_mut().zip(class_of.as_chunks::<256>().0) {
-            *top = *numbers.entry(*chunk).or_insert_with(|| {
-                map.chunks.push(*chunk);
-                map.chunks.len() as u16 - 1
-            });
+        let mut uniform: HashMap<Class, u16, foldhash::fast::FixedState> = HashMap::default();
+        let mut at = 0;
+        for (high, top) in (0u16..256).zip(map.top.iter_mut()) {
+            let (first, last) = (high << 8, high << 8 | 0xff);
+            while runs.get(at + 1).is_some_and(|(next, _)| *next <= first) {
+                at += 1;
+            }
+            let number = map.chunks.len() as u16;
+            if runs.get(at + 1).is_none_or(|(next, _)| *next > last) {
+                *top = *uniform.entry(runs[at].1).or_insert(number);
+                if *top == number {
+                    map.chunks.push([runs[at].1; 256]);
+                }
+                continue;
+            }
+            let mut chunk = [Class::default(); 256];
+            let mut within = at;
+            for (low, class) in (0u16..).zip(chunk.iter_mut()) {
+                while runs.get(within + 1).is_some_and(|(next, _)| *next <= first | low) {
+                    within += 1;
+                }
+                *class = runs[within].1;
+            }
+            // Protocols repeat: their high byte is a few flags.
+            let known = map.chunks.iter().rev().take(8).position(|other| *other == chunk);
+            *top = known.map_or(number, |back| number - 1 - back as u16);
+            if known.is_none() {
+                map.chunks.push(chunk);
+            }
         }
         map
     }
@@ -66,9 +98,11 @@ impl ClassMap {
 #[derive(Clone, Debug)]
 pub(super) struct Dimension {
     pub(super) classes: ClassMap,
-    pub(super) count: usize,
-    /// By class; empty when there are more services than a set can hold.
+    /// Classes that tables see.
+    pub(super) seen: usize,
+    /// By class number; empty when there are more services than a set can hold.
     pub(super) sets: Vec<Aligned>,
+    runs: Runs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,10 +114,11 @@ pub(super) struct Aligned(pub(super) ServiceSet);
 pub(super) struct Services {
     /// By service number; number 0 is none.
     pub(super) list: Vec<Service>,
-    numbers: HashMap<Service, u16>,
+    numbers: HashMap<Service, u16, foldhash::fast::FixedState>,
     /// Source port, destination port, protocol.
     pub(super) dimensions: [Dimension; 3],
-    /// By dimension and service: the classes, as a window sees them, that agree with it.
+    /// By dimension and service: the classes, as a window sees them, that agree with it; not all of them if there are
+    /// more than [`AGREEING_LIMIT`].
     pub(super) agreeing: [Vec<Vec<u16>>; 3],
     pub(super) wide: bool,
 }
@@ -95,7 +130,7 @@ pub(super) struct TooManyServices;
 impl Services {
     pub(super) fn build<'a>(services: impl Iterator<Item = &'a Service>) -> Result<Self, TooManyServices> {
         let mut list = vec![Service::default()];
-        let mut numbers = HashMap::new();
+        let mut numbers: HashMap<Service, u16, foldhash::fast::FixedState> = HashMap::default();
         for service in services {
             if !numbers.contains_key(service) {
                 let number = u16::try_from(list.len()).map_err(|_| TooManyServices)?;
@@ -104,33 +139,47 @@ impl Services {
             }
         }
         let wide = list.len() > SERVICE_BITS;
-        let dimensions = [
-            dimension(port_classes(&list, |service| service.src_ports.as_slice()), wide),
-            dimension(port_classes(&list, |service| service.dst_ports.as_slice()), wide),
-            dimension(protocol_classes(&list), wide),
-        ];
+        let (src, dst): (PortsOf, PortsOf) = (|service| &service.src_ports, |service| &service.dst_ports);
+        let dimensions = if wide {
+            [wide_ports(&list, src), wide_ports(&list, dst), protocols(&list, wide)]
+        } else {
+            [narrow_ports(&list, src), narrow_ports(&list, dst), protocols(&list, wide)]
+        };
         let mut services = Self { list, numbers, dimensions, agreeing: Default::default(), wide };
-        services.agree();
+        for at in 0..3 {
+            services.agreeing[at] = services.list.iter().map(|service| services.agrees(at, service)).collect();
+        }
         Ok(services)
     }
 
-    fn agree(&mut self) {
-        for (at, dimension) in self.dimensions.iter().enumerate() {
-            let mut agreeing = vec![Vec::new(); self.list.len()];
-            for value in representatives(&dimension.classes, dimension.count) {
-                let class = dimension.classes.get(value).seen;
-                for (number, service) in self.list.iter().enumerate().skip(1) {
-                    if holds(service, at, value) && agreeing[number].last() != Some(&class) {
-                        agreeing[number].push(class);
-                    }
+    /// The classes, as a window sees them, that agree with condition `at` of a service.
+    fn agrees(&self, at: usize, service: &Service) -> Vec<u16> {
+        let dimension = &self.dimensions[at];
+        let mut seen: Vec<u16> = Vec::new();
+        let mut see = |class: Class| {
+            if !seen.contains(&class.seen) {
+                seen.push(class.seen);
+            }
+            seen.len() <= AGREEING_LIMIT
+        };
+        match at {
+            2 => {
+                let agreeing = dimension.runs.iter().filter(|(value, _)| agrees_protocol(service, *value));
+                agreeing.map(|(_, class)| *class).take_while(|class| see(*class)).for_each(drop);
+            }
+            _ => {
+                let ranges = if at == 0 { &service.src_ports } else { &service.dst_ports };
+                let whole = [(0, u16::MAX)];
+                let ranges = if ranges.is_any() { &whole[..] } else { ranges.as_slice() };
+                for (first, last) in ranges {
+                    let from = dimension.runs.partition_point(|(value, _)| value <= first).saturating_sub(1);
+                    let within = dimension.runs[from..].iter().take_while(|(value, _)| value <= last);
+                    within.map(|(_, class)| *class).take_while(|class| see(*class)).for_each(drop);
                 }
             }
-            for classes in &mut agreeing {
-                classes.sort_unstable();
-                classes.dedup();
-            }
-            self.agreeing[at] = agreeing;
         }
+        seen.sort_unstable();
+        seen
     }
 
     pub(super) fn number(&self, service: &Service) -> Option<u16> {
@@ -146,15 +195,19 @@ impl Services {
         let mut next = self.clone();
         next.list.push(service.clone());
         next.numbers.insert(service.clone(), number);
-        for (at, dimension) in next.dimensions.iter_mut().enumerate() {
-            dimension.split(service, at, number, self.wide);
+        if !next.wide {
+            let [src, dst, protocol] = &mut next.dimensions;
+            src.split(number, edges(&service.src_ports), |port| service.src_ports.hold(port));
+            dst.split(number, edges(&service.dst_ports), |port| service.dst_ports.hold(port));
+            let alike = |old: &&Service| {
+                (old.protocol, old.protocol_mask) == (service.protocol, service.protocol_mask)
+            };
+            let known = self.list.iter().skip(1).any(|old| alike(&old));
+            let edges: Vec<u16> = if known { Vec::new() } else { (1..=u16::MAX).collect() };
+            protocol.split(number, edges.into_iter(), |value| agrees_protocol(service, value));
         }
-        for (at, dimension) in next.dimensions.iter().enumerate() {
-            let values = representatives(&dimension.classes, dimension.count);
-            let agreeing = values.filter(|value| holds(service, at, *value));
-            let mut agreeing: Vec<u16> = agreeing.map(|value| dimension.classes.get(value).seen).collect();
-            agreeing.sort_unstable();
-            agreeing.dedup();
+        for at in 0..3 {
+            let agreeing = next.agrees(at, service);
             next.agreeing[at].push(agreeing);
         }
         Ok(next)
@@ -162,148 +215,172 @@ impl Services {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let dimensions = self.dimensions.iter();
-        dimensions.map(|d| d.classes.memory_bytes() + size_of_val(&*d.sets)).sum::<usize>()
-            + if self.wide { size_of_val(&*self.list) } else { 0 }
+        let dimensions: usize = dimensions.map(|d| d.classes.memory_bytes() + size_of_val(&*d.sets)).sum();
+        let listed = |ranges: &Ranges| size_of_val(ranges.as_slice());
+        let list = self.list.iter().map(|s| size_of::<Service>() + listed(&s.src_ports) + listed(&s.dst_ports));
+        dimensions + if self.wide { list.sum() } else { 0 }
     }
+}
+
+/// Where the ports of a service begin, and where others begin again.
+fn edges(ranges: &Ranges) -> impl Iterator<Item = u16> {
+    ranges.as_slice().iter().flat_map(|(first, last)| [Some(*first), last.checked_add(1)]).flatten()
+}
+
+fn agrees_protocol(service: &Service, value: u16) -> bool {
+    (value ^ service.protocol) & service.protocol_mask == 0
 }
 
 impl Dimension {
-    /// Tells apart the values that `service` tells apart.
-    fn split(&mut self, service: &Service, at: usize, number: u16, wide: bool) {
-        let mut class_of: Vec<Class> = (0..=u16::MAX).map(|value| self.classes.get(value)).collect();
-        let before = self.count;
-        let (mut inside, mut outside) = (vec![false; before], vec![false; before]);
-        for (value, class) in (0..=u16::MAX).zip(&class_of) {
-            let side = if holds(service, at, value) { &mut inside } else { &mut outside };
+    /// Adds a service to the sets of the classes that `holds`, which is constant between `edges`. A class on both sides
+    /// becomes two.
+    fn split(&mut self, number: u16, edges: impl Iterator<Item = u16>, holds: impl Fn(u16) -> bool) {
+        for edge in edges {
+            let at = self.runs.partition_point(|(first, _)| *first <= edge);
+            let (first, class) = self.runs[at - 1];
+            if first != edge && holds(edge) != holds(edge - 1) {
+                self.runs.insert(at, (edge, class));
+            }
+        }
+        let (mut inside, mut outside) = (vec![false; self.sets.len()], vec![false; self.sets.len()]);
+        for (first, class) in &self.runs {
+            let side = if holds(*first) { &mut inside } else { &mut outside };
             side[usize::from(class.number)] = true;
         }
-        // Where a class is on both sides, its inner part becomes a class of its own.
-        let mut split = vec![None; before];
-        for class in 0..before {
+        let mut inner: Vec<u16> = (0..self.sets.len() as u16).collect();
+        for class in 0..inner.len() {
             if inside[class] && outside[class] {
-                split[class] = Some(self.count as u16);
-                self.count += 1;
-                if !wide {
-                    self.sets.push(self.sets[class]);
-                }
+                inner[class] = self.sets.len() as u16;
+                self.sets.push(self.sets[class]);
+            }
+            if inside[class] {
+                self.sets[usize::from(inner[class])].0[usize::from(number) / 64] |= 1 << (number % 64);
             }
         }
-        for (value, class) in (0..=u16::MAX).zip(class_of.iter_mut()) {
-            if let Some(inner) = split[usize::from(class.number)]
-                && holds(service, at, value)
-            {
-                class.number = inner;
+        for (first, class) in &mut self.runs {
+            if holds(*first) {
+                class.number = inner[usize::from(class.number)];
             }
         }
-        self.classes = ClassMap::new(&class_of);
-        if !wide {
-            for class in 0..before {
-                let holder = split[class].map_or(class, usize::from);
-                if inside[class] {
-                    self.sets[holder].0[usize::from(number) / 64] |= 1 << (number % 64);
-                }
-            }
-        }
+        self.classes = ClassMap::new(&self.runs);
     }
 }
 
-/// Condition `at` (source port, destination port, protocol) of a service on a value.
-fn holds(service: &Service, at: usize, value: u16) -> bool {
-    match at {
-        0 => service.src_ports.hold(value),
-        1 => service.dst_ports.hold(value),
-        _ => (value ^ service.protocol) & service.protocol_mask == 0,
-    }
-}
+type PortsOf = fn(&Service) -> &Ranges;
 
-/// A value of each class.
-fn representatives(classes: &ClassMap, count: usize) -> impl Iterator<Item = u16> {
-    let mut found = vec![None; count];
-    for (top, chunk) in classes.top.iter().enumerate() {
-        for (low, class) in classes.chunks[usize::from(*chunk)].iter().enumerate() {
-            found[usize::from(class.number)].get_or_insert((top << 8 | low) as u16);
-        }
-    }
-    found.into_iter().flatten()
-}
-
-/// Stretches of values that no service tells apart: the first value of each, and the services that agree.
-type Stretches = Vec<(u16, Vec<u64>)>;
-
-fn dimension(stretches_of: (Vec<u32>, Stretches), wide: bool) -> Dimension {
-    let (stretch_of, stretches) = stretches_of;
-    let mut numbers: HashMap<&[u64], u16> = HashMap::new();
+/// Stretches of values with the set of services that agree with each → classes of equal sets.
+fn by_sets(stretches: Vec<(u16, ServiceSet)>) -> Dimension {
+    let mut numbers: HashMap<ServiceSet, u16, foldhash::fast::FixedState> = HashMap::default();
     let mut sets = Vec::new();
-    let classes: Vec<u16> = stretches
-        .iter()
-        .map(|(_, services)| {
-            *numbers.entry(services).or_insert_with(|| {
-                sets.push(services);
-                sets.len() as u16 - 1
-            })
-        })
-        .collect();
-    let class_of = stretch_of.iter().map(|stretch| classes[*stretch as usize]);
-    let class_of: Vec<Class> = class_of.map(|number| Class { number, seen: number }).collect();
-    let count = sets.len();
-    let aligned = |set: &&Vec<u64>| Aligned(std::array::from_fn(|word| set.get(word).copied().unwrap_or(0)));
-    let sets = if wide { Vec::new() } else { sets.iter().map(aligned).collect() };
-    Dimension { classes: ClassMap::new(&class_of), count, sets }
+    let mut runs: Runs = Vec::with_capacity(stretches.len());
+    for (first, set) in stretches {
+        let number = *numbers.entry(set).or_insert_with(|| {
+            sets.push(Aligned(set));
+            sets.len() as u16 - 1
+        });
+        if runs.last().is_none_or(|(_, before)| before.number != number) {
+            runs.push((first, Class { number, seen: number }));
+        }
+    }
+    Dimension { classes: ClassMap::new(&runs), seen: sets.len(), sets, runs }
 }
 
-fn port_classes(list: &[Service], ranges: impl Fn(&Service) -> &[(u16, u16)]) -> (Vec<u32>, Stretches) {
+fn narrow_ports(list: &[Service], ports: PortsOf) -> Dimension {
     // Edges in ascending order; between two edges no service begins or ends.
-    let mut edges: Vec<(u32, u16, bool)> = Vec::new();
-    let mut open = vec![0u64; list.len().div_ceil(64)];
+    let mut edges: Vec<(u32, usize, bool)> = Vec::new();
+    let mut open: ServiceSet = Default::default();
     for (number, service) in list.iter().enumerate().skip(1) {
-        let ranges = ranges(service);
-        if ranges.is_empty() {
+        if ports(service).is_any() {
             open[number / 64] |= 1 << (number % 64);
         }
-        for (first, last) in ranges {
-            edges.push((u32::from(*first), number as u16, true));
-            edges.push((u32::from(*last) + 1, number as u16, false));
+        for (first, last) in ports(service).as_slice() {
+            edges.push((u32::from(*first), number, true));
+            edges.push((u32::from(*last) + 1, number, false));
         }
     }
     edges.sort_unstable();
-    let mut stretches = vec![(0, open.clone())];
+    let mut stretches = vec![(0, open)];
     for at in edges.chunk_by(|a, b| a.0 == b.0) {
         for (_, number, opens) in at {
-            let bit = 1 << (number % 64);
-            let word = &mut open[usize::from(*number) / 64];
+            let (word, bit) = (&mut open[number / 64], 1 << (number % 64));
             *word = if *opens { *word | bit } else { *word & !bit };
         }
         let Ok(port) = u16::try_from(at[0].0) else { break };
         if port == 0 {
             stretches.clear();
         }
-        stretches.push((port, open.clone()));
+        stretches.push((port, open));
     }
-    let mut stretch_of = Vec::with_capacity(1 << 16);
-    for (number, (first, _)) in stretches.iter().enumerate() {
-        let next = stretches.get(number + 1).map_or(1 << 16, |(next, _)| usize::from(*next));
-        stretch_of.resize(stretch_of.len() + next - usize::from(*first), number as u32);
-    }
-    (stretch_of, stretches)
+    by_sets(stretches)
 }
 
-fn protocol_classes(list: &[Service]) -> (Vec<u32>, Stretches) {
-    let mask = list.iter().fold(0, |mask, service| mask | service.protocol_mask);
-    let mut stretches: Stretches = Vec::new();
-    let mut numbers: HashMap<u16, u32> = HashMap::new();
-    let stretch_of = (0..=u16::MAX)
-        .map(|value| {
-            *numbers.entry(value & mask).or_insert_with(|| {
-                let mut set = vec![0; list.len().div_ceil(64)];
-                for (number, service) in list.iter().enumerate().skip(1) {
-                    if holds(service, 2, value) {
-                        set[number / 64] |= 1 << (number % 64);
-                    }
-                }
-                stretches.push((value, set));
-                stretches.len() as u32 - 1
-            })
+/// Without sets: stretches of ports, cut where the edges are, and as evenly as edges go if there are too many.
+fn wide_ports(list: &[Service], ports: PortsOf) -> Dimension {
+    let mut count = vec![0usize; 1 << 16];
+    let mut all = 0;
+    for edge in list.iter().skip(1).flat_map(|service| edges(ports(service))) {
+        count[usize::from(edge)] += 1;
+        all += 1;
+    }
+    let enough = all / SEEN_LIMIT + 1;
+    let mut runs: Runs = vec![(0, Class::default())];
+    let mut since = 0;
+    for (port, edges) in (1..=u16::MAX).zip(&count[1..]) {
+        since += edges;
+        if since >= enough && *edges > 0 && runs.len() < SEEN_LIMIT {
+            runs.push((port, Class { number: 0, seen: runs.len() as u16 }));
+            since = 0;
+        }
+    }
+    Dimension { classes: ClassMap::new(&runs), seen: runs.len(), sets: Vec::new(), runs }
+}
+
+fn protocols(list: &[Service], wide: bool) -> Dimension {
+    let mut conditions: Vec<(u16, u16)> = list.iter().skip(1).map(|s| (s.protocol, s.protocol_mask)).collect();
+    conditions.sort_unstable();
+    conditions.dedup();
+    let mask = conditions.iter().fold(0, |mask, condition| mask | condition.1);
+    // Values that differ in bits nobody asks for are alike.
+    let mut known: HashMap<u16, u16, foldhash::fast::FixedState> = HashMap::default();
+    let mut class_of = |value: u16| {
+        let next = known.len() as u16;
+        *known.entry(value & mask).or_insert(next)
+    };
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for value in 0..=u16::MAX {
+        // The low bits that nobody asks for do not begin a new run.
+        if value == 0 || (value ^ (value - 1)) & mask != 0 {
+            let class = class_of(value);
+            if runs.last().is_none_or(|(_, before)| *before != class) {
+                runs.push((value, class));
+            }
+        }
+    }
+    if !wide {
+        let set = |value: u16| {
+            let mut set: ServiceSet = Default::default();
+            for (number, _) in list.iter().enumerate().skip(1).filter(|(_, service)| agrees_protocol(service, value)) {
+                set[number / 64] |= 1 << (number % 64);
+            }
+            set
+        };
+        let mut sets: HashMap<u16, ServiceSet, foldhash::fast::FixedState> = HashMap::default();
+        let stretches = runs.iter().map(|(first, class)| (*first, *sets.entry(*class).or_insert_with(|| set(*first))));
+        return by_sets(stretches.collect());
+    }
+    // Equal answers to all conditions make a class.
+    let mut numbers: HashMap<Vec<bool>, u16, foldhash::fast::FixedState> = HashMap::default();
+    let mut seen: HashMap<u16, u16, foldhash::fast::FixedState> = HashMap::default();
+    let runs: Runs = runs
+        .into_iter()
+        .map(|(first, class)| {
+            let seen = *seen.entry(class).or_insert_with(|| {
+                let answers = conditions.iter().map(|(value, mask)| (value ^ first) & mask == 0).collect();
+                let next = numbers.len() as u16;
+                *numbers.entry(answers).or_insert(next)
+            });
+            (first, Class { number: 0, seen })
         })
         .collect();
-    (stretch_of, stretches)
+    Dimension { classes: ClassMap::new(&runs), seen: numbers.len(), sets: Vec::new(), runs }
 }
