@@ -23,6 +23,8 @@ pub(super) type ServiceSet = [u64; SERVICE_BITS / 64];
 
 /// Classes that tables tell apart where there are too many services for sets.
 const SEEN_LIMIT: usize = 1 << 10;
+/// All values.
+const PORTS: usize = 1 << 16;
 /// Most classes that a service is listed with: one that agrees with more goes to a table's rest.
 pub(super) const AGREEING_LIMIT: usize = 16;
 
@@ -46,11 +48,13 @@ pub(super) struct Class {
 type Runs = Vec<(u16, Class)>;
 
 impl ClassMap {
-    fn new(runs: &Runs) -> Self {
+    /// `runs` say the classes of the first `period` values, a power of two from 256; the others repeat them.
+    fn new(runs: &Runs, period: usize) -> Self {
         let mut map = Self { top: Box::new([0; 256]), chunks: Vec::new() };
         let mut uniform: HashMap<Class, u16, foldhash::fast::FixedState> = HashMap::default();
         let mut at = 0;
-        for (high, top) in (0u16..256).zip(map.top.iter_mut()) {
+        let (own, repeated) = map.top.split_at_mut(period / 256);
+        for (high, top) in (0u16..).zip(own.iter_mut()) {
             let (first, last) = (high << 8, high << 8 | 0xff);
             while runs.get(at + 1).is_some_and(|(next, _)| *next <= first) {
                 at += 1;
@@ -71,13 +75,10 @@ impl ClassMap {
                 }
                 *class = runs[within].1;
             }
-            // Protocols repeat: their high byte is a few flags.
-            let known = map.chunks.iter().rev().take(8).position(|other| *other == chunk);
-            *top = known.map_or(number, |back| number - 1 - back as u16);
-            if known.is_none() {
-                map.chunks.push(chunk);
-            }
+            *top = number;
+            map.chunks.push(chunk);
         }
+        repeated.iter_mut().zip(own.iter().cycle()).for_each(|(top, own)| *top = *own);
         map
     }
 
@@ -103,17 +104,55 @@ pub(super) struct Dimension {
     /// By class number; empty when there are more services than a set can hold.
     pub(super) sets: Vec<Aligned>,
     runs: Runs,
+    /// See [`ClassMap::new`].
+    period: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, align(64))]
 pub(super) struct Aligned(pub(super) ServiceSet);
 
+/// A service in sixteen bytes, for a quick comparison where there are no sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(16))]
+pub(super) struct Brief {
+    protocol: u16,
+    protocol_mask: u16,
+    src_first: u16,
+    /// From the first port to the last.
+    src_width: u16,
+    dst_first: u16,
+    dst_width: u16,
+    /// There are other ranges: what agrees must be looked up in the list.
+    several: bool,
+}
+
+impl Brief {
+    fn of(service: &Service) -> Self {
+        let hull = |ranges: &Ranges| match ranges.as_slice() {
+            [] => (0, u16::MAX),
+            [(first, _), ..] => (*first, ranges.as_slice().iter().map(|(_, last)| last - first).max().unwrap_or(0)),
+        };
+        let ((src_first, src_width), (dst_first, dst_width)) = (hull(&service.src_ports), hull(&service.dst_ports));
+        let several = service.src_ports.as_slice().len() > 1 || service.dst_ports.as_slice().len() > 1;
+        let (protocol, protocol_mask) = (service.protocol, service.protocol_mask);
+        Self { protocol, protocol_mask, src_first, src_width, dst_first, dst_width, several }
+    }
+
+    #[inline(always)]
+    fn holds(&self, protocol: u16, src_port: u16, dst_port: u16) -> bool {
+        ((protocol ^ self.protocol) & self.protocol_mask == 0)
+            & (src_port.wrapping_sub(self.src_first) <= self.src_width)
+            & (dst_port.wrapping_sub(self.dst_first) <= self.dst_width)
+    }
+}
+
 /// All services of a set of rows.
 #[derive(Clone, Debug)]
 pub(super) struct Services {
     /// By service number; number 0 is none.
     pub(super) list: Vec<Service>,
+    briefs: Vec<Brief>,
     numbers: HashMap<Service, u16, foldhash::fast::FixedState>,
     /// Source port, destination port, protocol.
     pub(super) dimensions: [Dimension; 3],
@@ -145,7 +184,8 @@ impl Services {
         } else {
             [narrow_ports(&list, src), narrow_ports(&list, dst), protocols(&list, wide)]
         };
-        let mut services = Self { list, numbers, dimensions, agreeing: Default::default(), wide };
+        let briefs = list.iter().map(Brief::of).collect();
+        let mut services = Self { list, briefs, numbers, dimensions, agreeing: Default::default(), wide };
         for at in 0..3 {
             services.agreeing[at] = services.list.iter().map(|service| services.agrees(at, service)).collect();
         }
@@ -182,6 +222,14 @@ impl Services {
         seen
     }
 
+    /// Whether a service agrees with a packet.
+    #[inline(always)]
+    pub(super) fn agree(&self, number: u16, protocol: u16, src_port: u16, dst_port: u16) -> bool {
+        let brief = &self.briefs[usize::from(number)];
+        brief.holds(protocol, src_port, dst_port)
+            && (!brief.several || self.list[usize::from(number)].holds(protocol, src_port, dst_port))
+    }
+
     pub(super) fn number(&self, service: &Service) -> Option<u16> {
         self.numbers.get(service).copied()
     }
@@ -194,6 +242,7 @@ impl Services {
         }
         let mut next = self.clone();
         next.list.push(service.clone());
+        next.briefs.push(Brief::of(service));
         next.numbers.insert(service.clone(), number);
         if !next.wide {
             let [src, dst, protocol] = &mut next.dimensions;
@@ -203,8 +252,11 @@ impl Services {
                 (old.protocol, old.protocol_mask) == (service.protocol, service.protocol_mask)
             };
             let known = self.list.iter().skip(1).any(|old| alike(&old));
-            let edges: Vec<u16> = if known { Vec::new() } else { (1..=u16::MAX).collect() };
-            protocol.split(number, edges.into_iter(), |value| agrees_protocol(service, value));
+            if usize::from(service.protocol_mask) >= protocol.period {
+                return Err(TooManyServices);
+            }
+            let end = if known { 1 } else { (protocol.period - 1) as u16 };
+            protocol.split(number, 1..=end, |value| agrees_protocol(service, value));
         }
         for at in 0..3 {
             let agreeing = next.agrees(at, service);
@@ -218,7 +270,7 @@ impl Services {
         let dimensions: usize = dimensions.map(|d| d.classes.memory_bytes() + size_of_val(&*d.sets)).sum();
         let listed = |ranges: &Ranges| size_of_val(ranges.as_slice());
         let list = self.list.iter().map(|s| size_of::<Service>() + listed(&s.src_ports) + listed(&s.dst_ports));
-        dimensions + if self.wide { list.sum() } else { 0 }
+        dimensions + if self.wide { list.sum::<usize>() + size_of_val(&*self.briefs) } else { 0 }
     }
 }
 
@@ -262,14 +314,14 @@ impl Dimension {
                 class.number = inner[usize::from(class.number)];
             }
         }
-        self.classes = ClassMap::new(&self.runs);
+        self.classes = ClassMap::new(&self.runs, self.period);
     }
 }
 
 type PortsOf = fn(&Service) -> &Ranges;
 
 /// Stretches of values with the set of services that agree with each → classes of equal sets.
-fn by_sets(stretches: Vec<(u16, ServiceSet)>) -> Dimension {
+fn by_sets(stretches: Vec<(u16, ServiceSet)>, period: usize) -> Dimension {
     let mut numbers: HashMap<ServiceSet, u16, foldhash::fast::FixedState> = HashMap::default();
     let mut sets = Vec::new();
     let mut runs: Runs = Vec::with_capacity(stretches.len());
@@ -282,7 +334,7 @@ fn by_sets(stretches: Vec<(u16, ServiceSet)>) -> Dimension {
             runs.push((first, Class { number, seen: number }));
         }
     }
-    Dimension { classes: ClassMap::new(&runs), seen: sets.len(), sets, runs }
+    Dimension { classes: ClassMap::new(&runs, period), seen: sets.len(), sets, runs, period }
 }
 
 fn narrow_ports(list: &[Service], ports: PortsOf) -> Dimension {
@@ -311,7 +363,7 @@ fn narrow_ports(list: &[Service], ports: PortsOf) -> Dimension {
         }
         stretches.push((port, open));
     }
-    by_sets(stretches)
+    by_sets(stretches, PORTS)
 }
 
 /// Without sets: stretches of ports, cut where the edges are, and as evenly as edges go if there are too many.
@@ -332,30 +384,17 @@ fn wide_ports(list: &[Service], ports: PortsOf) -> Dimension {
             since = 0;
         }
     }
-    Dimension { classes: ClassMap::new(&runs), seen: runs.len(), sets: Vec::new(), runs }
+    Dimension { classes: ClassMap::new(&runs, PORTS), seen: runs.len(), sets: Vec::new(), runs, period: PORTS }
 }
 
 fn protocols(list: &[Service], wide: bool) -> Dimension {
     let mut conditions: Vec<(u16, u16)> = list.iter().skip(1).map(|s| (s.protocol, s.protocol_mask)).collect();
     conditions.sort_unstable();
     conditions.dedup();
+    // Values that differ only in bits above all that somebody asks for are alike.
     let mask = conditions.iter().fold(0, |mask, condition| mask | condition.1);
-    // Values that differ in bits nobody asks for are alike.
-    let mut known: HashMap<u16, u16, foldhash::fast::FixedState> = HashMap::default();
-    let mut class_of = |value: u16| {
-        let next = known.len() as u16;
-        *known.entry(value & mask).or_insert(next)
-    };
-    let mut runs: Vec<(u16, u16)> = Vec::new();
-    for value in 0..=u16::MAX {
-        // The low bits that nobody asks for do not begin a new run.
-        if value == 0 || (value ^ (value - 1)) & mask != 0 {
-            let class = class_of(value);
-            if runs.last().is_none_or(|(_, before)| *before != class) {
-                runs.push((value, class));
-            }
-        }
-    }
+    let period = (usize::from(mask) + 1).next_power_of_two().max(256);
+    let runs = (0..=(period - 1) as u16).filter(|value| *value == 0 || (value ^ (value - 1)) & mask != 0);
     if !wide {
         let set = |value: u16| {
             let mut set: ServiceSet = Default::default();
@@ -364,23 +403,16 @@ fn protocols(list: &[Service], wide: bool) -> Dimension {
             }
             set
         };
-        let mut sets: HashMap<u16, ServiceSet, foldhash::fast::FixedState> = HashMap::default();
-        let stretches = runs.iter().map(|(first, class)| (*first, *sets.entry(*class).or_insert_with(|| set(*first))));
-        return by_sets(stretches.collect());
+        return by_sets(runs.map(|first| (first, set(first))).collect(), period);
     }
     // Equal answers to all conditions make a class.
     let mut numbers: HashMap<Vec<bool>, u16, foldhash::fast::FixedState> = HashMap::default();
-    let mut seen: HashMap<u16, u16, foldhash::fast::FixedState> = HashMap::default();
     let runs: Runs = runs
-        .into_iter()
-        .map(|(first, class)| {
-            let seen = *seen.entry(class).or_insert_with(|| {
-                let answers = conditions.iter().map(|(value, mask)| (value ^ first) & mask == 0).collect();
-                let next = numbers.len() as u16;
-                *numbers.entry(answers).or_insert(next)
-            });
-            (first, Class { number: 0, seen })
+        .map(|first| {
+            let answers = conditions.iter().map(|(value, mask)| (value ^ first) & mask == 0).collect();
+            let next = numbers.len() as u16;
+            (first, Class { number: 0, seen: *numbers.entry(answers).or_insert(next) })
         })
         .collect();
-    Dimension { classes: ClassMap::new(&runs), seen: numbers.len(), sets: Vec::new(), runs }
+    Dimension { classes: ClassMap::new(&runs, period), seen: numbers.len(), sets: Vec::new(), runs, period }
 }

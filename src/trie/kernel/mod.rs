@@ -358,8 +358,9 @@ fn prefetch(block: *const Block) {
 }
 
 impl Tree {
-    /// Lanes, of those given, whose service agrees: when there are too many services for a set.
-    #[cold]
+    /// Lanes, of those given, whose service agrees, up to the first that decides: when there are too many services for a
+    /// set.
+    #[inline(always)]
     fn agreeing_lanes(&self, mut lanes: u32, block: &Block, point: Point<'_>) -> u32 {
         let packed = point.services.0[0];
         let (src_port, dst_port, protocol) = (packed as u16, (packed >> 16) as u16, (packed >> 32) as u16);
@@ -367,9 +368,11 @@ impl Tree {
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as usize & 15;
             let number = u16::from_le_bytes([block.service_byte[lane], block.service_bit[lane]]);
-            let service = &self.services.list[usize::from(number)];
-            if number != NO_SERVICE && service.holds(protocol, src_port, dst_port) {
+            if number != NO_SERVICE && self.services.agree(number, protocol, src_port, dst_port) {
                 agreeing |= 1 << lane;
+                if block.rank[lane] & (PASSIVE | ZONED) == 0 {
+                    break;
+                }
             }
             lanes &= lanes - 1;
         }
