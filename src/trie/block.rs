@@ -8,14 +8,16 @@
 //! block   16 rows, one array for each condition, ascending by rank; unused lanes match nothing
 //! ```
 
+use super::row::{Ranges, Service};
+
 /// Rows compared at once.
 pub(super) const LANES: usize = 16;
 /// Bits of a rank in a lane that say what more there is to do.
 pub(super) const FLAG_BITS: u32 = 2;
 /// The row does not end the search.
 pub(super) const PASSIVE: u32 = 1;
-/// The row also asks for a VLAN or VNI.
-pub(super) const ZONED: u32 = 2;
+/// The row asks for more than a block compares: a VLAN or VNI, or one of several ranges of ports.
+pub(super) const MORE: u32 = 2;
 /// Ranks are below this.
 pub(super) const RANK_LIMIT: u32 = (u32::MAX >> FLAG_BITS) - 1;
 /// Most blocks of a leaf.
@@ -146,10 +148,10 @@ impl Entry {
         (self.0 >> SHIFT_AT) as usize & LEAF_LIMIT
     }
 
-    /// Of a leaf: without its first block.
+    /// Of a leaf: without its first block, which takes so many places of the arena.
     #[inline(always)]
-    pub(super) fn next_block(self) -> Self {
-        Self(self.0.wrapping_add(1).wrapping_sub(1 << SHIFT_AT))
+    pub(super) fn next_block(self, places: u64) -> Self {
+        Self(self.0.wrapping_add(places).wrapping_sub(1 << SHIFT_AT))
     }
 
     /// The least rank below here, scaled down.
@@ -228,6 +230,51 @@ impl Block {
         self.rank.iter().take_while(|rank| **rank != u32::MAX).count()
     }
 }
+
+/// Protocol and ports of sixteen rows: behind each block where there are too many services for sets.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct PortBlock {
+    pub(super) src_first: [u16; LANES],
+    pub(super) src_last: [u16; LANES],
+    pub(super) dst_first: [u16; LANES],
+    pub(super) dst_last: [u16; LANES],
+    pub(super) protocol: [u16; LANES],
+    pub(super) protocol_mask: [u16; LANES],
+    unused: [u16; 2 * LANES],
+}
+
+impl PortBlock {
+    /// No packet lies in an unused lane: its first port is above its last.
+    pub(super) const BLANK: PortBlock = PortBlock {
+        src_first: [u16::MAX; LANES],
+        src_last: [0; LANES],
+        dst_first: [u16::MAX; LANES],
+        dst_last: [0; LANES],
+        protocol: [0; LANES],
+        protocol_mask: [0; LANES],
+        unused: [0; 2 * LANES],
+    };
+
+    /// Ports from the first of a service to its last; those of several ranges are looked at again, see [`MORE`].
+    pub(super) fn set(&mut self, lane: usize, service: &Service) {
+        let hull = |ranges: &Ranges| match ranges.as_slice() {
+            [] => (0, u16::MAX),
+            [(first, _), ..] => (*first, ranges.as_slice().last().map_or(u16::MAX, |(_, last)| *last)),
+        };
+        (self.src_first[lane], self.src_last[lane]) = hull(&service.src_ports);
+        (self.dst_first[lane], self.dst_last[lane]) = hull(&service.dst_ports);
+        (self.protocol[lane], self.protocol_mask[lane]) = (service.protocol, service.protocol_mask);
+    }
+
+    /// As a place of the arena of blocks has it.
+    pub(super) fn as_block(&self) -> Block {
+        // SAFETY: both are plain numbers, without gaps and of one size.
+        unsafe { std::mem::transmute_copy(self) }
+    }
+}
+
+const _: () = assert!(size_of::<PortBlock>() == size_of::<Block>() && align_of::<PortBlock>() == align_of::<Block>());
 
 /// One row as a block has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -297,7 +297,7 @@ impl TreeEditor {
         if insert && (row.vlan.is_some() || row.vni.is_some()) {
             Arc::make_mut(&mut self.tree.zones).insert(rank, Zone { vlan: row.vlan, vni: row.vni });
         }
-        let lane = Lane::new(row, rank, service, self.tree.kinded, self.tree.services.wide);
+        let lane = Lane::new(row, rank, service, self.tree.kinded, &self.tree.services);
         let edit = Edit { row, lane, service, insert };
         for at in 0..self.tree.roots.len() {
             let root = self.tree.roots[at];
@@ -369,10 +369,10 @@ impl TreeEditor {
 
     fn edit_leaf(&mut self, leaf: Entry, edit: &Edit<'_>, top: bool) -> Result<Entry, RebuildNeeded> {
         let mut lanes = Vec::with_capacity(leaf.blocks() * LANES + 1);
-        let first = leaf.base() as usize;
-        for at in first..first + leaf.blocks() {
+        let (first, places) = (leaf.base() as usize, self.tree.services.places());
+        for at in 0..leaf.blocks() {
             // SAFETY: a leaf's blocks are in the arena.
-            let block = unsafe { self.blocks.slots.read(at) };
+            let block = unsafe { self.blocks.slots.read(first + at * places) };
             lanes.extend((0..block.len()).map(|lane| block.lane(lane)));
         }
         if edit.insert {
@@ -401,15 +401,13 @@ impl TreeEditor {
         if blocks > LEAF_LIMIT {
             return Err(RebuildNeeded::Crowded);
         }
-        let first = self.blocks.take(blocks as u32);
-        for (number, chunk) in (first..).zip(lanes.chunks(LANES)) {
-            let mut block = Block::BLANK;
-            for (at, lane) in chunk.iter().enumerate() {
-                block.set(at, lane);
-            }
-            self.blocks.write(number, block);
-        }
-        self.fresh.insert(Piece::Leaf(first), blocks as u32);
+        let services = self.tree.services.clone();
+        let length = (blocks * services.places()) as u32;
+        let first = self.blocks.take(length);
+        let mut filled: Vec<Block> = Vec::with_capacity(length as usize);
+        lanes.chunks(LANES).for_each(|chunk| tree::push_block(&mut filled, chunk.iter().copied(), &services));
+        (first..).zip(filled).for_each(|(at, block)| self.blocks.write(at, block));
+        self.fresh.insert(Piece::Leaf(first), length);
         let least = first_lane.rank >> super::block::FLAG_BITS >> self.tree.scale;
         Ok(Entry::leaf(first, blocks, least as u16))
     }
@@ -428,16 +426,16 @@ impl TreeEditor {
         if matches!(plan.shape, plan::Shape::Leaf(_)) {
             return None;
         }
-        let mut builder = Builder::new(lanes.to_vec(), self.tree.scale);
+        let mut builder = Builder::new(&services, lanes.to_vec(), self.tree.scale);
         let entry = builder.lay_out(&plan, false).ok()?;
         self.tree.fields |= builder.fields;
         Some(self.adopt(&builder, entry))
     }
 
     /// Moves what was built into the arenas, without sharing.
-    fn adopt(&mut self, from: &Builder, entry: Entry) -> Entry {
+    fn adopt(&mut self, from: &Builder<'_>, entry: Entry) -> Entry {
         if !entry.is_inner() {
-            let blocks = entry.blocks() as u32;
+            let blocks = (entry.blocks() * self.tree.services.places()) as u32;
             if blocks == 0 {
                 return Entry::EMPTY;
             }
@@ -509,7 +507,8 @@ impl TreeEditor {
             };
             return;
         }
-        let length = if entry.is_inner() { table_length(entry) } else { entry.blocks() as u32 };
+        let places = self.tree.services.places();
+        let length = if entry.is_inner() { table_length(entry) } else { (entry.blocks() * places) as u32 };
         match self.fresh.remove(&id) {
             Some(length) => self.free(id, length),
             None => self.retired.push_back((self.commit, id, length)),

@@ -9,8 +9,7 @@
 //!   dest. port ───► class ──► set of services ─┤ AND ─► one bit for each service
 //!   protocol ─────► class ──► set of services ─┘
 //! ```
-//! With more than 511 services there are no sets: a row's service is compared by its ranges, and only if the
-//! addresses agree. Tables see classes too, then as at most [`SEEN_LIMIT`] stretches of ports, cut where most ranges
+//! With more than 511 services there are no sets: blocks have the ranges of their rows. Tables see classes too, then as at most [`SEEN_LIMIT`] stretches of ports, cut where most ranges
 //! begin or end.
 
 use std::collections::HashMap;
@@ -112,47 +111,11 @@ pub(super) struct Dimension {
 #[repr(C, align(64))]
 pub(super) struct Aligned(pub(super) ServiceSet);
 
-/// A service in sixteen bytes, for a quick comparison where there are no sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(16))]
-pub(super) struct Brief {
-    protocol: u16,
-    protocol_mask: u16,
-    src_first: u16,
-    /// From the first port to the last.
-    src_width: u16,
-    dst_first: u16,
-    dst_width: u16,
-    /// There are other ranges: what agrees must be looked up in the list.
-    several: bool,
-}
-
-impl Brief {
-    fn of(service: &Service) -> Self {
-        let hull = |ranges: &Ranges| match ranges.as_slice() {
-            [] => (0, u16::MAX),
-            [(first, _), ..] => (*first, ranges.as_slice().iter().map(|(_, last)| last - first).max().unwrap_or(0)),
-        };
-        let ((src_first, src_width), (dst_first, dst_width)) = (hull(&service.src_ports), hull(&service.dst_ports));
-        let several = service.src_ports.as_slice().len() > 1 || service.dst_ports.as_slice().len() > 1;
-        let (protocol, protocol_mask) = (service.protocol, service.protocol_mask);
-        Self { protocol, protocol_mask, src_first, src_width, dst_first, dst_width, several }
-    }
-
-    #[inline(always)]
-    fn holds(&self, protocol: u16, src_port: u16, dst_port: u16) -> bool {
-        ((protocol ^ self.protocol) & self.protocol_mask == 0)
-            & (src_port.wrapping_sub(self.src_first) <= self.src_width)
-            & (dst_port.wrapping_sub(self.dst_first) <= self.dst_width)
-    }
-}
-
 /// All services of a set of rows.
 #[derive(Clone, Debug)]
 pub(super) struct Services {
     /// By service number; number 0 is none.
     pub(super) list: Vec<Service>,
-    briefs: Vec<Brief>,
     numbers: HashMap<Service, u16, foldhash::fast::FixedState>,
     /// Source port, destination port, protocol.
     pub(super) dimensions: [Dimension; 3],
@@ -184,8 +147,7 @@ impl Services {
         } else {
             [narrow_ports(&list, src), narrow_ports(&list, dst), protocols(&list, wide)]
         };
-        let briefs = list.iter().map(Brief::of).collect();
-        let mut services = Self { list, briefs, numbers, dimensions, agreeing: Default::default(), wide };
+        let mut services = Self { list, numbers, dimensions, agreeing: Default::default(), wide };
         for at in 0..3 {
             services.agreeing[at] = services.list.iter().map(|service| services.agrees(at, service)).collect();
         }
@@ -222,12 +184,15 @@ impl Services {
         seen
     }
 
-    /// Whether a service agrees with a packet.
-    #[inline(always)]
-    pub(super) fn agree(&self, number: u16, protocol: u16, src_port: u16, dst_port: u16) -> bool {
-        let brief = &self.briefs[usize::from(number)];
-        brief.holds(protocol, src_port, dst_port)
-            && (!brief.several || self.list[usize::from(number)].holds(protocol, src_port, dst_port))
+    /// Places that a block takes in its arena.
+    pub(super) fn places(&self) -> usize {
+        if self.wide { 2 } else { 1 }
+    }
+
+    /// Whether a block cannot tell all of the conditions.
+    pub(super) fn is_more(&self, number: u16) -> bool {
+        let service = &self.list[usize::from(number)];
+        self.wide && (service.src_ports.as_slice().len() > 1 || service.dst_ports.as_slice().len() > 1)
     }
 
     pub(super) fn number(&self, service: &Service) -> Option<u16> {
@@ -242,15 +207,12 @@ impl Services {
         }
         let mut next = self.clone();
         next.list.push(service.clone());
-        next.briefs.push(Brief::of(service));
         next.numbers.insert(service.clone(), number);
         if !next.wide {
             let [src, dst, protocol] = &mut next.dimensions;
             src.split(number, edges(&service.src_ports), |port| service.src_ports.hold(port));
             dst.split(number, edges(&service.dst_ports), |port| service.dst_ports.hold(port));
-            let alike = |old: &&Service| {
-                (old.protocol, old.protocol_mask) == (service.protocol, service.protocol_mask)
-            };
+            let alike = |old: &&Service| (old.protocol, old.protocol_mask) == (service.protocol, service.protocol_mask);
             let known = self.list.iter().skip(1).any(|old| alike(&old));
             if usize::from(service.protocol_mask) >= protocol.period {
                 return Err(TooManyServices);
@@ -270,7 +232,7 @@ impl Services {
         let dimensions: usize = dimensions.map(|d| d.classes.memory_bytes() + size_of_val(&*d.sets)).sum();
         let listed = |ranges: &Ranges| size_of_val(ranges.as_slice());
         let list = self.list.iter().map(|s| size_of::<Service>() + listed(&s.src_ports) + listed(&s.dst_ports));
-        dimensions + if self.wide { list.sum::<usize>() + size_of_val(&*self.briefs) } else { 0 }
+        dimensions + if self.wide { list.sum() } else { 0 }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::arena::Slots;
 use super::block::{
-    Block, Entry, FIELDS, FLAG_BITS, Field, LANES, LEAF_LIMIT, Lane, PASSIVE, RANK_LIMIT, Window, ZONED,
+    Block, Entry, FIELDS, FLAG_BITS, Field, LANES, LEAF_LIMIT, Lane, MORE, PASSIVE, PortBlock, RANK_LIMIT, Window,
 };
 use super::engine::BuildError;
 use super::kernel::{self, Found, Isa};
@@ -78,9 +78,9 @@ impl Tree {
     }
 
     pub(super) fn leaf_blocks(&self, leaf: Entry) -> impl Iterator<Item = Block> {
-        let first = leaf.base() as usize;
+        let (first, places) = (leaf.base() as usize, self.services.places());
         // SAFETY: as above.
-        (first..first + leaf.blocks()).map(|at| unsafe { self.blocks.read(at) })
+        (0..leaf.blocks()).map(move |at| unsafe { self.blocks.read(first + at * places) })
     }
 
     /// Calls `visit` with the rank and flags of every row that holds `key`, in no order, and with the entries gone
@@ -115,7 +115,7 @@ impl Tree {
         src.holds(key.src[src.kind as usize])
             && dst.holds(key.dst[dst.kind as usize])
             && self.services.list[number].holds(key.protocol, key.src_port, key.dst_port)
-            && (lane.rank & ZONED == 0 || self.in_zone(rank, key.vlan, key.vni))
+            && (lane.rank & MORE == 0 || self.in_zone(rank, key.vlan, key.vni))
     }
 
     fn field_of(&self, key: &Key, field: u8) -> u32 {
@@ -160,9 +160,10 @@ pub(super) enum Step {
 }
 
 impl Lane {
-    pub(super) fn new(row: &Row, rank: u32, service: u16, kinded: bool, wide: bool) -> Self {
-        let flags =
-            if row.passive { PASSIVE } else { 0 } | if row.vlan.is_some() | row.vni.is_some() { ZONED } else { 0 };
+    pub(super) fn new(row: &Row, rank: u32, service: u16, kinded: bool, services: &Services) -> Self {
+        let wide = services.wide;
+        let more = row.vlan.is_some() | row.vni.is_some() | services.is_more(service);
+        let flags = if row.passive { PASSIVE } else { 0 } | if more { MORE } else { 0 };
         let [service_byte, service_bit] =
             if wide { service.to_le_bytes() } else { [(service / 8) as u8, 1 << (service % 8)] };
         Self {
@@ -186,7 +187,7 @@ impl Lane {
 
     /// The row it was made of.
     pub(super) fn row(&self, tree: &Tree) -> Row {
-        let zone = tree.zones.get(&(self.rank >> FLAG_BITS)).filter(|_| self.rank & ZONED != 0);
+        let zone = tree.zones.get(&(self.rank >> FLAG_BITS)).filter(|_| self.rank & MORE != 0);
         Row {
             src: decode(self.src, self.src_code, tree.kinded),
             dst: decode(self.dst, self.dst_code, tree.kinded),
@@ -221,7 +222,8 @@ fn decode(value: u32, code: u8, kinded: bool) -> Side {
 }
 
 /// A tree that is being built: arenas that still grow.
-pub(super) struct Builder {
+pub(super) struct Builder<'a> {
+    services: &'a Services,
     /// By row.
     lanes: Vec<Lane>,
     scale: u32,
@@ -256,9 +258,10 @@ impl Header {
     }
 }
 
-impl Builder {
-    pub(super) fn new(lanes: Vec<Lane>, scale: u32) -> Self {
+impl<'a> Builder<'a> {
+    pub(super) fn new(services: &'a Services, lanes: Vec<Lane>, scale: u32) -> Self {
         Self {
+            services,
             lanes,
             scale,
             tables: Vec::new(),
@@ -281,11 +284,7 @@ impl Builder {
             return Err(BuildError::TooManyAlike { rows: rows.len(), first: rows[0] });
         }
         for chunk in rows.chunks(LANES) {
-            let mut block = Block::BLANK;
-            for (lane, row) in chunk.iter().enumerate() {
-                block.set(lane, &self.lanes[*row as usize]);
-            }
-            self.blocks.push(block);
+            push_block(&mut self.blocks, chunk.iter().map(|row| self.lanes[*row as usize]), self.services);
         }
         let least = self.lanes[rows[0] as usize].rank >> FLAG_BITS >> self.scale;
         let leaf = Entry::leaf(first, blocks, least as u16);
@@ -328,6 +327,21 @@ impl Builder {
     }
 }
 
+/// Up to sixteen lanes as a block, and their ports where blocks have two places.
+pub(super) fn push_block(blocks: &mut Vec<Block>, lanes: impl Iterator<Item = Lane>, services: &Services) {
+    let (mut block, mut ports) = (Block::BLANK, PortBlock::BLANK);
+    for (at, lane) in lanes.enumerate() {
+        block.set(at, &lane);
+        if services.wide {
+            ports.set(at, &services.list[usize::from(lane.service(true))]);
+        }
+    }
+    blocks.push(block);
+    if services.wide {
+        blocks.push(ports.as_block());
+    }
+}
+
 /// What is built once and changed afterwards.
 pub(super) struct Parts {
     pub(super) tree: Tree,
@@ -360,9 +374,9 @@ pub(super) fn build(
     let scale = (0..).find(|scale| (most << 1 | 1) >> scale < 0xffff).unwrap_or(0);
     let hash = if kinded { Hash::default() } else { best_hash(rows) };
     let lanes = rows.iter().zip(ranks).zip(&service_of);
-    let lanes = lanes.map(|((row, rank), service)| Lane::new(row, *rank, *service, kinded, services.wide)).collect();
+    let lanes = lanes.map(|((row, rank), service)| Lane::new(row, *rank, *service, kinded, &services)).collect();
     let mut planner = Planner::new(rows, &service_of, &services, hash);
-    let mut builder = Builder::new(lanes, scale);
+    let mut builder = Builder::new(&services, lanes, scale);
     let all: Vec<u32> = (0..rows.len() as u32).collect();
     let mut plan = (!rows.is_empty()).then(|| planner.plan(&all, 0));
     let mut roots = Vec::new();

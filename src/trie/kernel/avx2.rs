@@ -4,10 +4,10 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::block::Block;
+use super::super::block::{Block, PortBlock};
 use super::super::row::Batch;
 use super::super::tree::Tree;
-use super::{Compare, Found, Point, search};
+use super::{Compare, Found, Point, search, unpack};
 
 pub(super) struct Avx2;
 
@@ -26,6 +26,12 @@ impl Compare for Avx2 {
             let lanes = _mm_movemask_epi8(bytes) as u32;
             if WIDE { lanes } else { lanes & served(block, point) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn ports(ports: &PortBlock, packed: u64) -> u32 {
+        // SAFETY: by the caller's word.
+        unsafe { in_ports(ports, packed) }
     }
 }
 
@@ -91,6 +97,30 @@ pub(super) unsafe fn served(block: &Block, point: Point<'_>) -> u32 {
         let bytes = _mm_or_si128(_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
         let bits = _mm_and_si128(bytes, _mm_load_si128(block.service_bit.as_ptr().cast()));
         !_mm_movemask_epi8(_mm_cmpeq_epi8(bits, _mm_setzero_si128())) as u32 & 0xffff
+    }
+}
+
+/// Lanes whose ports and protocol agree: what is left of a difference that must not be below zero is zero.
+///
+/// # Safety
+/// The processor has AVX2 and BMI2.
+#[inline(always)]
+pub(super) unsafe fn in_ports(ports: &PortBlock, packed: u64) -> u32 {
+    let packet = unpack(packed).map(|value| value as i16);
+    // SAFETY: by the caller's word; arrays are aligned to their vectors.
+    unsafe {
+        let [src, dst, protocol] = packet.map(|value| _mm256_set1_epi16(value));
+        let load = |values: &[u16; 16]| _mm256_load_si256(values.as_ptr().cast());
+        let outside = |first: &[u16; 16], last: &[u16; 16], port| {
+            _mm256_or_si256(_mm256_subs_epu16(load(first), port), _mm256_subs_epu16(port, load(last)))
+        };
+        let ports_differ = _mm256_or_si256(
+            outside(&ports.src_first, &ports.src_last, src),
+            outside(&ports.dst_first, &ports.dst_last, dst),
+        );
+        let protocol = _mm256_and_si256(_mm256_xor_si256(protocol, load(&ports.protocol)), load(&ports.protocol_mask));
+        let agree = _mm256_cmpeq_epi16(_mm256_or_si256(ports_differ, protocol), _mm256_setzero_si256());
+        _pext_u32(_mm256_movemask_epi8(agree) as u32, 0x5555_5555)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::block::Block;
+use super::super::block::{Block, PortBlock};
 use super::super::row::Batch;
 use super::super::tree::Tree;
 use super::{Compare, Found, Point, avx2, search};
@@ -32,6 +32,12 @@ impl Compare for Avx512 {
             let lanes = u32::from(_mm512_testn_epi32_mask(differing, differing));
             if WIDE { lanes } else { lanes & avx2::served(block, point) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn ports(ports: &PortBlock, packed: u64) -> u32 {
+        // SAFETY: the processor has AVX2 and BMI2 too.
+        unsafe { avx2::in_ports(ports, packed) }
     }
 }
 

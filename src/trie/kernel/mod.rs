@@ -10,7 +10,7 @@ mod portable;
 
 use std::mem::MaybeUninit;
 
-use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, NO_SERVICE, PASSIVE, ZONED};
+use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, Lane, MORE, PASSIVE, PortBlock};
 use super::plan::{Hash, WIDTH_LIMIT};
 use super::row::{BATCH, Batch, Kind};
 use super::services::Aligned;
@@ -105,6 +105,17 @@ impl Prepared {
     }
 }
 
+/// Protocol and ports in one number.
+#[inline(always)]
+fn pack(src_port: u16, dst_port: u16, protocol: u16) -> u64 {
+    u64::from(src_port) | u64::from(dst_port) << 16 | u64::from(protocol) << 32
+}
+
+#[inline(always)]
+fn unpack(packed: u64) -> [u16; 3] {
+    [packed as u16, (packed >> 16) as u16, (packed >> 32) as u16]
+}
+
 /// How a block is compared with a packet.
 pub(super) trait Compare {
     /// Lanes that match, as bits.
@@ -112,6 +123,12 @@ pub(super) trait Compare {
     /// # Safety
     /// The processor has the instructions. Unless `WIDE`, every `service_byte` of the block is below 64.
     unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32;
+
+    /// Lanes, as bits, whose ports and protocol agree with the packet's, packed as [`pack`] does.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    unsafe fn ports(ports: &PortBlock, packed: u64) -> u32;
 }
 
 /// What a lookup gives: for each packet the least rank with flags, or [`NOTHING`]; and the packets, as bits, that met
@@ -266,8 +283,9 @@ unsafe fn compare_leaves<C: Compare, const KINDED: bool, const WIDE: bool>(
             };
             // SAFETY: by the caller's word.
             let mut lanes = unsafe { C::lanes::<KINDED, WIDE>(block, point) };
-            if WIDE && lanes != 0 {
-                lanes = tree.agreeing_lanes(lanes, block, point);
+            if WIDE {
+                // SAFETY: a block's second place has its ports; the rest by the caller's word.
+                lanes &= unsafe { C::ports(&*std::ptr::from_ref(block).add(1).cast(), point.services.0[0]) };
             }
             // SAFETY: `trailing_zeros & 15` is a lane; the packet is in the batch.
             let (mut first, best) = unsafe {
@@ -275,12 +293,19 @@ unsafe fn compare_leaves<C: Compare, const KINDED: bool, const WIDE: bool>(
                 // NOTHING when no lane matches: as a mask, for a branch here would be a coin toss.
                 (first | u32::from(lanes != 0).wrapping_sub(1) & NOTHING, found.ranks.get_unchecked_mut(packet))
             };
-            if first & (PASSIVE | ZONED) != 0 {
+            if first & (PASSIVE | MORE) != 0 {
                 first = tree.first_deciding(lanes, block, batch, packet, *best, &mut found.passed);
             }
             *best = (*best).min(first);
             // SAFETY: fewer places are kept than there were.
-            kept = unsafe { push_if(leaves, kept, (first >= NOTHING) & (leaf.blocks() > 1), leaf.next_block()) };
+            kept = unsafe {
+                push_if(
+                    leaves,
+                    kept,
+                    (first >= NOTHING) & (leaf.blocks() > 1),
+                    leaf.next_block(if WIDE { 2 } else { 1 }),
+                )
+            };
         }
         len = kept;
     }
@@ -327,7 +352,7 @@ unsafe fn prepare<const KINDED: bool, const WIDE: bool>(
             }
             let services = &raw mut (*prepared).services[packet].0;
             if WIDE {
-                (*services)[0] = u64::from(src_port) | u64::from(dst_port) << 16 | u64::from(protocol) << 32;
+                (*services)[0] = pack(src_port, dst_port, protocol);
             } else {
                 let of =
                     |at: usize| &tree.services.dimensions[at].sets.get_unchecked(usize::from(classes[at].number)).0;
@@ -358,25 +383,12 @@ fn prefetch(block: *const Block) {
 }
 
 impl Tree {
-    /// Lanes, of those given, whose service agrees, up to the first that decides: when there are too many services for a
-    /// set.
-    #[inline(always)]
-    fn agreeing_lanes(&self, mut lanes: u32, block: &Block, point: Point<'_>) -> u32 {
-        let packed = point.services.0[0];
-        let (src_port, dst_port, protocol) = (packed as u16, (packed >> 16) as u16, (packed >> 32) as u16);
-        let mut agreeing = 0;
-        while lanes != 0 {
-            let lane = lanes.trailing_zeros() as usize & 15;
-            let number = u16::from_le_bytes([block.service_byte[lane], block.service_bit[lane]]);
-            if number != NO_SERVICE && self.services.agree(number, protocol, src_port, dst_port) {
-                agreeing |= 1 << lane;
-                if block.rank[lane] & (PASSIVE | ZONED) == 0 {
-                    break;
-                }
-            }
-            lanes &= lanes - 1;
-        }
-        agreeing
+    /// What a block does not compare.
+    fn is_more(&self, lane: &Lane, batch: &Batch, packet: usize) -> bool {
+        let wide = self.services.wide;
+        let service = &self.services.list[usize::from(lane.service(wide))];
+        self.in_zone(lane.rank >> FLAG_BITS, batch.vlan[packet], batch.vni[packet])
+            && (!wide || service.holds(batch.protocol[packet], batch.src_port[packet], batch.dst_port[packet]))
     }
 
     /// The first lane's rank that decides, where some ask for more than addresses and service, or are passive.
@@ -391,12 +403,13 @@ impl Tree {
         passed: &mut u32,
     ) -> u32 {
         while lanes != 0 {
-            let rank = block.rank[lanes.trailing_zeros() as usize & 15];
+            let lane = lanes.trailing_zeros() as usize & 15;
+            let rank = block.rank[lane];
             lanes &= lanes - 1;
             if rank >= bound {
                 break;
             }
-            if rank & ZONED != 0 && !self.in_zone(rank >> FLAG_BITS, batch.vlan[packet], batch.vni[packet]) {
+            if rank & MORE != 0 && !self.is_more(&block.lane(lane), batch, packet) {
                 continue;
             }
             if rank & PASSIVE == 0 {

@@ -1,9 +1,9 @@
 //! Lane by lane, for processors without vector instructions that we know, and as the yardstick of the others.
 
-use super::super::block::{Block, LANES};
+use super::super::block::{Block, LANES, PortBlock};
 use super::super::row::Batch;
 use super::super::tree::Tree;
-use super::{Compare, Found, Point, search};
+use super::{Compare, Found, Point, search, unpack};
 
 pub(super) struct Portable;
 
@@ -23,6 +23,19 @@ impl Compare for Portable {
             lanes |= u32::from((src | dst == 0) & served) << lane;
         }
         lanes
+    }
+
+    #[inline(always)]
+    unsafe fn ports(ports: &PortBlock, packed: u64) -> u32 {
+        let [src, dst, protocol] = unpack(packed);
+        (0..LANES).fold(0, |lanes, lane| {
+            let agrees = (ports.src_first[lane] <= src)
+                & (src <= ports.src_last[lane])
+                & (ports.dst_first[lane] <= dst)
+                & (dst <= ports.dst_last[lane])
+                & ((protocol ^ ports.protocol[lane]) & ports.protocol_mask[lane] == 0);
+            lanes | u32::from(agrees) << lane
+        })
     }
 }
 
