@@ -55,7 +55,11 @@ fn report(args: &CheckArgs) -> anyhow::Result<(bool, String, String)> {
     let checked = config::check_file(path);
     let text = args.output == CheckOutput::Text;
     Ok(match checked {
-        Ok((config, warnings)) if text => (true, summary_text(&config, &path.display().to_string()), list(&warnings)),
+        Ok((config, warnings)) if text => {
+            let hint = super::rules::hint(&config.policy, path).map(|hint| format!("\n{hint}\n"));
+            let summary = summary_text(&config, &path.display().to_string()) + &hint.unwrap_or_default();
+            (true, summary, list(&warnings))
+        }
         Ok((config, warnings)) => {
             let object = json!({ "ok": true, "warnings": warnings, "summary": summary_json(&config) });
             (true, pretty(&object)?, String::new())

@@ -198,7 +198,7 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, table: Option<Table>) -> fmt
     }
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     let mut style = presets::UTF8_HORIZONTAL_ONLY;
     style.row_separator = presets::NOTHING.row_separator;

@@ -4,7 +4,7 @@
 //!   from a worker.
 //! * Out: a [`Verdict`] by value. Rule ids and group names leave only as numbers; exporters turn them back
 //!   into text with [`Labels`].
-//! * Cores: [`Compiled::build`], [`Publisher`] and [`explain()`] run on the control thread;
+//! * Cores: [`Compiled::build`], [`Publisher`], [`explain()`] and [`analyse`] run on the control thread;
 //!   [`Compiled::classify`] and [`Reader::refresh`] on every worker, without allocation, lock or wait.
 //! * When full: nothing is queued here. A policy that exceeds a limit (distinct rule ids, mirror sessions,
 //!   group sets) does not compile, and the generation in force stays in force.
@@ -14,6 +14,7 @@
 //!            │                                                                        │
 //!            └──────────────► Labels (append-only, all generations) ◄────lookup──── exporters
 //! ```
+mod analysis;
 mod bits;
 mod compile;
 mod compiled;
@@ -26,6 +27,7 @@ mod rule;
 mod subject_text;
 mod tables;
 
+pub use analysis::{Breadth, Finding, FindingKind, ReportOptions, RuleReport, RuleUse, Unchecked, Witness, analyse};
 pub use compile::CompileError;
 pub use compiled::Compiled;
 pub use explain::{

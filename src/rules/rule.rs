@@ -64,7 +64,7 @@ pub enum Decision {
 pub struct GroupIx(pub u16);
 
 /// One side of a match.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
     Group(GroupIx),
     Net(IpNet),
