@@ -151,7 +151,7 @@ fn records_name_sessions_of_their_own_generation_only() {
     let out = rig.live(&before, |io| {
         io.feed(0, &[to_b(80, SYN)]);
         io.wait(|io| io.settled() == 1, "settled");
-        let number = io.host.replace(&after).expect("compiles");
+        let number = io.host.replace(&after, 0).expect("compiles");
         io.wait(|io| io.counters[0].rx_packets.get() == 1, "quiet");
         while io.host.reclaim().iter().any(|generation| *generation != number) {
             std::thread::yield_now();
@@ -171,7 +171,7 @@ fn a_new_generation_acts_at_once_and_loses_nothing() {
     let out = rig.live(&open, |io| {
         for (round, config) in [None, Some(&shut), Some(&open.config)].into_iter().enumerate() {
             if let Some(config) = config {
-                let number = io.host.replace(config).expect("compiles");
+                let number = io.host.replace(config, 0).expect("compiles");
                 let reached = |host: &mut gnomon::appliance::PolicyHost| host.reclaim().iter().all(|g| *g == number);
                 let began = std::time::Instant::now();
                 while !reached(&mut io.host) {
@@ -187,6 +187,11 @@ fn a_new_generation_acts_at_once_and_loses_nothing() {
     });
     assert_eq!((out.summary.rx, out.summary.tx, out.dropped(DropReason::Denied)), (3000, 2000, 1000));
     assert_eq!(out.records.iter().map(|r| r.packets[0]).sum::<u64>(), 3000, "flows live on");
+    let web = &out.summary.rules["web"];
+    assert_eq!((web.packets, out.hits("default")), (3000, 0), "one rule, one count over all generations");
+    let times = out.counters[0].rules[1].times().expect("it was hit");
+    assert!(0 < times.0 && times.0 < times.1, "{times:?}");
+    assert!(web.first_hit < web.last_hit && web.first_hit.is_some(), "{web:?}");
     assert_eq!((out.records.len(), out.summary.flows), (10, 10));
     assert!(out.records.iter().all(|r| r.generation == 3));
 }
@@ -200,7 +205,7 @@ fn reloads_under_load_lose_nothing() {
         io.keep = false;
         for round in 1..=40 {
             io.feed(0, &batch);
-            io.host.replace(&setup.config).expect("compiles");
+            io.host.replace(&setup.config, 0).expect("compiles");
             io.host.reclaim();
             if round % 8 == 0 {
                 io.wait_received(500 * round);

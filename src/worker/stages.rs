@@ -198,7 +198,7 @@ impl Worker {
     /// Forwards or drops; the packet is gone afterwards. Returns why it was dropped.
     fn act(&mut self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
         let stamp = self.stamps[i];
-        self.count_rules(verdict, stamp.count_len);
+        self.count_rules(verdict, &stamp);
         let reason = stamp.problem.or(match verdict.decision {
             Decision::Allow => None,
             Decision::Deny if self.headers[i].key_ip(self.parts.key_from).is_none() => Some(DropReason::NonIpDenied),
@@ -264,17 +264,19 @@ impl Worker {
         }
     }
 
-    fn count_rules(&self, verdict: &Verdict, bytes: u32) {
+    fn count_rules(&self, verdict: &Verdict, stamp: &Stamp) {
         let counters = &self.parts.counters;
         if let Some(rule) = counters.rule(verdict.rule) {
             rule.packets.add(1);
-            rule.bytes.add(bytes.into());
+            rule.bytes.add(stamp.count_len.into());
+            rule.hit(stamp.clock);
         }
         for other in [verdict.shadow, verdict.logged] {
             if other != RuleHandle::DEFAULT
                 && let Some(rule) = counters.rule(other)
             {
                 rule.would.add(1);
+                rule.hit(stamp.clock);
             }
         }
     }
