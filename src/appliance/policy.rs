@@ -111,7 +111,7 @@ fn build(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
         slot: slots[bit],
     };
     let mirrors = config.mirrors.iter().enumerate().map(lane).collect();
-    Ok(Generation { rules, mirrors, non_ip: config.non_ip })
+    Ok(Generation { rules, mirrors, non_ip: config.non_ip, live_flows: config.live_flows })
 }
 
 impl PolicyNames {

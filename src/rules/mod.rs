@@ -36,7 +36,7 @@ pub use explain::{
 pub use labels::Labels;
 pub use publish::{Generational, Publisher, Reader, StaleGeneration};
 pub use rule::{
-    Action, Decision, Group, GroupIx, GroupSetHandle, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule, RuleHandle,
-    Selector, Subject, Tier, Verdict,
+    Action, Decision, Group, GroupIx, GroupSetHandle, LiveFlows, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule,
+    RuleHandle, Selector, Subject, Tier, Verdict,
 };
 pub use subject_text::parse_flow;

@@ -36,6 +36,21 @@ pub enum Mode {
     Disabled,
 }
 
+/// What a new generation means for flows that are alive. It is for their next packet; ICMP messages are judged each by
+/// itself, by the rules in force, in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LiveFlows {
+    /// What was allowed stays allowed until the flow ends, in both directions; what was refused is judged again.
+    Keep,
+    /// They are judged again, and go on with the new verdict.
+    #[default]
+    Recheck,
+    /// They are judged again. A flow that is no longer allowed ends with a record of its own (reason `forced`), and its
+    /// packets begin a new one, which remembers nothing of what was allowed.
+    Drop,
+}
+
 /// What a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
