@@ -51,6 +51,7 @@ fn each_action_does_and_counts_what_it_says() {
     let rules = [
         rule("note", "log", "priority = 1"),
         rule("would-deny", "deny", "priority = 2\nmode = \"shadow\"\nprotocol = \"tcp\"\nports = 80"),
+        rule("would-reject", "reject", "priority = 3\nmode = \"shadow\"\nprotocol = \"tcp\""),
         rule("web", "allow", "protocol = \"tcp\"\nports = 80"),
         rule("no-smtp", "deny", "protocol = \"tcp\"\nports = 25"),
         rule("no-ssh", "reject", "protocol = \"tcp\"\nports = 22"),
@@ -59,7 +60,7 @@ fn each_action_does_and_counts_what_it_says() {
     let out = rig.run(&setup(&rules), &sent);
     assert_eq!(out.forwarded, sent[..2]);
     assert_eq!((out.hits("web"), out.hits("no-smtp"), out.hits("no-ssh"), out.hits("default")), (2, 1, 1, 1));
-    assert_eq!((out.would("note"), out.would("would-deny")), (5, 2));
+    assert_eq!((out.would("note"), out.would("would-deny"), out.would("would-reject")), (5, 2, 5));
     assert_eq!((out.dropped(DropReason::Denied), out.dropped(DropReason::Rejected)), (2, 1));
     assert_eq!((out.summary.rx, out.summary.tx, out.summary.generated), (5, 2, 1));
     let decisions: Vec<_> = out.notes.iter().map(|n| (n.index, n.dropped.map(DropReason::name))).collect();

@@ -158,10 +158,14 @@ fn rows(rules: &[&Rule], handles: &[RuleHandle], policy: &Policy) -> Rows {
     let blank = ArenaBuilder::new(words).blank();
     let (mut deciding, mut logging, mut shadowing) = (blank.clone(), blank.clone(), blank);
     let mut meaning = Vec::with_capacity(rules.len());
+    let mut shadows = Vec::new();
     for (row, (rule, handle)) in rules.iter().zip(handles).enumerate() {
         match (rule.mode, rule.action) {
             (_, Action::Log) => logging.insert(row),
-            (Mode::Shadow, _) => shadowing.insert(row),
+            (Mode::Shadow, _) => {
+                shadowing.insert(row);
+                shadows.push(*handle);
+            }
             _ => deciding.insert(row),
         }
         let decision = match rule.action {
@@ -170,7 +174,8 @@ fn rows(rules: &[&Rule], handles: &[RuleHandle], policy: &Policy) -> Rows {
             Action::Reject => Decision::Reject,
         };
         let stateful = rule.stateful && rule.action == Action::Allow;
-        meaning.push(RuleRow { handle: *handle, decision, stateful, tier: rule.tier });
+        let shadows = shadows.len() as u32;
+        meaning.push(RuleRow { handle: *handle, decision, stateful, tier: rule.tier, shadows });
     }
     let sessions = policy.mirrors.iter().enumerate();
     Rows {
@@ -178,6 +183,7 @@ fn rows(rules: &[&Rule], handles: &[RuleHandle], policy: &Policy) -> Rows {
         deciding: deciding.words(),
         logging: logging.words(),
         shadowing: shadowing.words(),
+        shadows: shadows.into(),
         mirrors: sessions.flat_map(|(at, mirror)| vec![1u64 << at; mirror.any_of.len()]).collect(),
         mirrors_of: [Decision::Allow, Decision::Deny, Decision::Reject].map(|d| sessions_for(&policy.mirrors, d)),
         default: policy.default,

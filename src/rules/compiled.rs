@@ -72,6 +72,16 @@ impl Compiled {
         self.rows.rules.len()
     }
 
+    /// Shadow-mode rules in evaluation order, as [`Shadows`](super::Shadows) numbers them.
+    pub fn shadow_rules(&self) -> &[RuleHandle] {
+        &self.rows.shadows
+    }
+
+    /// The shadow-mode rules that would have decided, in evaluation order. The verdict must be of this generation.
+    pub fn shadows(&self, verdict: &Verdict) -> impl Iterator<Item = RuleHandle> {
+        verdict.shadows.numbers().filter_map(|number| self.rows.shadows.get(number as usize).copied())
+    }
+
     /// False when so many distinct group sets meet (more than 2^18 pairs of IP-derived and MAC-, VLAN- or
     /// VNI-derived ones) that `src_groups` and `dst_groups` name only the sets derived from the most
     /// specific property. Decisions are exact in any case.
@@ -130,8 +140,8 @@ impl Compiled {
             if verdict.logged == RuleHandle::DEFAULT {
                 verdict.logged = self.first(at, before & self.rows.logging[at]);
             }
-            if verdict.shadow == RuleHandle::DEFAULT {
-                verdict.shadow = self.first(at, before & self.rows.shadowing[at]);
+            for row in Ones(before & self.rows.shadowing[at]) {
+                verdict.shadows.push(self.rows.rules[at * 64 + row].shadows - 1);
             }
             if decider < 64 {
                 let rule = &self.rows.rules[at * 64 + decider as usize];
@@ -183,6 +193,8 @@ pub(super) struct Rows {
     pub(super) deciding: Box<[u64]>,
     pub(super) logging: Box<[u64]>,
     pub(super) shadowing: Box<[u64]>,
+    /// Shadow-mode rules in evaluation order.
+    pub(super) shadows: Box<[RuleHandle]>,
     /// Session bit of each mirror row.
     pub(super) mirrors: Box<[u64]>,
     /// Sessions that want packets with this decision, by `Decision as usize`.
@@ -200,7 +212,10 @@ impl Rows {
     }
 
     fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.rules) + 3 * size_of_val(&*self.deciding) + size_of_val(&*self.mirrors)
+        size_of_val(&*self.rules)
+            + size_of_val(&*self.shadows)
+            + 3 * size_of_val(&*self.deciding)
+            + size_of_val(&*self.mirrors)
     }
 }
 
@@ -210,6 +225,8 @@ pub(super) struct RuleRow {
     pub(super) decision: Decision,
     pub(super) stateful: bool,
     pub(super) tier: Tier,
+    /// Shadow-mode rules up to and with this one.
+    pub(super) shadows: u32,
 }
 
 /// What one property of an endpoint (IP, MAC, VLAN, VNI) means: rows it satisfies as a source and as a

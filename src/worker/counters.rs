@@ -131,6 +131,14 @@ impl WorkerCounters {
         self.rules.get(handle.0 as usize)
     }
 
+    /// A packet that a shadow-mode rule would have decided, or a log rule noted.
+    pub(super) fn would(&self, handle: RuleHandle, clock: u64) {
+        if let Some(rule) = self.rule(handle) {
+            rule.would.add(1);
+            rule.hit(clock);
+        }
+    }
+
     pub(super) fn dropped(&self, reason: DropReason) {
         self.drops[reason.index()].add(1);
     }

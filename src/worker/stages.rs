@@ -9,7 +9,7 @@ use crate::packet::{self, DropReason, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
 use super::io::{Cargo, Output, give_way};
-use super::note::PacketNote;
+use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
 use super::{Generation, RingSink, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
 
@@ -279,26 +279,28 @@ impl Worker {
             rule.bytes.add(stamp.count_len.into());
             rule.hit(stamp.clock);
         }
-        for other in [verdict.shadow, verdict.logged] {
-            if other != RuleHandle::DEFAULT
-                && let Some(rule) = counters.rule(other)
-            {
-                rule.would.add(1);
-                rule.hit(stamp.clock);
-            }
+        if verdict.logged != RuleHandle::DEFAULT {
+            counters.would(verdict.logged, stamp.clock);
+        }
+        if !verdict.shadows.is_empty() {
+            let rules = &self.parts.generation.get().rules;
+            rules.shadows(verdict).for_each(|rule| counters.would(rule, stamp.clock));
         }
     }
 
     fn note(&self, i: usize, judgement: &Judgement, mirrors: u64, dropped: Option<DropReason>) {
         let Some(notes) = &self.parts.notes else { return };
         let verdict = &judgement.verdict;
+        let mut shadows = [RuleHandle::DEFAULT; MOST_SHADOWS];
+        let named = self.parts.generation.get().rules.shadows(verdict);
+        shadows.iter_mut().zip(named).for_each(|(slot, rule)| *slot = rule);
         let note = PacketNote {
             index: self.stamps[i].index,
             tuple: judgement.tuple,
             flow_id: judgement.flow_id,
             decision: verdict.decision,
             rule: verdict.rule,
-            shadow: verdict.shadow,
+            shadows,
             generation: verdict.generation,
             mirrors,
             dropped,
@@ -321,13 +323,14 @@ fn is_refused_now(generation: &Generation, entry: &FlowEntry, direction: usize, 
     generation.rules.classify(&asked).decision != Decision::Allow
 }
 
-/// What an earlier generation allowed, where this one is told to keep that. Groups and mirror sessions are those of
-/// this generation: the bits of another's sessions would mean nothing.
+/// What an earlier generation allowed, where this one is told to keep that. Groups, mirror sessions and shadow-mode rules
+/// are those of this generation: the bits of another's would mean nothing.
 fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) -> Option<Verdict> {
     let before = before.filter(|v| generation.live_flows == LiveFlows::Keep && v.decision == Decision::Allow)?;
-    let Verdict { decision, stateful, tier, rule, logged, shadow, .. } = *before;
+    let Verdict { decision, stateful, tier, rule, logged, .. } = *before;
+    let shadows = generation.rules.classify(subject).shadows;
     let seen = generation.rules.classify_as(subject, decision);
-    Some(Verdict { decision, stateful, tier, rule, logged, shadow, ..seen })
+    Some(Verdict { decision, stateful, tier, rule, logged, shadows, ..seen })
 }
 
 /// The verdict of a packet of a known flow: cached if this generation made it, or kept from an earlier one.
@@ -342,7 +345,8 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
     if let Some(verdict) = entry.verdict(touch.direction, number) {
         return *verdict;
     }
-    if let Some(verdict) = kept(generation, entry.last_verdict(touch.direction), subject) {
+    let is_answer = touch.direction == TO_CLIENT && entry.last_verdict(TO_SERVER).is_some_and(opens_both_ways);
+    if !is_answer && let Some(verdict) = kept(generation, entry.last_verdict(touch.direction), subject) {
         parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
         return verdict;
     }
@@ -416,7 +420,7 @@ fn question_of(subject: &Subject) -> Option<Option<Subject>> {
 /// The verdict on replies of a flow whose initiator was judged `there`: own groups and mirrors, its rule.
 fn as_reply(generation: &Generation, reply: &Subject, there: &Verdict) -> Verdict {
     let seen = generation.rules.classify_as(reply, Decision::Allow);
-    Verdict { rule: there.rule, tier: there.tier, shadow: there.shadow, stateful: true, ..seen }
+    Verdict { rule: there.rule, tier: there.tier, shadows: there.shadows, stateful: true, ..seen }
 }
 
 /// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers
