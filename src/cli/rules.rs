@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::report::table;
 use crate::config;
-use crate::rules::{Compiled, Finding, FindingKind, Labels, ReportOptions, RuleReport, RuleUse, analyse};
+use crate::rules::{Finding, FindingKind, ReportOptions, RuleReport, RuleUse, analyse};
 
 /// Look after rules.
 #[derive(Args, Debug)]
@@ -123,8 +123,6 @@ pub(super) fn run(args: &RulesArgs) -> Result<ExitCode> {
 
 fn make(args: &ReportArgs, progress: &mut dyn FnMut(usize, usize)) -> Result<RuleReport> {
     let config = config::load(&args.config)?;
-    Compiled::build(&config.policy, 1, &Labels::new(config.limits.rules))
-        .with_context(|| format!("{}: the policy does not compile", args.config.display()))?;
     let uses = args.counters.as_deref().map(read_counters).transpose()?;
     let options = ReportOptions { kinds: kinds(args), broad: args.broad, work: args.work };
     Ok(analyse(&config.policy, uses.as_ref(), &options, progress))
