@@ -6,7 +6,7 @@ use std::time::Duration;
 use gnomon::config::{self, Config, ConfigErrors};
 use gnomon::mirror::Sample;
 use gnomon::packet::KeyFrom;
-use gnomon::rules::{Action, Decision, GroupIx, Mode, Selector, Tier};
+use gnomon::rules::{Action, Decision, GroupIx, LiveFlows, Mode, Selector, Tier};
 use proptest::prelude::*;
 
 /// Configuration, then `(line, field, part of the message, suggestion)` of each error in order.
@@ -271,6 +271,7 @@ memory = "1GiB"
 [policy]
 default = "reject"
 non_ip = "deny"
+live_flows = "drop"
 [[vm]]
 id = "web-1"
 addresses = ["10.0.1.10", "FD00::10", "52:54:00:00:00:0A"]
@@ -312,6 +313,7 @@ udp = "2m"
     let config = config::parse(text, "f").expect("good");
     assert_eq!((config.seed, config.cores.scorer, config.eal.memory_mb), (9, None, 1024));
     assert_eq!((config.policy.default, config.non_ip), (Decision::Reject, Decision::Deny));
+    assert_eq!((config.live_flows, Config::minimal().live_flows), (LiveFlows::Drop, LiveFlows::Recheck));
     assert_eq!(config.vms[0].addresses, ["10.0.1.10", "fd00::10", "52:54:00:00:00:0a"]);
     let web = &config.policy.groups[0];
     let nets: Vec<_> = web.nets.iter().map(ToString::to_string).collect();

@@ -97,7 +97,8 @@ struct PacketText {
     #[serde(default)]
     stateful: bool,
     logged: Option<String>,
-    shadow: Option<String>,
+    #[serde(default)]
+    shadow: Vec<String>,
     #[serde(default)]
     mirrors: Vec<u32>,
     src_groups: Option<Vec<String>>,
@@ -129,6 +130,8 @@ fn run(path: &Path) {
         let subject = subject(packet, &place);
         let verdict = compiled.classify(&subject);
         check(packet, &verdict, &labels, &place);
+        let shadows: Vec<_> = compiled.shadows(&verdict).map(|rule| labels.rule(rule).to_string()).collect();
+        assert_eq!(shadows, packet.shadow, "shadow, {place}");
         assert_eq!(oracle::classify(&policy, 7, &labels, &subject), verdict, "naive matcher, {place}");
         let explanation = explain(&policy, &compiled, &labels, &subject);
         assert!(explanation.consistent, "{place}");
@@ -145,7 +148,6 @@ fn check(packet: &PacketText, verdict: &Verdict, labels: &Labels, place: &str) {
     assert_eq!(verdict.decision, packet.decision, "decision, {place}");
     assert_eq!(verdict.stateful, packet.stateful, "stateful, {place}");
     assert_eq!(id(verdict.logged), packet.logged, "logged, {place}");
-    assert_eq!(id(verdict.shadow), packet.shadow, "shadow, {place}");
     assert_eq!(verdict.mirrors, packet.mirrors.iter().fold(0, |mask, bit| mask | 1 << bit), "mirrors, {place}");
     assert_eq!(verdict.generation, 7);
     if let Some(tier) = packet.tier {

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use common::frames::{self, ACK, FIN, RST, SYN};
 use common::rig::{Rig, Setup};
+use gnomon::flow::EndReason;
 use gnomon::packet::DropReason;
+use gnomon::rules::Decision;
 use gnomon::worker::WhenFull;
 
 const A: &str = "10.0.0.1";
@@ -49,6 +51,7 @@ fn each_action_does_and_counts_what_it_says() {
     let rules = [
         rule("note", "log", "priority = 1"),
         rule("would-deny", "deny", "priority = 2\nmode = \"shadow\"\nprotocol = \"tcp\"\nports = 80"),
+        rule("would-reject", "reject", "priority = 3\nmode = \"shadow\"\nprotocol = \"tcp\""),
         rule("web", "allow", "protocol = \"tcp\"\nports = 80"),
         rule("no-smtp", "deny", "protocol = \"tcp\"\nports = 25"),
         rule("no-ssh", "reject", "protocol = \"tcp\"\nports = 22"),
@@ -57,7 +60,7 @@ fn each_action_does_and_counts_what_it_says() {
     let out = rig.run(&setup(&rules), &sent);
     assert_eq!(out.forwarded, sent[..2]);
     assert_eq!((out.hits("web"), out.hits("no-smtp"), out.hits("no-ssh"), out.hits("default")), (2, 1, 1, 1));
-    assert_eq!((out.would("note"), out.would("would-deny")), (5, 2));
+    assert_eq!((out.would("note"), out.would("would-deny"), out.would("would-reject")), (5, 2, 5));
     assert_eq!((out.dropped(DropReason::Denied), out.dropped(DropReason::Rejected)), (2, 1));
     assert_eq!((out.summary.rx, out.summary.tx, out.summary.generated), (5, 2, 1));
     let decisions: Vec<_> = out.notes.iter().map(|n| (n.index, n.dropped.map(DropReason::name))).collect();
@@ -151,7 +154,7 @@ fn records_name_sessions_of_their_own_generation_only() {
     let out = rig.live(&before, |io| {
         io.feed(0, &[to_b(80, SYN)]);
         io.wait(|io| io.settled() == 1, "settled");
-        let number = io.host.replace(&after).expect("compiles");
+        let number = io.host.replace(&after, 0).expect("compiles");
         io.wait(|io| io.counters[0].rx_packets.get() == 1, "quiet");
         while io.host.reclaim().iter().any(|generation| *generation != number) {
             std::thread::yield_now();
@@ -171,7 +174,7 @@ fn a_new_generation_acts_at_once_and_loses_nothing() {
     let out = rig.live(&open, |io| {
         for (round, config) in [None, Some(&shut), Some(&open.config)].into_iter().enumerate() {
             if let Some(config) = config {
-                let number = io.host.replace(config).expect("compiles");
+                let number = io.host.replace(config, 0).expect("compiles");
                 let reached = |host: &mut gnomon::appliance::PolicyHost| host.reclaim().iter().all(|g| *g == number);
                 let began = std::time::Instant::now();
                 while !reached(&mut io.host) {
@@ -187,8 +190,91 @@ fn a_new_generation_acts_at_once_and_loses_nothing() {
     });
     assert_eq!((out.summary.rx, out.summary.tx, out.dropped(DropReason::Denied)), (3000, 2000, 1000));
     assert_eq!(out.records.iter().map(|r| r.packets[0]).sum::<u64>(), 3000, "flows live on");
+    let web = &out.summary.rules["web"];
+    assert_eq!((web.packets, out.hits("default")), (3000, 0), "one rule, one count over all generations");
+    let times = out.counters[0].rules[1].times().expect("it was hit");
+    assert!(0 < times.0 && times.0 < times.1, "{times:?}");
+    assert!(web.first_hit < web.last_hit && web.first_hit.is_some(), "{web:?}");
     assert_eq!((out.records.len(), out.summary.flows), (10, 10));
     assert!(out.records.iter().all(|r| r.generation == 3));
+}
+
+/// What a reload does to a connection that the old rules allow and the new ones do not.
+struct Reload {
+    forwarded: Vec<Vec<u8>>,
+    /// Reason, decision and packets of each record, in order of emission.
+    records: Vec<(EndReason, Decision, [u64; 2])>,
+    distinct: usize,
+}
+
+fn reload(live_flows: &str, before: &[String], after: &[String], first: &[Vec<u8>], then: &[Vec<u8>]) -> Reload {
+    let rig = Rig::start();
+    let text = |rules: &[String]| format!("{POLICY}live_flows = \"{live_flows}\"\n{}", rules.concat());
+    let after = Setup::new(&text(after)).config;
+    let out = rig.live(&Setup::new(&text(before)), |io| {
+        let mut fed = 0;
+        for packet in first {
+            io.feed(0, std::slice::from_ref(packet));
+            fed += 1;
+            io.wait(|io| io.settled() == fed, "settled");
+        }
+        let number = io.host.replace(&after, 0).expect("compiles");
+        io.wait(|io| io.counters[0].rx_packets.get() == fed, "quiet");
+        while io.host.reclaim().iter().any(|generation| *generation != number) {
+            std::thread::yield_now();
+        }
+        for packet in then {
+            io.feed(0, std::slice::from_ref(packet));
+            fed += 1;
+            io.wait(|io| io.settled() == fed, "settled");
+        }
+    });
+    let mut records = out.records.clone();
+    records.sort_by_key(|record| (record.emitted, record.start));
+    let distinct = records.iter().map(|record| record.flow_id).collect::<std::collections::HashSet<_>>().len();
+    let records = records.iter().map(|record| (record.reason, record.decision, record.packets)).collect();
+    Reload { forwarded: out.forwarded, records, distinct }
+}
+
+#[test]
+fn flows_alive_at_a_reload_are_kept_rechecked_or_dropped() {
+    let (open, shut) = ([rule("web", "allow", "protocol = \"tcp\"")], [rule("web", "deny", "protocol = \"tcp\"")]);
+    let first = [to_b(80, SYN), from_b(80, SYN | ACK), to_b(80, ACK)];
+    let then = [from_b(80, ACK), to_b(80, ACK), to_b(81, SYN)];
+
+    let kept = reload("keep", &open, &shut, &first, &then);
+    assert_eq!(kept.forwarded, [&first[..], &then[..2]].concat(), "until it ends; what is new is judged anew");
+    let ends = [(EndReason::Forced, Decision::Allow, [3, 2]), (EndReason::Forced, Decision::Deny, [1, 0])];
+    assert_eq!((kept.records, kept.distinct), (ends.to_vec(), 2));
+
+    let rechecked = reload("recheck", &open, &shut, &first, &then);
+    assert_eq!(rechecked.forwarded, first);
+    let ends = [(EndReason::Forced, Decision::Deny, [3, 2]), (EndReason::Forced, Decision::Deny, [1, 0])];
+    assert_eq!((rechecked.records, rechecked.distinct), (ends.to_vec(), 2), "one record for both lives");
+
+    let dropped = reload("drop", &open, &shut, &first, &then);
+    assert_eq!(dropped.forwarded, first);
+    let ends = [
+        (EndReason::Forced, Decision::Allow, [2, 1]),
+        // B spoke first in the new one.
+        (EndReason::Forced, Decision::Deny, [1, 1]),
+        (EndReason::Forced, Decision::Deny, [1, 0]),
+    ];
+    assert_eq!((dropped.records, dropped.distinct), (ends.to_vec(), 3), "what was allowed has a record of its own");
+}
+
+#[test]
+fn reloads_spare_what_is_still_allowed_and_free_what_was_refused() {
+    let (open, shut) = ([rule("web", "allow", "protocol = \"tcp\"")], [rule("web", "deny", "protocol = \"tcp\"")]);
+    let other = [rule("www", "allow", "protocol = \"tcp\"\nports = 80")];
+    let (first, then) = ([to_b(80, SYN)], [from_b(80, SYN | ACK), to_b(80, ACK)]);
+    for live_flows in ["keep", "recheck", "drop"] {
+        let same = reload(live_flows, &open, &other, &first, &then);
+        assert_eq!(same.forwarded, [&first[..], &then[..]].concat(), "{live_flows}: the other rule allows it too");
+        assert_eq!(same.records, [(EndReason::Forced, Decision::Allow, [2, 1])], "{live_flows}");
+        let freed = reload(live_flows, &shut, &open, &first, &[to_b(80, SYN), from_b(80, SYN | ACK)]);
+        assert_eq!(freed.forwarded.len(), 2, "{live_flows}: a refusal is not kept");
+    }
 }
 
 #[test]
@@ -200,7 +286,7 @@ fn reloads_under_load_lose_nothing() {
         io.keep = false;
         for round in 1..=40 {
             io.feed(0, &batch);
-            io.host.replace(&setup.config).expect("compiles");
+            io.host.replace(&setup.config, 0).expect("compiles");
             io.host.reclaim();
             if round % 8 == 0 {
                 io.wait_received(500 * round);

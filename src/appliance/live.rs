@@ -13,7 +13,7 @@ use super::merge::{RecordMerge, RecordOrder};
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
 use super::ports::{LivePort, WorkerIo, wire};
-use super::scoring::{Scored, Scoring};
+use super::scoring::{Scored, Scoring, unix_nanoseconds};
 use super::totals::Summary;
 use crate::config::Config;
 use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
@@ -104,7 +104,7 @@ impl Appliance {
 
     /// As [`Appliance::start`], on an EAL and pools that exist; the EAL needs a free lcore for each worker.
     pub fn start_on(eal: Arc<Eal>, pools: Pools, config: Config) -> Result<Self> {
-        let host = PolicyHost::new(&config, Targets::ByPort)?;
+        let host = PolicyHost::new(&config, Targets::ByPort, unix_nanoseconds())?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
         let shared = Shared::new(&config);
         let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
@@ -133,7 +133,7 @@ impl Appliance {
         if !fixed.is_empty() {
             bail!("{} cannot change while running: restart to apply; nothing was changed", fixed.join(", "));
         }
-        let number = self.host.replace(&config)?;
+        let number = self.host.replace(&config, unix_nanoseconds())?;
         self.config = config;
         let deadline = Instant::now() + ADOPT_WITHIN;
         while self.host.reclaim().iter().any(|generation| *generation < number) {

@@ -34,8 +34,8 @@ struct PacketLine {
     key: Option<Key>,
     decision: Decision,
     rule: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would_be: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    would_be: Vec<Arc<str>>,
     generation: u32,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mirrored_to: Vec<Arc<str>>,
@@ -110,7 +110,7 @@ fn write_all(
             key: key(&note),
             decision: note.decision,
             rule: names.labels.rule(note.rule),
-            would_be: (note.shadow != RuleHandle::DEFAULT).then(|| names.labels.rule(note.shadow)),
+            would_be: would_be(&note, names),
             generation: note.generation,
             mirrored_to: sessions(&note, names),
             dropped: note.dropped.map(|reason| reason.name()),
@@ -138,6 +138,10 @@ fn key(note: &PacketNote) -> Option<Key> {
         vlan: t.vlan,
         vni: t.vni,
     })
+}
+
+fn would_be(note: &PacketNote, names: &PolicyNames) -> Vec<Arc<str>> {
+    note.shadows.iter().filter(|rule| **rule != RuleHandle::DEFAULT).map(|rule| names.labels.rule(*rule)).collect()
 }
 
 fn sessions(note: &PacketNote, names: &PolicyNames) -> Vec<Arc<str>> {

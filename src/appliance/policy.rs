@@ -22,6 +22,8 @@ pub struct PolicyHost {
 #[derive(Debug)]
 pub struct PolicyNames {
     pub labels: Arc<Labels>,
+    /// When each rule id was first compiled, by handle, in nanoseconds since the Unix epoch.
+    since: RwLock<Vec<u64>>,
     sessions: RwLock<SessionNames>,
 }
 
@@ -55,14 +57,17 @@ pub enum PolicyError {
 }
 
 impl PolicyHost {
-    /// Compiles the first generation.
-    pub fn new(config: &Config, targets: Targets) -> Result<Self, PolicyError> {
+    /// Compiles the first generation. `now` is flow time: that of a capture's first packet in a replay.
+    pub fn new(config: &Config, targets: Targets, now: u64) -> Result<Self, PolicyError> {
         let labels = Arc::new(Labels::new(config.limits.rules));
-        let names = Arc::new(PolicyNames { labels: labels.clone(), sessions: RwLock::default() });
+        let names =
+            Arc::new(PolicyNames { labels: labels.clone(), since: RwLock::default(), sessions: RwLock::default() });
         let memory_limit = config.limits.policy_memory_mb as usize * (1 << 20);
         let compiler = Compiler::new(config.policy.clone(), 1, labels, memory_limit)?;
         let lanes = lanes(config, 1, &names, targets)?;
-        let first = Generation { rules: compiler.compiled().clone(), mirrors: lanes, non_ip: config.non_ip };
+        let rules = compiler.compiled().clone();
+        let first = Generation { rules, mirrors: lanes, non_ip: config.non_ip, live_flows: config.live_flows };
+        names.note_rules(now);
         Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets })
     }
 
@@ -84,21 +89,25 @@ impl PolicyHost {
         self.publisher.current()
     }
 
-    /// Compiles aside and publishes. On error the old generation stays in force.
-    pub fn replace(&mut self, config: &Config) -> Result<u32, PolicyError> {
+    /// Compiles aside and publishes. On error the old generation stays in force. `now` is flow time.
+    pub fn replace(&mut self, config: &Config, now: u64) -> Result<u32, PolicyError> {
         let number = self.generation() + 1;
         let mirrors = lanes(config, number, &self.names, self.targets)?;
         let rules = self.compiler.replace(config.policy.clone(), number)?.clone();
-        self.publisher.publish(Generation { rules, mirrors, non_ip: config.non_ip })?;
+        self.names.note_rules(now);
+        let (non_ip, live_flows) = (config.non_ip, config.live_flows);
+        self.publisher.publish(Generation { rules, mirrors, non_ip, live_flows })?;
         Ok(number)
     }
 
     /// Changes some rules, all or none, and publishes. On error the old generation stays in force.
-    pub fn commit(&mut self, changes: &[RuleChange]) -> Result<u32, PolicyError> {
+    pub fn commit(&mut self, changes: &[RuleChange], now: u64) -> Result<u32, PolicyError> {
         let number = self.generation() + 1;
         let rules = self.compiler.commit(changes, number)?.clone();
-        let now = self.publisher.current();
-        let next = Generation { rules, mirrors: now.mirrors.clone(), non_ip: now.non_ip };
+        self.names.note_rules(now);
+        let old = self.publisher.current();
+        let (mirrors, non_ip, live_flows) = (old.mirrors.clone(), old.non_ip, old.live_flows);
+        let next = Generation { rules, mirrors, non_ip, live_flows };
         self.publisher.publish(next)?;
         Ok(number)
     }
@@ -153,6 +162,18 @@ impl PolicyNames {
         Ok(slots)
     }
 
+    /// Rule ids that are new count since now.
+    fn note_rules(&self, now: u64) {
+        let mut since = self.since.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        since.resize(self.labels.rule_count() + 1, now);
+    }
+
+    /// Since when the counters of each rule count, by handle; that of [`RuleHandle::DEFAULT`] is the start. A rule that
+    /// was taken out and came back goes on counting where it was.
+    pub fn since(&self) -> Vec<u64> {
+        self.since.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
     /// Name of a mirror session by its bit in a generation's verdicts.
     pub fn session(&self, generation: u32, bit: usize) -> Option<Arc<str>> {
         let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -196,9 +217,9 @@ mod tests {
     #[test]
     fn session_names_belong_to_generations() {
         let (a, b) = ("a".to_owned(), "b".to_owned());
-        let mut host = PolicyHost::new(&with_sessions(&[a.clone(), b.clone()]), Targets::ByPort).expect("compiles");
+        let mut host = PolicyHost::new(&with_sessions(&[a.clone(), b.clone()]), Targets::ByPort, 0).expect("compiles");
         for order in [[&a, &b], [&a, &b], [&b, &a], [&b, &a]] {
-            host.replace(&with_sessions(&order.map(Clone::clone))).expect("compiles");
+            host.replace(&with_sessions(&order.map(Clone::clone)), 0).expect("compiles");
         }
         let names = host.names();
         let first = |generation| names.session(generation, 0).map(|name| name.to_string());
@@ -211,16 +232,31 @@ mod tests {
     #[test]
     fn names_beyond_the_counters_are_refused_and_leave_no_trace() {
         let batch = |n: usize| -> Vec<String> { (0..64).map(|i| format!("s{}", n * 64 + i)).collect() };
-        let mut host = PolicyHost::new(&with_sessions(&batch(0)), Targets::ByPort).expect("compiles");
+        let mut host = PolicyHost::new(&with_sessions(&batch(0)), Targets::ByPort, 0).expect("compiles");
         for n in 1..MIRROR_SLOTS / 64 {
-            host.replace(&with_sessions(&batch(n))).expect("compiles");
+            host.replace(&with_sessions(&batch(n)), 0).expect("compiles");
         }
         let in_force = host.generation();
-        let refused = host.replace(&with_sessions(&["one-more".to_owned()]));
+        let refused = host.replace(&with_sessions(&["one-more".to_owned()]), 0);
         assert!(matches!(refused, Err(PolicyError::TooManySessions)), "{refused:?}");
         assert_eq!((host.generation(), host.names().slots().len()), (in_force, MIRROR_SLOTS));
         let summary = Summary::of(&[Arc::new(WorkerCounters::new(8))], host.names());
         assert_eq!(summary.mirrored.len(), MIRROR_SLOTS, "every name has its counters");
-        assert!(host.replace(&with_sessions(&batch(0))).is_ok(), "known names may come back");
+        assert!(host.replace(&with_sessions(&batch(0)), 0).is_ok(), "known names may come back");
+    }
+
+    #[test]
+    fn counters_of_a_rule_begin_with_its_first_generation() {
+        let with_rules = |ids: &[&str]| {
+            let rules = ids.iter().map(|id| format!("[[rule]]\nid = \"{id}\"\naction = \"deny\"\n"));
+            let text = format!("[policy]\ndefault = \"deny\"\n{}", rules.collect::<String>());
+            config::parse(&text, "test.toml").expect("valid")
+        };
+        let mut host = PolicyHost::new(&with_rules(&["a"]), Targets::ByPort, 100).expect("compiles");
+        host.replace(&with_rules(&["b"]), 200).expect("compiles");
+        host.replace(&with_rules(&["b", "a", "c"]), 300).expect("compiles");
+        let since = host.names().since();
+        let of = |id: &str| since[host.names().labels.rule_handle(id).expect("known").0 as usize];
+        assert_eq!((since[0], of("a"), of("b"), of("c")), (100, 100, 200, 300), "`a` goes on counting");
     }
 }

@@ -148,9 +148,10 @@ impl Run {
             .map(|i| PacketRing::new(eal, &format!("replay_out_{i}"), OUTLET_RING))
             .collect::<Result<Vec<_>, _>>()?;
         let workers = options.workers;
+        let began = split.first_ts_ns.unwrap_or(0);
         Ok(Self {
             split,
-            host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR })?,
+            host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, began)?,
             counters: (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
             notes: options.packets.then(|| Arc::new(ArrayQueue::new(NOTES))),

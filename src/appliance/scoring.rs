@@ -206,7 +206,8 @@ fn by_kind(stats: &Stats) -> BTreeMap<String, u64> {
     counted.map(|(kind, count)| (kind.name().to_owned(), count)).collect()
 }
 
-fn unix_nanoseconds() -> u64 {
+/// The system clock.
+pub(super) fn unix_nanoseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

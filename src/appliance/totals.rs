@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::policy::PolicyNames;
+use crate::export::iso8601;
 use crate::packet::DropReason;
 use crate::rules::RuleHandle;
 use crate::worker::{Counter, WorkerCounters};
@@ -57,13 +58,20 @@ pub struct Mirrored {
 }
 
 /// What one rule did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RuleHits {
     pub packets: u64,
     pub bytes: u64,
     /// Packets a shadow-mode rule would have decided, or a log rule noted.
     #[serde(skip_serializing_if = "is_zero")]
     pub would: u64,
+    /// Flow time of the first and the last of these packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_hit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_hit: Option<String>,
+    /// When the rule id was first compiled: what the counters cover.
+    pub counter_since: String,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -140,14 +148,18 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
 
 fn rules(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<String, RuleHits> {
     let mut rules = BTreeMap::new();
-    for number in 0..=names.labels.rule_count() {
+    for (number, since) in names.since().into_iter().enumerate() {
         let Ok(handle) = u32::try_from(number).map(RuleHandle) else { break };
-        let mut hits = RuleHits::default();
+        let mut hits = RuleHits { counter_since: iso8601(since), ..RuleHits::default() };
+        let mut times: Option<(u64, u64)> = None;
         for counters in workers.iter().filter_map(|w| w.rules.get(number)) {
             hits.packets += counters.packets.get();
             hits.bytes += counters.bytes.get();
             hits.would += counters.would.get();
+            let both = |(first, last): (u64, u64), (f, l)| (first.min(f), last.max(l));
+            times = counters.times().map(|own| times.map_or(own, |others| both(own, others))).or(times);
         }
+        (hits.first_hit, hits.last_hit) = times.map(|(first, last)| (iso8601(first), iso8601(last))).unzip();
         rules.insert(names.labels.rule(handle).to_string(), hits);
     }
     rules
@@ -164,7 +176,7 @@ mod tests {
 
     fn two_workers() -> (Vec<Arc<WorkerCounters>>, Arc<PolicyNames>) {
         let config = config::parse(CONFIG, "test.toml").expect("valid");
-        let host = PolicyHost::new(&config, Targets::ByPort).expect("compiles");
+        let host = PolicyHost::new(&config, Targets::ByPort, 1_000_000_000).expect("compiles");
         let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(8))).collect();
         for (n, w) in [10, 20].into_iter().zip(&workers) {
             w.rx_packets.add(n);
@@ -189,6 +201,7 @@ mod tests {
         assert_eq!(summary.drops, BTreeMap::from([("denied", 6), ("transmit_full", 2)]), "others are left out");
         assert_eq!(summary.mirrored["tap"], Mirrored { selected: 30, packets: 24, bytes: 0, lost: 6 });
         assert_eq!((summary.rules["web"].packets, summary.rules["default"].packets), (30, 0));
+        assert_eq!(summary.rules["web"].counter_since, "1970-01-01T00:00:01.000000+0000");
         assert_eq!((summary.seconds, summary.pps), (1.5, 20.0));
         assert!(summary.adds_up());
     }

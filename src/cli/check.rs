@@ -55,7 +55,11 @@ fn report(args: &CheckArgs) -> anyhow::Result<(bool, String, String)> {
     let checked = config::check_file(path);
     let text = args.output == CheckOutput::Text;
     Ok(match checked {
-        Ok((config, warnings)) if text => (true, summary_text(&config, &path.display().to_string()), list(&warnings)),
+        Ok((config, warnings)) if text => {
+            let hint = super::rules::hint(&config.policy, path).map(|hint| format!("\n{hint}\n"));
+            let summary = summary_text(&config, &path.display().to_string()) + &hint.unwrap_or_default();
+            (true, summary, list(&warnings))
+        }
         Ok((config, warnings)) => {
             let object = json!({ "ok": true, "warnings": warnings, "summary": summary_json(&config) });
             (true, pretty(&object)?, String::new())
@@ -126,6 +130,7 @@ fn summary_json(config: &Config) -> Value {
         "tiers": tiers,
         "default": config.policy.default,
         "non_ip": config.non_ip,
+        "live_flows": config.live_flows,
         "mirrors": config.mirrors.iter().map(|m| json!({ "name": m.name, "to": name(m.target) })).collect::<Vec<_>>(),
         "can_run": config.require_ports().is_ok(),
     })
@@ -152,7 +157,9 @@ fn summary_text(config: &Config, file: &str) -> String {
     section(&mut out, &["tier", "rules", "shadow", "disabled"], tier_rows.collect());
     let mirror_rows = config.mirrors.iter().map(|m| vec![m.name.clone(), target_name(config, m.target).to_owned()]);
     section(&mut out, &["mirror", "to"], mirror_rows.collect());
-    let _ = writeln!(out, "\nno rule decides: {:?}; frames without IP: {:?}", config.policy.default, config.non_ip);
+    let Config { policy, non_ip, live_flows, .. } = config;
+    let _ = write!(out, "\nno rule decides: {:?}; frames without IP: {non_ip:?}", policy.default);
+    let _ = writeln!(out, "; flows alive at a reload: {live_flows:?}");
     out
 }
 

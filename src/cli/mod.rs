@@ -4,6 +4,7 @@ mod check;
 mod explain;
 mod report;
 mod replay;
+mod rules;
 mod run;
 mod scenario;
 
@@ -32,6 +33,7 @@ Start here:
   gnomon explain 'tcp 10.1.0.1:40000 > 10.2.0.1:8080' -c lab/scenario.toml
                                                   what would happen to such a packet, and why
   gnomon check -c config/gateway.toml             all errors of a configuration at once
+  gnomon rules report -c config/gateway.toml      rules that never act, change nothing or open too much
   gnomon run -c config/gateway.toml               live";
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +46,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Tell, stage by stage, what would happen to a packet. Sends nothing.
     Explain(explain::ExplainArgs),
+    /// Look after rules: which never act, change nothing, contradict each other, open too much.
+    Rules(rules::RulesArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
 }
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
+        Verb::Rules(args) => rules::run(args),
         Verb::Scenario(args) => scenario::run(args),
     };
     result.unwrap_or_else(|error| {

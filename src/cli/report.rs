@@ -88,11 +88,13 @@ impl Report<'_> {
     fn rules(&self) -> Option<Table> {
         let mut hits: Vec<_> = self.summary.rules.iter().filter(|(_, hits)| hits.packets + hits.would > 0).collect();
         hits.sort_by_key(|(id, hits)| (std::cmp::Reverse(hits.packets), std::cmp::Reverse(hits.would), id.as_str()));
-        let mut table = table(&["rule", "packets", "bytes", "share", "would have / noted"]);
+        let mut table = table(&["rule", "packets", "bytes", "share", "would have / noted", "last hit (UTC)"]);
         for (id, hits) in hits.iter().take(TOP) {
             let would = if hits.would > 0 { count(hits.would) } else { String::new() };
             let share = percent(hits.packets, self.summary.rx);
-            right(&mut table, [(*id).clone(), count(hits.packets), bytes(hits.bytes), share, would]);
+            // To the second.
+            let last = hits.last_hit.as_deref().and_then(|time| time.get(..19)).unwrap_or_default().replace('T', " ");
+            right(&mut table, [(*id).clone(), count(hits.packets), bytes(hits.bytes), share, would, last]);
         }
         more(&mut table, hits.len());
         (!hits.is_empty()).then_some(table)
@@ -198,7 +200,7 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, table: Option<Table>) -> fmt
     }
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     let mut style = presets::UTF8_HORIZONTAL_ONLY;
     style.row_separator = presets::NOTHING.row_separator;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::mirror::Session;
 use crate::packet::KeyFrom;
-use crate::rules::{Decision, Policy};
+use crate::rules::{Decision, LiveFlows, Policy};
 
 /// A complete, checked configuration.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub struct Config {
     pub policy: Policy,
     /// Frames without IP (ARP, LLDP, spanning tree, ...) and IPv6 neighbour discovery.
     pub non_ip: Decision,
+    pub live_flows: LiveFlows,
     /// Positions match `policy.mirrors`.
     pub mirrors: Vec<Session>,
     pub flow: Flow,
@@ -43,6 +44,7 @@ impl Config {
             vms: Vec::new(),
             policy: Policy::default(),
             non_ip: Decision::Allow,
+            live_flows: LiveFlows::default(),
             mirrors: Vec::new(),
             flow: Flow::default(),
             scorer: Scorer::default(),

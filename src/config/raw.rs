@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::text::{
     DeviceText, DurationText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText, SizeText, Tag,
 };
-use crate::rules::{Action, Decision, Mode};
+use crate::rules::{Action, Decision, LiveFlows, Mode};
 
 /// Configuration of gnomon.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -263,6 +263,8 @@ pub(super) struct RawPolicy {
     pub default: Option<Decision>,
     /// Frames without IP (ARP, LLDP, spanning tree, ...) and IPv6 neighbour discovery.
     pub non_ip: NonIp,
+    /// Flows that are alive when the file is read again and other rules come in force.
+    pub live_flows: LiveFlows,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -40,7 +40,7 @@ pub enum EndReason {
     Rst,
     /// Its place was needed.
     Evicted,
-    /// The appliance stopped or the capture ended.
+    /// The appliance stopped, the capture ended, or new rules no longer allow the flow.
     Forced,
 }
 

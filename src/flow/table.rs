@@ -64,7 +64,7 @@ impl Lookup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowStats {
     pub inserted: u64,
-    /// Ended by a time-out, a new connection on a closed flow, or the end of the run.
+    /// Ended by a time-out, a new connection on a closed flow, [`FlowTable::end_flow`], or the end of the run.
     pub expired: u64,
     pub evicted: u64,
     /// Packets that got [`TableFull`].
@@ -150,6 +150,23 @@ impl FlowTable {
         }
         let position = self.insert(packet, lookup, previous, sink)?;
         Ok(self.count(position, lookup, packet, true))
+    }
+
+    /// The flow of a lookup made by this table and the packet's direction in it, if there is one; it may be over by the
+    /// time of the packet. Nothing is counted.
+    pub fn peek(&self, lookup: &mut Lookup) -> Option<(FlowIx, usize)> {
+        self.locate(lookup);
+        let position = self.hinted(lookup)?;
+        Some((FlowIx(position), self.slab.get(position).direction(lookup.way)))
+    }
+
+    /// Ends a flow before its time: the next packet begins another, which must have a later clock than this one began
+    /// with.
+    pub fn end_flow(&mut self, ix: FlowIx, clock_ns: u64, sink: &mut impl RecordSink) {
+        if !self.settle(ix.0, clock_ns, sink) {
+            self.end(ix.0, EndReason::Forced, clock_ns, sink);
+            self.stats.expired += 1;
+        }
     }
 
     pub fn entry(&self, ix: FlowIx) -> &FlowEntry {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::compiled::{Compiled, HANDLE_LIMIT, Meaning, Mirrors};
+use super::compiled::{Compiled, HANDLE_LIMIT, Meaning, Mirrors, Watching};
 use super::keyspace::{Family, Keyspace};
 use super::labels::Labels;
 use super::rule::{
@@ -93,6 +93,23 @@ struct Placed {
     meaning: u32,
     /// By [`Family`].
     rows: [Vec<Row>; 2],
+}
+
+impl Placed {
+    /// Rank and handle of a shadow-mode rule that has an effect.
+    fn watches(&self) -> Option<(u32, RuleHandle)> {
+        let rank = self.rank.filter(|_| self.rule.mode == Mode::Shadow)?;
+        Some((rank, Meaning::unpack(self.meaning).handle))
+    }
+}
+
+impl Watching {
+    fn of(rules: impl Iterator<Item = (u32, RuleHandle)>) -> Self {
+        let mut rules: Vec<_> = rules.collect();
+        rules.sort_unstable();
+        let (ranks, handles) = rules.into_iter().unzip();
+        Self { ranks, handles }
+    }
 }
 
 /// The control thread's end of a policy: makes one generation from another.
@@ -304,6 +321,13 @@ impl Compiler {
                 self.parts.compiled.rules[at] = engine.clone();
             }
         }
+        if gone.iter().chain(fresh.iter().copied()).any(|placed| placed.watches().is_some()) {
+            let old = &self.parts.compiled.watching;
+            let stays = |rank: &u32| !gone.iter().any(|placed| placed.rank == Some(*rank));
+            let old = old.ranks.iter().copied().zip(old.handles.iter().copied()).filter(|(rank, _)| stays(rank));
+            let watching = Watching::of(old.chain(fresh.iter().filter_map(|placed| placed.watches())));
+            self.parts.compiled.watching = Arc::new(watching);
+        }
         (self.parts.compiled.generation, self.parts.compiled.rule_count) = (generation, rule_count);
         let less: usize = gone.iter().map(rows_of).sum();
         self.parts.memory = (self.parts.memory + more * LEAST_ROW).saturating_sub(less * LEAST_ROW);
@@ -396,6 +420,7 @@ impl Parts {
             keyspace: Arc::new(keyspace),
             rules: editors.each_ref().map(|editor| editor.engine().clone()),
             mirrors: Arc::new(mirrors),
+            watching: Arc::new(Watching::of(all.iter().filter_map(Placed::watches))),
         };
         let needed = compiled.memory_bytes();
         if needed > memory_limit {

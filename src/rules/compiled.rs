@@ -18,6 +18,14 @@ pub struct Compiled {
     /// By [`Family`].
     pub(super) rules: [Engine; 2],
     pub(super) mirrors: Arc<Mirrors>,
+    pub(super) watching: Arc<Watching>,
+}
+
+/// Shadow-mode rules, in evaluation order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watching {
+    pub(super) ranks: Vec<u32>,
+    pub(super) handles: Vec<RuleHandle>,
 }
 
 /// The matches of mirror sessions, all passive: a packet may be in many.
@@ -53,7 +61,7 @@ impl Meaning {
         self.handle.0 | flags << HANDLE_BITS | (self.tier as u32) << (HANDLE_BITS + 4)
     }
 
-    fn unpack(packed: u32) -> Self {
+    pub(super) fn unpack(packed: u32) -> Self {
         let flags = packed >> HANDLE_BITS;
         Self {
             handle: RuleHandle(packed & (HANDLE_LIMIT - 1)),
@@ -110,9 +118,32 @@ impl Compiled {
             (verdict.stateful, verdict.tier) = (rule.stateful, rule.tier);
         }
         if passed {
-            note_passive(engine, place, rank, &mut verdict);
+            self.note_passive(engine, place, rank, &mut verdict);
         }
         verdict
+    }
+
+    /// The first log rule and all shadow-mode rules before the decision.
+    #[cold]
+    fn note_passive(&self, engine: &Engine, place: &Place, rank: u32, verdict: &mut Verdict) {
+        let number = |rank: u32| self.watching.ranks.binary_search(&rank).map_or(0, |number| number as u32);
+        let (mut logged, mut first) = (NO_ROW, NO_ROW);
+        engine.passive(&place.key, rank, |rank| {
+            let least = if Meaning::unpack(engine.meaning(rank)).log { &mut logged } else { &mut first };
+            *least = (*least).min(rank);
+        });
+        if logged != NO_ROW {
+            verdict.logged = Meaning::unpack(engine.meaning(logged)).handle;
+        }
+        if first != NO_ROW {
+            verdict.shadows.push(number(first));
+            // The first is what the others are counted from; they come in any order.
+            engine.passive(&place.key, rank, |rank| {
+                if rank != first && !Meaning::unpack(engine.meaning(rank)).log {
+                    verdict.shadows.push(number(rank));
+                }
+            });
+        }
     }
 
     /// Sessions that select the packet, the only one of the batch.
@@ -137,6 +168,16 @@ impl Compiled {
     /// Rules that have an effect.
     pub fn rule_count(&self) -> usize {
         self.rule_count
+    }
+
+    /// Shadow-mode rules in evaluation order, as [`Shadows`](super::Shadows) numbers them.
+    pub fn shadow_rules(&self) -> &[RuleHandle] {
+        &self.watching.handles
+    }
+
+    /// The shadow-mode rules that would have decided, in evaluation order. The verdict must be of this generation.
+    pub fn shadows(&self, verdict: &Verdict) -> impl Iterator<Item = RuleHandle> {
+        verdict.shadows.numbers().filter_map(|number| self.watching.handles.get(number as usize).copied())
     }
 
     /// False when so many distinct group sets meet (more than 2^18 pairs of IP-derived and MAC-, VLAN- or
@@ -174,20 +215,6 @@ impl Compiled {
         }
         lines
     }
-}
-
-/// The first log rule and the first shadow-mode rule before the decision.
-#[cold]
-fn note_passive(engine: &Engine, place: &Place, rank: u32, verdict: &mut Verdict) {
-    let (mut logged, mut shadow) = (NO_ROW, NO_ROW);
-    engine.passive(&place.key, rank, |rank| {
-        let first = if Meaning::unpack(engine.meaning(rank)).log { &mut logged } else { &mut shadow };
-        *first = (*first).min(rank);
-    });
-    let handle = |rank: u32| {
-        if rank == NO_ROW { RuleHandle::DEFAULT } else { Meaning::unpack(engine.meaning(rank)).handle }
-    };
-    (verdict.logged, verdict.shadow) = (handle(logged), handle(shadow));
 }
 
 impl Generational for Compiled {

@@ -39,8 +39,8 @@ pub struct Explanation {
     pub rule: String,
     /// First enforced log rule before the decision.
     pub logged: Option<String>,
-    /// First shadow-mode rule that would have decided.
-    pub shadow: Option<String>,
+    /// Shadow-mode rules that would have decided, in evaluation order.
+    pub shadow: Vec<String>,
     pub mirrors: Vec<MirrorSelected>,
     pub replies: Replies,
     /// What the compiled structure looks at.
@@ -121,7 +121,7 @@ pub fn explain(policy: &Policy, compiled: &Compiled, labels: &Labels, subject: &
         (compared.src_groups, compared.dst_groups) = (verdict.src_groups, verdict.dst_groups);
     }
     let walk = walk(policy, subject);
-    let first = |wanted| walk.steps.iter().find(|step| step.outcome == wanted).map(|step| step.id.clone());
+    let all = |wanted| walk.steps.iter().filter(move |step| step.outcome == wanted).map(|step| step.id.clone());
     let decider = walk.steps.iter().find(|step| step.outcome == Outcome::Decides);
     let decision = decider.and_then(|step| oracle::decision_of(step.action)).unwrap_or(policy.default);
     let selected = oracle::mirrors(policy, subject, decision).into_iter();
@@ -135,8 +135,8 @@ pub fn explain(policy: &Policy, compiled: &Compiled, labels: &Labels, subject: &
         decision,
         tier: decider.map_or(Tier::Default, |step| step.tier),
         rule: decider.map_or_else(|| "default".to_owned(), |step| step.id.clone()),
-        logged: first(Outcome::Logs),
-        shadow: first(Outcome::WouldDecide),
+        logged: all(Outcome::Logs).next(),
+        shadow: all(Outcome::WouldDecide).collect(),
         mirrors: selected.map(|session| MirrorSelected { session, name: None }).collect(),
         replies: replies(policy, labels, subject, decision, verdict.stateful),
         path: compiled.path(subject, labels),
@@ -196,8 +196,8 @@ impl fmt::Display for Explanation {
         if let Some(id) = &self.logged {
             writeln!(f, "  logged by {id}")?;
         }
-        if let Some(id) = &self.shadow {
-            writeln!(f, "  in shadow mode, {id} would have decided")?;
+        if !self.shadow.is_empty() {
+            writeln!(f, "  in shadow mode, {} would have decided", self.shadow.join(", "))?;
         }
         let pass = if self.replies.pass { "pass" } else { "do not pass" };
         writeln!(f, "  replies {pass}: {}", self.replies.why)?;

@@ -14,6 +14,7 @@
 //!            │                                                                        │
 //!            └──────────────► Labels (append-only, all generations) ◄────lookup──── exporters
 //! ```
+mod analysis;
 mod compile;
 mod compiled;
 mod explain;
@@ -26,6 +27,7 @@ mod rule;
 mod subject_text;
 mod tables;
 
+pub use analysis::{Breadth, Finding, FindingKind, ReportOptions, RuleReport, RuleUse, Unchecked, Witness, analyse};
 pub use compile::{CompileError, Compiler, DEFAULT_MEMORY, RuleChange};
 pub use compiled::Compiled;
 pub use explain::{
@@ -34,7 +36,7 @@ pub use explain::{
 pub use labels::Labels;
 pub use publish::{Generational, Publisher, Reader, StaleGeneration};
 pub use rule::{
-    Action, Decision, Group, GroupIx, GroupSetHandle, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule, RuleHandle,
-    Selector, Subject, Tier, Verdict,
+    Action, Decision, Group, GroupIx, GroupSetHandle, LiveFlows, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule,
+    RuleHandle, Selector, Shadows, Subject, Tier, Verdict,
 };
 pub use subject_text::parse_flow;

@@ -22,7 +22,10 @@ pub enum End {
 /// A rule or group set that `labels` does not know gets handle `u32::MAX`.
 pub fn classify(policy: &Policy, generation: u32, labels: &Labels, subject: &Subject) -> Verdict {
     let mut verdict = Verdict { decision: policy.default, tier: Tier::Default, generation, ..Verdict::default() };
+    let mut shadow_rules = 0;
     for rule in evaluation_order(policy) {
+        let number = shadow_rules;
+        shadow_rules += u32::from(rule.mode == Mode::Shadow && rule.action != Action::Log);
         if rule.mode == Mode::Disabled || !matches(policy, &rule.matches, subject) {
             continue;
         }
@@ -32,9 +35,7 @@ pub fn classify(policy: &Policy, generation: u32, labels: &Labels, subject: &Sub
                 verdict.logged = handle;
             }
         } else if rule.mode == Mode::Shadow {
-            if verdict.shadow == RuleHandle::DEFAULT {
-                verdict.shadow = handle;
-            }
+            verdict.shadows.push(number);
         } else {
             verdict.rule = handle;
             verdict.tier = rule.tier;

@@ -36,6 +36,21 @@ pub enum Mode {
     Disabled,
 }
 
+/// What a new generation means for flows that are alive. It is for their next packet; ICMP messages are judged each by
+/// itself, by the rules in force, in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LiveFlows {
+    /// What was allowed stays allowed until the flow ends, in both directions; what was refused is judged again.
+    Keep,
+    /// They are judged again, and go on with the new verdict.
+    #[default]
+    Recheck,
+    /// They are judged again. A flow that is no longer allowed ends with a record of its own (reason `forced`), and its
+    /// packets begin a new one, which remembers nothing of what was allowed.
+    Drop,
+}
+
 /// What a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -64,7 +79,7 @@ pub enum Decision {
 pub struct GroupIx(pub u16);
 
 /// One side of a match.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
     Group(GroupIx),
     Net(IpNet),
@@ -150,6 +165,58 @@ impl Default for RuleHandle {
     }
 }
 
+/// Shadow-mode rules that match a packet before it is decided: numbers among the shadow-mode rules of a generation, in
+/// evaluation order ([`Compiled::shadow_rules`](super::Compiled::shadow_rules) has their handles).
+///
+/// Eight bytes, for a flow caches two: the first number and a bit for each of the 31 that follow it. Up to 32
+/// shadow-mode rules are always told apart; of more, [`Shadows::is_cut`] says when some beyond these match too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shadows {
+    /// Number of the first plus one; 0: none.
+    first: u32,
+    /// Bit n: the one n + 1 places after the first.
+    after: u32,
+}
+
+impl Shadows {
+    /// Numbers that are told apart, from the first on.
+    pub const SPAN: u32 = 32;
+    /// In `after`: some beyond the others.
+    const CUT: u32 = 1 << 31;
+
+    /// Adds the next number; they come in ascending order.
+    #[inline]
+    pub fn push(&mut self, number: u32) {
+        if self.first == 0 {
+            self.first = number + 1;
+            return;
+        }
+        let after = (number + 1).saturating_sub(self.first);
+        self.after |= if (1..Self::SPAN).contains(&after) { 1 << (after - 1) } else { Self::CUT };
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.first == 0
+    }
+
+    /// There are more than [`Shadows::numbers`] tells.
+    pub fn is_cut(self) -> bool {
+        self.after & Self::CUT != 0
+    }
+
+    /// Ascending.
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        let first = self.first.checked_sub(1);
+        let mut bits = self.after & !Self::CUT;
+        let after = std::iter::from_fn(move || {
+            let bit = bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+            (bit < 32).then_some(bit)
+        });
+        first.into_iter().chain(after.map(move |bit| self.first + bit))
+    }
+}
+
 /// Stable number of a set of groups, see `Labels`. 0 is the empty set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupSetHandle(pub u32);
@@ -189,11 +256,29 @@ pub struct Verdict {
     pub rule: RuleHandle,
     /// First `log` rule that matched before the decision, or `DEFAULT`.
     pub logged: RuleHandle,
-    /// First shadow-mode rule that would have decided instead, or `DEFAULT`.
-    pub shadow: RuleHandle,
+    /// Shadow-mode rules that would have decided instead.
+    pub shadows: Shadows,
     /// Bit n set: mirror session n of this generation selects the packet (before sampling).
     pub mirrors: u64,
     pub generation: u32,
     pub src_groups: GroupSetHandle,
     pub dst_groups: GroupSetHandle,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shadows_are_told_apart_over_their_span_and_cut_beyond() {
+        for numbers in [vec![], vec![0], vec![7, 8, 20], vec![100, 131], (5..37).collect()] {
+            let mut shadows = Shadows::default();
+            numbers.iter().for_each(|number| shadows.push(*number));
+            assert_eq!((shadows.numbers().collect::<Vec<_>>(), shadows.is_cut()), (numbers.clone(), false));
+            assert_eq!(shadows.is_empty(), numbers.is_empty());
+        }
+        let mut shadows = Shadows::default();
+        [4, 35, 36, 400].into_iter().for_each(|number| shadows.push(number));
+        assert_eq!((shadows.numbers().collect::<Vec<_>>(), shadows.is_cut()), (vec![4, 35], true));
+    }
 }

@@ -38,14 +38,35 @@ pub struct MirrorCounters {
     pub lost_queue: Counter,
 }
 
-/// Hits of one rule at one worker.
+/// Hits of one rule at one worker: one cache line.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct RuleCounters {
     /// Packets and bytes it decided.
     pub packets: Counter,
     pub bytes: Counter,
     /// In shadow mode: packets it would have decided otherwise. A log rule: packets noted.
     pub would: Counter,
+    /// Flow time of the first and the last of all these packets, in nanoseconds since the Unix epoch; 0 before.
+    first: AtomicU64,
+    last: AtomicU64,
+}
+
+impl RuleCounters {
+    /// Notes a packet that the rule decided, would have decided or noted.
+    #[inline]
+    pub(super) fn hit(&self, clock: u64) {
+        if self.last.load(Ordering::Relaxed) == 0 {
+            self.first.store(clock, Ordering::Relaxed);
+        }
+        self.last.store(clock.max(1), Ordering::Relaxed);
+    }
+
+    /// Flow time of the first and the last hit, if there was one.
+    pub fn times(&self) -> Option<(u64, u64)> {
+        let last = self.last.load(Ordering::Relaxed);
+        (last != 0).then(|| (self.first.load(Ordering::Relaxed), last))
+    }
 }
 
 /// All counters of one worker. `rx = tx + consumed + sum(drops)` once its queues are flushed.
@@ -108,6 +129,14 @@ impl WorkerCounters {
 
     pub(super) fn rule(&self, handle: RuleHandle) -> Option<&RuleCounters> {
         self.rules.get(handle.0 as usize)
+    }
+
+    /// A packet that a shadow-mode rule would have decided, or a log rule noted.
+    pub(super) fn would(&self, handle: RuleHandle, clock: u64) {
+        if let Some(rule) = self.rule(handle) {
+            rule.would.add(1);
+            rule.hit(clock);
+        }
     }
 
     pub(super) fn dropped(&self, reason: DropReason) {

@@ -2,7 +2,7 @@
 //! packets flow.
 
 use crate::mirror::Session;
-use crate::rules::{Compiled, Decision, Generational};
+use crate::rules::{Compiled, Decision, Generational, LiveFlows};
 
 /// Where a mirror session's copies go and are counted. Position = bit in a verdict.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Generation {
     pub mirrors: Vec<MirrorLane>,
     /// Frames without IP, and IPv6 neighbour discovery.
     pub non_ip: Decision,
+    /// What becomes of flows that an earlier generation judged.
+    pub live_flows: LiveFlows,
 }
 
 impl Generational for Generation {

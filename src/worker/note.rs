@@ -3,6 +3,9 @@
 use crate::packet::{DropReason, Tuple};
 use crate::rules::{Decision, RuleHandle};
 
+/// Shadow-mode rules that a note names.
+pub const MOST_SHADOWS: usize = 8;
+
 /// One packet's way through the stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketNote {
@@ -13,7 +16,8 @@ pub struct PacketNote {
     pub flow_id: u64,
     pub decision: Decision,
     pub rule: RuleHandle,
-    pub shadow: RuleHandle,
+    /// The first shadow-mode rules that would have decided; `DEFAULT` where there are fewer.
+    pub shadows: [RuleHandle; MOST_SHADOWS],
     pub generation: u32,
     /// Mirror sessions that took a copy.
     pub mirrors: u64,

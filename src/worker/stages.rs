@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
-use crate::flow::{FlowPacket, TO_CLIENT, TO_SERVER, Touch};
+use crate::flow::{FlowEntry, FlowPacket, TO_CLIENT, TO_SERVER, Touch};
 use crate::packet::{self, DropReason, Headers, Ip, Malformed, Tuple};
-use crate::rules::{Decision, RuleHandle, Subject, Verdict};
+use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
 use super::io::{Cargo, Output, give_way};
-use super::note::PacketNote;
+use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
 use super::{Generation, RingSink, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
 
@@ -116,7 +116,15 @@ impl Worker {
         let packet = flow_packet(&self.stamps[i], &ip, &subject);
         let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
         let generation = parts.generation.get();
-        let Ok(touch) = parts.table.touch(&packet, &mut sink) else {
+        let mut lookup = parts.table.prepare(&packet.tuple);
+        if generation.live_flows == LiveFlows::Drop
+            && self.stamps[i].problem.is_none()
+            && let Some((ix, direction)) = parts.table.peek(&mut lookup)
+            && is_refused_now(generation, parts.table.entry(ix), direction, &subject)
+        {
+            parts.table.end_flow(ix, packet.clock_ns, &mut sink);
+        }
+        let Ok(touch) = parts.table.touch_prepared(&packet, &lookup, &mut sink) else {
             parts.counters.untracked.add(1);
             let verdict = generation.rules.classify(&subject);
             return Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors };
@@ -198,7 +206,7 @@ impl Worker {
     /// Forwards or drops; the packet is gone afterwards. Returns why it was dropped.
     fn act(&mut self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
         let stamp = self.stamps[i];
-        self.count_rules(verdict, stamp.count_len);
+        self.count_rules(verdict, &stamp);
         let reason = stamp.problem.or(match verdict.decision {
             Decision::Allow => None,
             Decision::Deny if self.headers[i].key_ip(self.parts.key_from).is_none() => Some(DropReason::NonIpDenied),
@@ -264,31 +272,35 @@ impl Worker {
         }
     }
 
-    fn count_rules(&self, verdict: &Verdict, bytes: u32) {
+    fn count_rules(&self, verdict: &Verdict, stamp: &Stamp) {
         let counters = &self.parts.counters;
         if let Some(rule) = counters.rule(verdict.rule) {
             rule.packets.add(1);
-            rule.bytes.add(bytes.into());
+            rule.bytes.add(stamp.count_len.into());
+            rule.hit(stamp.clock);
         }
-        for other in [verdict.shadow, verdict.logged] {
-            if other != RuleHandle::DEFAULT
-                && let Some(rule) = counters.rule(other)
-            {
-                rule.would.add(1);
-            }
+        if verdict.logged != RuleHandle::DEFAULT {
+            counters.would(verdict.logged, stamp.clock);
+        }
+        if !verdict.shadows.is_empty() {
+            let rules = &self.parts.generation.get().rules;
+            rules.shadows(verdict).for_each(|rule| counters.would(rule, stamp.clock));
         }
     }
 
     fn note(&self, i: usize, judgement: &Judgement, mirrors: u64, dropped: Option<DropReason>) {
         let Some(notes) = &self.parts.notes else { return };
         let verdict = &judgement.verdict;
+        let mut shadows = [RuleHandle::DEFAULT; MOST_SHADOWS];
+        let named = self.parts.generation.get().rules.shadows(verdict);
+        shadows.iter_mut().zip(named).for_each(|(slot, rule)| *slot = rule);
         let note = PacketNote {
             index: self.stamps[i].index,
             tuple: judgement.tuple,
             flow_id: judgement.flow_id,
             decision: verdict.decision,
             rule: verdict.rule,
-            shadow: verdict.shadow,
+            shadows,
             generation: verdict.generation,
             mirrors,
             dropped,
@@ -297,7 +309,31 @@ impl Worker {
     }
 }
 
-/// The verdict of a packet of a known flow: cached if this generation made it.
+/// Whether a flow that an earlier generation allowed is not allowed any more: judged by the side that began, as far as
+/// it was heard. `subject` is a packet in `direction`.
+fn is_refused_now(generation: &Generation, entry: &FlowEntry, direction: usize, subject: &Subject) -> bool {
+    let side = if entry.last_verdict(TO_SERVER).is_some() { TO_SERVER } else { TO_CLIENT };
+    let before = entry.last_verdict(side).filter(|before| before.decision == Decision::Allow);
+    // Messages of ICMP stand each for itself.
+    if before.is_none_or(|before| before.generation == generation.rules.generation()) || question_of(subject).is_some()
+    {
+        return false;
+    }
+    let asked = if direction == side { *subject } else { subject.reversed() };
+    generation.rules.classify(&asked).decision != Decision::Allow
+}
+
+/// What an earlier generation allowed, where this one is told to keep that. Groups, mirror sessions and shadow-mode rules
+/// are those of this generation: the bits of another's would mean nothing.
+fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) -> Option<Verdict> {
+    let before = before.filter(|v| generation.live_flows == LiveFlows::Keep && v.decision == Decision::Allow)?;
+    let Verdict { decision, stateful, tier, rule, logged, .. } = *before;
+    let shadows = generation.rules.classify(subject).shadows;
+    let seen = generation.rules.classify_as(subject, decision);
+    Some(Verdict { decision, stateful, tier, rule, logged, shadows, ..seen })
+}
+
+/// The verdict of a packet of a known flow: cached if this generation made it, or kept from an earlier one.
 ///
 /// Replies of an allowed, stateful connection pass. Everything else stands on its own rules; when those
 /// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
@@ -309,6 +345,11 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
     if let Some(verdict) = entry.verdict(touch.direction, number) {
         return *verdict;
     }
+    let is_answer = touch.direction == TO_CLIENT && entry.last_verdict(TO_SERVER).is_some_and(opens_both_ways);
+    if !is_answer && let Some(verdict) = kept(generation, entry.last_verdict(touch.direction), subject) {
+        parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
+        return verdict;
+    }
     if touch.direction == TO_SERVER || entry.last_verdict(TO_SERVER).is_none() {
         let verdict = generation.rules.classify(subject);
         let entry = parts.table.entry_mut(touch.ix);
@@ -317,9 +358,11 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
         entry.forget_verdict(1 - touch.direction);
         return verdict;
     }
-    let there = match entry.verdict(TO_SERVER, number) {
-        Some(verdict) => *verdict,
-        None => generation.rules.classify(&subject.reversed()),
+    let request = subject.reversed();
+    let there = match entry.verdict(TO_SERVER, number).copied() {
+        Some(verdict) => verdict,
+        None => kept(generation, entry.last_verdict(TO_SERVER), &request)
+            .unwrap_or_else(|| generation.rules.classify(&request)),
     };
     let stateful = there.decision == Decision::Allow && there.stateful;
     let back = if stateful { as_reply(generation, subject, &there) } else { generation.rules.classify(subject) };
@@ -329,7 +372,7 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
     if there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
         parts.table.flip_initiator(touch.ix);
         // What was refused as a request passes from now on as an answer.
-        let answer = as_reply(generation, &subject.reversed(), &back);
+        let answer = as_reply(generation, &request, &back);
         parts.table.entry_mut(touch.ix).set_verdict(TO_CLIENT, answer);
     }
     back
@@ -377,7 +420,7 @@ fn question_of(subject: &Subject) -> Option<Option<Subject>> {
 /// The verdict on replies of a flow whose initiator was judged `there`: own groups and mirrors, its rule.
 fn as_reply(generation: &Generation, reply: &Subject, there: &Verdict) -> Verdict {
     let seen = generation.rules.classify_as(reply, Decision::Allow);
-    Verdict { rule: there.rule, tier: there.tier, shadow: there.shadow, stateful: true, ..seen }
+    Verdict { rule: there.rule, tier: there.tier, shadows: there.shadows, stateful: true, ..seen }
 }
 
 /// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers

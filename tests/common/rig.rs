@@ -308,7 +308,7 @@ impl Built {
             collected: vec![Vec::new(); outputs.len()],
             outputs,
             keep: true,
-            host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }).expect("compiles"),
+            host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, 0).expect("compiles"),
             counters: (0..setup.workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             packets: Mempool::packets(eal, "rig_packets", setup.packets).expect("pool"),
             clones: Mempool::clones(eal, "rig_clones", setup.clones).expect("pool"),

@@ -39,6 +39,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
             NonIp::Allow => Decision::Allow,
             NonIp::Deny => Decision::Deny,
         },
+        live_flows: raw.live_flows,
         mirrors: sessions,
         flow: settings.flow,
         scorer: settings.scorer,
