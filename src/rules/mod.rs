@@ -24,6 +24,7 @@ pub mod oracle;
 mod publish;
 mod rule;
 mod subject_text;
+mod sync;
 mod tables;
 
 pub use compile::CompileError;

@@ -6,6 +6,19 @@
 //!  generation 8   root' ─► table' ─► leaf A'       no older generation is alive
 //!                             └────► leaf B        shared with generation 7
 //! ```
+//! Readers search while this happens, without a lock, and may do so because no slot is ever written that a living
+//! generation refers to:
+//! * A commit writes slots that it took from the free ones, or that it took itself before ([`TreeEditor::fresh`]), and
+//!   meanings of free ranks. Arenas that are full are not grown but copied; older generations keep the old one.
+//! * A slot is free when it was never used, when the commit that took it failed, or when all generations from before it
+//!   was replaced are gone. Commits replace what they copy, and no later generation refers to it.
+//! * That a generation is gone shows by its token, an `Arc` that every copy of the generation holds: when the list of
+//!   tokens has the only one left, nobody can make another. Whoever drops a token does so with Release, and
+//!   [`Arc::get_mut`] looks with Acquire: the last look of each reader comes before the first write.
+//! * What is written is seen by readers because the generation that refers to it is handed over with Release and
+//!   Acquire, as every safe way of handing it to another thread does.
+//!
+//! Generations are given up in order: one that is kept holds up the slots of all later ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,7 +41,7 @@ const SLACK: usize = 64;
 /// One step of a commit.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    /// Rows of one rank have one meaning; a new one only when the rank was free.
+    /// Rows of one rank have one meaning; another one than before only when the rank is free.
     Insert { row: &'a Row, rank: u32, meaning: u32 },
     /// The row exactly as it was inserted.
     Remove { row: &'a Row, rank: u32 },
@@ -66,10 +79,10 @@ pub(super) struct TreeEditor {
     /// What `uses` said before the commit at hand changed it.
     uses_before: Vec<(u32, Use)>,
     /// Replaced pieces, with the commit that replaced them.
-    retired: VecDeque<(u32, Piece, u32)>,
+    retired: VecDeque<(u64, Piece, u32)>,
     /// Of the commits whose generations may be alive.
-    alive: VecDeque<Arc<u32>>,
-    commit: u32,
+    alive: VecDeque<Arc<u64>>,
+    commit: u64,
     edits: usize,
 }
 
@@ -89,7 +102,7 @@ fn piece(entry: Entry) -> Piece {
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
     rows: u32,
-    gone_by: u32,
+    gone_by: u64,
 }
 
 /// An arena with what is free in it.
@@ -229,7 +242,8 @@ impl TreeEditor {
             self.uses.resize(rank as usize + 1, Use::default());
         }
         let before = self.uses[rank as usize];
-        if let Some(meaning) = meaning.filter(|_| before.rows == 0) {
+        let known = |tree: &Tree| ((rank as usize) < tree.meanings.count()).then(|| tree.meaning(rank));
+        if let Some(meaning) = meaning.filter(|_| before.rows == 0 && known(&self.tree) != meaning) {
             if !self.is_free(rank) {
                 return Err(RebuildNeeded::Rank);
             }

@@ -276,3 +276,27 @@ fn a_failed_commit_changes_nothing() {
     more.push((1, new));
     check(editor.engine(), &more, &mut random, 30);
 }
+
+#[test]
+fn a_rank_changes_its_meaning_only_when_it_is_free() {
+    let mut random = Random(17);
+    let rows = rows(&mut random, 100, PLAIN);
+    let (plain, ranks) = parts(&rows);
+    let mut editor = Editor::new(&plain, &ranks, &meanings(&ranks)).expect("builds");
+    let new = row(&mut random, PLAIN);
+    let remove = Change::Remove { row: &plain[3], rank: 12 };
+    let insert = |meaning| Change::Insert { row: &new, rank: 12, meaning };
+    let old = editor.engine().clone();
+    assert_eq!(editor.commit(&[remove, insert(5)]).expect_err("readers may look it up"), RebuildNeeded::Rank);
+    editor.commit(&[remove, insert(12 ^ MEANING)]).expect("means what it meant");
+    let mut more = rows.clone();
+    more[3].1 = new.clone();
+    check(editor.engine(), &more, &mut random, 10);
+    editor.commit(&[Change::Remove { row: &new, rank: 12 }]).expect("it is there");
+    assert!(!editor.is_free(12));
+    assert_eq!(editor.commit(&[insert(5)]).expect_err("an old generation is kept"), RebuildNeeded::Rank);
+    check(&old, &rows, &mut random, 10);
+    drop(old);
+    editor.commit(&[insert(5)]).expect("nobody looks it up");
+    assert_eq!(editor.engine().meaning(12), 5);
+}
