@@ -4,37 +4,37 @@ use super::*;
 
 /// A small generator: the same rows every time.
 #[derive(Clone)]
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 /// What kinds of rows a test wants.
 #[derive(Clone, Copy)]
-struct Flavour {
+pub(super) struct Flavour {
     kinds: bool,
     zones: bool,
     passive: bool,
     services: u64,
 }
 
-const PLAIN: Flavour = Flavour { kinds: false, zones: false, passive: false, services: 40 };
-const ALL: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 40 };
-const WIDE: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 4000 };
+pub(super) const PLAIN: Flavour = Flavour { kinds: false, zones: false, passive: false, services: 40 };
+pub(super) const ALL: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 40 };
+pub(super) const WIDE: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 4000 };
 
 const KINDS: [Kind; Kind::COUNT] = [Kind::Address, Kind::AddressSet, Kind::MacSet, Kind::VlanSet, Kind::VniSet];
 
@@ -71,7 +71,7 @@ fn service(number: u64) -> Service {
     Service { protocol, protocol_mask, src_ports, dst_ports }
 }
 
-fn row(random: &mut Random, flavour: Flavour) -> Row {
+pub(super) fn row(random: &mut Random, flavour: Flavour) -> Row {
     Row {
         src: side(random, flavour),
         dst: side(random, flavour),
@@ -141,11 +141,11 @@ fn check(engine: &Engine, rows: &[(u32, Row)], random: &mut Random, batches: usi
     }
 }
 
-fn rows(random: &mut Random, count: usize, flavour: Flavour) -> Vec<(u32, Row)> {
+pub(super) fn rows(random: &mut Random, count: usize, flavour: Flavour) -> Vec<(u32, Row)> {
     (0..count as u32).map(|number| (number * 4, row(random, flavour))).collect()
 }
 
-fn parts(rows: &[(u32, Row)]) -> (Vec<Row>, Vec<u32>) {
+pub(super) fn parts(rows: &[(u32, Row)]) -> (Vec<Row>, Vec<u32>) {
     (rows.iter().map(|(_, row)| row.clone()).collect(), rows.iter().map(|(rank, _)| *rank).collect())
 }
 
