@@ -5,8 +5,9 @@ TOOLS ?= $(HOME)/.cache/gnomon-tools
 DENY := $(TOOLS)/bin/cargo-deny
 DENY_VERSION := 0.20.2
 FUZZ_SECONDS ?= 60
+RACE_SECONDS ?= 60
 
-.PHONY: help demo build setup setup-test test format lint doc deny unit bench fuzz clean
+.PHONY: help demo build setup setup-test test format lint doc deny unit bench fuzz race clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +54,11 @@ fuzz: setup-test ## each fuzz target for FUZZ_SECONDS (60)
 	@for target in $$($(CARGO) fuzz list); do \
 	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+race: setup-test ## data races between commits and lookups, for RACE_SECONDS (60); needs a nightly compiler
+	RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+	TSAN_OPTIONS="suppressions=$(CURDIR)/scripts/tsan.supp" STRESS_SECONDS=$(RACE_SECONDS) \
+	$(CARGO) +nightly test --locked --target x86_64-unknown-linux-gnu --target-dir target/race --test generations
 
 clean: ## remove what was built and made
 	$(CARGO) clean

@@ -25,6 +25,7 @@ pub mod oracle;
 mod publish;
 mod rule;
 mod subject_text;
+mod sync;
 mod tables;
 
 pub use analysis::{Breadth, Finding, FindingKind, ReportOptions, RuleReport, RuleUse, Unchecked, Witness, analyse};

@@ -2,19 +2,30 @@
 //! noticing.
 //!
 //! ```text
-//! control: publish(n+1) ── swap pointer ── n goes to the retired list ──── reclaim() frees n
-//!                               │                                             ▲
-//! worker:  … refresh() … ───────┴─ adopts n+1, lets go of n, then reports n+1 ┘
+//! control: publish(n+1) ── store pointer ── n goes to the retired list ──── reclaim() frees n
+//!                               │                                               ▲
+//! worker:  … refresh() … ───────┴─ leaves n for n+1, then reports n+1 ──────────┘
 //! ```
-//! The control thread keeps a reference to every replaced generation until all workers have reported a later
-//! one. A worker's reference is therefore never the last, and a worker never frees.
+//! This is reclamation by quiescent states. It is correct because a worker's report is a lower bound of all that the
+//! worker may look at, now or later:
+//! * The pointer only ever moves to higher generations, and a thread that has read one of its values never reads an
+//!   earlier one. So what a worker that has reported `n` reads from it is `n` or later, even if it has read the pointer
+//!   and not used it yet.
+//! * A worker reports `n` only after its last look at what came before. The report is stored with Release and read with
+//!   Acquire: those looks come before the freeing.
+//! * A value is freed when every report is at least the generation that replaced it.
+//!
+//! Therefore there are no reference counts to fight over and no hazard between reading the pointer and adopting the
+//! value; and as the control thread alone owns values, a worker never frees. `tests/publish_model.rs` goes through all
+//! interleavings and all values that the memory model allows.
 
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
+
+use super::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// What a stopped worker reports.
 const STOPPED: u32 = u32::MAX;
@@ -33,20 +44,16 @@ pub struct StaleGeneration {
     pub offered: u32,
 }
 
-/// The control thread's end.
+/// The control thread's end. It owns the values.
 ///
-/// Drop it after the workers' [`Reader`]s: it holds the references that keep workers from freeing.
+/// Drop it after the workers' [`Reader`]s: what a worker may still look at then is left in memory for good.
 pub struct Publisher<T> {
-    shared: Arc<Shared<T>>,
+    newest: Arc<CachePadded<AtomicPtr<T>>>,
+    /// Shared with nobody. Not a box, for moving a box ends what pointers to its content may do.
     current: Arc<T>,
     /// Replaced values with the number of the generation that replaced them.
     retired: Vec<(u32, Arc<T>)>,
     reports: Vec<Arc<CachePadded<AtomicU32>>>,
-}
-
-struct Shared<T> {
-    newest: CachePadded<AtomicU32>,
-    value: ArcSwap<T>,
 }
 
 impl<T: Generational> Publisher<T> {
@@ -58,9 +65,8 @@ impl<T: Generational> Publisher<T> {
             return Err(StaleGeneration { current: 0, offered: generation });
         }
         let current = Arc::new(first);
-        let shared =
-            Shared { newest: CachePadded::new(AtomicU32::new(generation)), value: ArcSwap::new(current.clone()) };
-        Ok(Self { shared: Arc::new(shared), current, retired: Vec::new(), reports: Vec::new() })
+        let newest = AtomicPtr::new(Arc::as_ptr(&current).cast_mut());
+        Ok(Self { newest: Arc::new(CachePadded::new(newest)), current, retired: Vec::new(), reports: Vec::new() })
     }
 
     /// A reader for one more worker, at the generation in force.
@@ -69,8 +75,8 @@ impl<T: Generational> Publisher<T> {
         self.reports.push(report.clone());
         Reader {
             generation: self.current.generation(),
-            cached: self.current.clone(),
-            shared: self.shared.clone(),
+            value: NonNull::from(&*self.current),
+            newest: self.newest.clone(),
             report: Report(report),
         }
     }
@@ -85,29 +91,31 @@ impl<T: Generational> Publisher<T> {
             return Err(StaleGeneration { current, offered });
         }
         let next = Arc::new(next);
-        self.shared.value.store(next.clone());
-        self.shared.newest.store(offered, Ordering::Release);
+        // Release pairs with the Acquire in `Reader::refresh`: the value is complete before it is seen.
+        self.newest.store(Arc::as_ptr(&next).cast_mut(), Ordering::Release);
         self.retired.push((offered, std::mem::replace(&mut self.current, next)));
         Ok(())
     }
 
-    /// Frees the replaced values that no worker can hold any more; returns how many. Call it now and then.
+    /// The value in force.
+    pub fn current(&self) -> &T {
+        &self.current
+    }
+}
+
+impl<T> Publisher<T> {
+    /// Frees the replaced values that no worker can look at any more; returns how many. Call it now and then.
     pub fn reclaim(&mut self) -> usize {
-        // Acquire pairs with the Release in `Reader::refresh` and `Report::drop`: the worker's reference is
-        // gone before its report is seen.
-        let oldest = self.reports.iter().map(|report| report.load(Ordering::Acquire)).min().unwrap_or(STOPPED);
+        let oldest = self.generations().into_iter().min().unwrap_or(STOPPED);
         let before = self.retired.len();
         self.retired.retain(|(replaced_by, _)| *replaced_by > oldest);
         before - self.retired.len()
     }
 
-    /// The value in force.
-    pub fn current(&self) -> &Arc<T> {
-        &self.current
-    }
-
     /// What each worker reported, in order of [`Publisher::reader`] calls; `u32::MAX` for a stopped one.
     pub fn generations(&self) -> Vec<u32> {
+        // Acquire pairs with the Release in `Reader::refresh` and `Report::drop`: the worker's looks at what it left
+        // come before what is done in view of its report.
         self.reports.iter().map(|report| report.load(Ordering::Acquire)).collect()
     }
 
@@ -117,41 +125,56 @@ impl<T: Generational> Publisher<T> {
     }
 }
 
-impl<T> fmt::Debug for Publisher<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let newest = self.shared.newest.load(Ordering::Relaxed);
-        f.debug_struct("Publisher").field("generation", &newest).field("retired", &self.retired.len()).finish()
+impl<T> Drop for Publisher<T> {
+    fn drop(&mut self) {
+        self.reclaim();
+        if self.generations().iter().any(|report| *report != STOPPED) {
+            std::mem::forget(std::mem::take(&mut self.retired));
+            std::mem::forget(self.current.clone());
+        }
     }
 }
 
-/// A worker's end: a cached reference and the report of which generation it is.
+impl<T: Generational> fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let generation = self.current.generation();
+        f.debug_struct("Publisher").field("generation", &generation).field("retired", &self.retired.len()).finish()
+    }
+}
+
+/// A worker's end: the value adopted last and the report of which generation it is.
 ///
 /// Dropping it counts as having adopted everything, so that a stopped worker holds nothing up.
 pub struct Reader<T> {
     generation: u32,
-    // Fields drop in this order: the reference must be gone before the report says so.
-    cached: Arc<T>,
-    shared: Arc<Shared<T>>,
+    /// Of the generation that `report` has: not freed before a later one is reported.
+    value: NonNull<T>,
+    newest: Arc<CachePadded<AtomicPtr<T>>>,
     report: Report,
 }
+
+// SAFETY: a reader gives out shared references to a value that it does not own.
+unsafe impl<T: Sync> Send for Reader<T> {}
 
 impl<T: Generational> Reader<T> {
     /// The quiescent point, once per loop iteration: adopts the newest generation if there is a new one and
     /// reports it. No reference from [`Reader::get`] can be alive here. Returns true when the generation
     /// changed. Costs one load when there is nothing new.
     pub fn refresh(&mut self) -> bool {
-        if self.shared.newest.load(Ordering::Acquire) == self.generation {
-            return false;
-        }
-        self.cached = self.shared.value.load_full();
-        self.generation = self.cached.generation();
+        let newest = NonNull::new(self.newest.load(Ordering::Acquire));
+        // The value held is not freed yet, so no other has its address.
+        let Some(newest) = newest.filter(|newest| *newest != self.value) else { return false };
+        self.value = newest;
+        self.generation = self.get().generation();
         self.report.0.store(self.generation, Ordering::Release);
         true
     }
 
     /// The value adopted last.
     pub fn get(&self) -> &T {
-        &self.cached
+        // SAFETY: the publisher frees a value only when all reports, this reader's among them, are above its
+        // generation, or all readers are gone. The report is at most the generation of `value`: see the top.
+        unsafe { self.value.as_ref() }
     }
 
     /// Number of the value adopted last.
@@ -172,147 +195,5 @@ struct Report(Arc<CachePadded<AtomicU32>>);
 impl Drop for Report {
     fn drop(&mut self) {
         self.0.store(STOPPED, Ordering::Release);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
-    use std::thread::{self, ThreadId};
-
-    /// Knows how many of its kind are alive and who dropped them.
-    struct Payload {
-        generation: u32,
-        check: u64,
-        alive: Arc<AtomicUsize>,
-        control: ThreadId,
-        foreign: Arc<AtomicUsize>,
-    }
-
-    impl Generational for Payload {
-        fn generation(&self) -> u32 {
-            self.generation
-        }
-    }
-
-    impl Drop for Payload {
-        fn drop(&mut self) {
-            self.check = 0;
-            self.alive.fetch_sub(1, Ordering::SeqCst);
-            if thread::current().id() != self.control {
-                self.foreign.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    }
-
-    #[derive(Default)]
-    struct Factory {
-        alive: Arc<AtomicUsize>,
-        foreign: Arc<AtomicUsize>,
-    }
-
-    impl Factory {
-        fn make(&self, generation: u32) -> Payload {
-            self.alive.fetch_add(1, Ordering::SeqCst);
-            Payload {
-                generation,
-                check: u64::from(generation) ^ 0xfeed,
-                alive: self.alive.clone(),
-                control: thread::current().id(),
-                foreign: self.foreign.clone(),
-            }
-        }
-
-        fn alive(&self) -> usize {
-            self.alive.load(Ordering::SeqCst)
-        }
-    }
-
-    #[test]
-    fn a_value_lives_until_every_worker_moved_on() {
-        let factory = Factory::default();
-        let mut publisher = Publisher::new(factory.make(1)).expect("first");
-        let (mut a, mut b) = (publisher.reader(), publisher.reader());
-        publisher.publish(factory.make(2)).expect("ascending");
-        assert_eq!((a.get().generation, publisher.generations()), (1, vec![1, 1]));
-        assert!(a.refresh() && !a.refresh());
-        assert_eq!((a.generation(), publisher.generations()), (2, vec![2, 1]));
-        assert_eq!((publisher.reclaim(), factory.alive()), (0, 2));
-        assert!(b.refresh());
-        assert_eq!((publisher.reclaim(), factory.alive()), (1, 1));
-    }
-
-    #[test]
-    fn a_stopped_worker_holds_nothing_up() {
-        let factory = Factory::default();
-        let mut publisher = Publisher::new(factory.make(1)).expect("first");
-        let reader = publisher.reader();
-        publisher.publish(factory.make(2)).expect("ascending");
-        assert_eq!(publisher.reclaim(), 0);
-        drop(reader);
-        assert_eq!((publisher.generations(), publisher.reclaim(), factory.alive()), (vec![u32::MAX], 1, 1));
-    }
-
-    #[test]
-    fn a_worker_may_skip_generations() {
-        let factory = Factory::default();
-        let mut publisher = Publisher::new(factory.make(1)).expect("first");
-        let mut reader = publisher.reader();
-        for generation in 2..=5 {
-            publisher.publish(factory.make(generation)).expect("ascending");
-        }
-        assert_eq!((publisher.reclaim(), factory.alive()), (0, 5));
-        reader.refresh();
-        assert_eq!((reader.generation(), publisher.reclaim(), factory.alive()), (5, 4, 1));
-    }
-
-    #[test]
-    fn numbers_must_ascend() {
-        let factory = Factory::default();
-        let mut publisher = Publisher::new(factory.make(7)).expect("first");
-        assert_eq!(publisher.publish(factory.make(7)), Err(StaleGeneration { current: 7, offered: 7 }));
-        assert!(publisher.publish(factory.make(u32::MAX)).is_err());
-        assert!(Publisher::new(factory.make(u32::MAX)).is_err());
-        assert_eq!((publisher.current().generation, publisher.retired()), (7, 0));
-    }
-
-    #[test]
-    fn churn_never_frees_what_is_in_use() {
-        const LAST: u32 = 3000;
-        let factory = Factory::default();
-        let mut publisher = Publisher::new(factory.make(1)).expect("first");
-        let stop = AtomicBool::new(false);
-        let readers: Vec<_> = (0..3).map(|_| publisher.reader()).collect();
-        thread::scope(|scope| {
-            for reader in readers {
-                scope.spawn(|| follow(reader, &stop));
-            }
-            for generation in 2..=LAST {
-                publisher.publish(factory.make(generation)).expect("ascending");
-                publisher.reclaim();
-                if generation % 16 == 0 {
-                    thread::yield_now();
-                }
-            }
-            stop.store(true, Ordering::SeqCst);
-        });
-        publisher.reclaim();
-        assert_eq!((factory.alive(), publisher.retired()), (1, 0), "all replaced values are freed");
-        assert_eq!(factory.foreign.load(Ordering::SeqCst), 0, "a worker never frees");
-        assert_eq!(publisher.generations(), [u32::MAX; 3]);
-    }
-
-    fn follow(mut reader: Reader<Payload>, stop: &AtomicBool) {
-        let mut seen = reader.generation();
-        while !stop.load(Ordering::SeqCst) {
-            reader.refresh();
-            for _ in 0..8 {
-                let value = reader.get();
-                assert_eq!(value.check, u64::from(value.generation) ^ 0xfeed, "freed while in use");
-                assert!(value.generation >= seen, "went back in time");
-                seen = value.generation;
-            }
-        }
     }
 }

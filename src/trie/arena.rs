@@ -1,8 +1,12 @@
 //! Memory that readers search while the writer fills other parts of it.
 
 use std::cell::UnsafeCell;
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+
+/// Slots compared at once when they are copied.
+const STRETCH: usize = 8;
 
 /// A fixed number of slots. Shared by all generations of a tree; a slot is written before the first generation that
 /// refers to it is published, and again only after the last such generation is gone.
@@ -49,16 +53,67 @@ impl<T: Copy> Slots<T> {
         // SAFETY: in bounds, and nobody else looks, by the caller's word.
         unsafe { (*self.slots[at].get()).write(value) };
     }
+}
 
-    /// Copies `count` slots.
+impl<T: Copy + PartialEq> Slots<T> {
+    /// Copies `count` slots. What is equal already is not written: it stays in the caches of those who read it last.
     ///
     /// # Safety
     /// Both runs are below [`Slots::count`] and do not overlap; the second as for [`Slots::write`].
     pub(super) unsafe fn copy(&self, from: usize, to: usize, count: usize) {
         debug_assert!(from.max(to) + count <= self.count() && from.abs_diff(to) >= count);
-        let to = self.slots[to..to + count].as_ptr().cast::<T>().cast_mut();
-        // SAFETY: in bounds, apart, and nobody looks at the second run, by the caller's word. Slots are cells.
-        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr().add(from), to, count) };
+        for at in (0..count).step_by(STRETCH) {
+            let length = STRETCH.min(count - at);
+            let target = self.slots[to + at..to + at + length].as_ptr().cast::<T>().cast_mut();
+            // SAFETY: in bounds, apart, and nobody looks at the second run, by the caller's word. Slots are cells.
+            unsafe {
+                let source = std::slice::from_raw_parts(self.as_ptr().add(from + at), length);
+                if std::slice::from_raw_parts(target, length) != source {
+                    std::ptr::copy_nonoverlapping(source.as_ptr(), target, length);
+                }
+            }
+        }
+    }
+}
+
+/// The writer's view of an arena: what is free in it.
+#[derive(Debug)]
+pub(super) struct Space<T> {
+    pub(super) slots: Arc<Slots<T>>,
+    pub(super) used: usize,
+    /// Starts of free runs, by length. The run freed last is used first: it likely holds what comes next, nearly.
+    pub(super) free: HashMap<u32, Vec<u32>, foldhash::fast::FixedState>,
+    blank: T,
+}
+
+impl<T: Copy> Space<T> {
+    pub(super) fn new(slots: Arc<Slots<T>>, used: usize, blank: T) -> Self {
+        Self { slots, used, free: HashMap::default(), blank }
+    }
+
+    pub(super) fn take(&mut self, length: u32) -> u32 {
+        if let Some(start) = self.free.get_mut(&length).and_then(Vec::pop) {
+            return start;
+        }
+        let start = self.used;
+        self.used += length as usize;
+        if self.used > self.slots.count() {
+            // SAFETY: below the count, and the writer alone writes.
+            let elements: Vec<T> = (0..start).map(|at| unsafe { self.slots.read(at) }).collect();
+            self.slots = super::tree::filled(&elements, 128, self.used - start + 256, self.blank);
+        }
+        start as u32
+    }
+
+    pub(super) fn give(&mut self, start: u32, length: u32) {
+        self.free.entry(length).or_default().push(start);
+    }
+
+    /// # Safety
+    /// The slot was taken, and no generation that refers to it was given to anybody.
+    pub(super) unsafe fn write(&self, at: u32, value: T) {
+        // SAFETY: what was taken is below the count; the rest by the caller's word.
+        unsafe { self.slots.write(at as usize, value) };
     }
 }
 

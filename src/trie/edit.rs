@@ -6,11 +6,26 @@
 //!  generation 8   root' ─► table' ─► leaf A'       no older generation is alive
 //!                             └────► leaf B        shared with generation 7
 //! ```
+//! Readers search while this happens, without a lock, and may do so because no slot is ever written that a living
+//! generation refers to:
+//! * A commit writes slots that it took from the free ones, or that it took itself before ([`TreeEditor::fresh`]), and
+//!   meanings of free ranks. Arenas that are full are not grown but copied; older generations keep the old one.
+//! * A slot is free when it was never used, when the commit that took it failed, or when all generations from before it
+//!   was replaced are gone. Commits replace what they copy, and no later generation refers to it.
+//! * That a generation is gone shows by its token, an `Arc` that every copy of the generation holds: when the list of
+//!   tokens has the only one left, nobody can make another. Whoever drops a token does so with Release, and
+//!   [`Arc::get_mut`] looks with Acquire: the last look of each reader comes before the first write.
+//! * What is written is seen by readers because the generation that refers to it is handed over with Release and
+//!   Acquire, as every safe way of handing it to another thread does.
+//!
+//! Generations are given up in order: one that is kept holds up the slots of all later ones. Let go of those that
+//! readers have left before a commit, not after: then each table goes back and forth between two places, of which only
+//! what differs is written, and the rest stays in the readers' caches.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::arena::Slots;
+use super::arena::Space;
 use super::block::{Block, Entry, LANES, LEAF_LIMIT, Lane, RANK_LIMIT};
 use super::engine::BuildError;
 use super::kernel::Isa;
@@ -66,10 +81,10 @@ pub(super) struct TreeEditor {
     /// What `uses` said before the commit at hand changed it.
     uses_before: Vec<(u32, Use)>,
     /// Replaced pieces, with the commit that replaced them.
-    retired: VecDeque<(u32, Piece, u32)>,
+    retired: VecDeque<(u64, Piece, u32)>,
     /// Of the commits whose generations may be alive.
-    alive: VecDeque<Arc<u32>>,
-    commit: u32,
+    alive: VecDeque<Arc<u64>>,
+    commit: u64,
     edits: usize,
 }
 
@@ -89,42 +104,7 @@ fn piece(entry: Entry) -> Piece {
 #[derive(Clone, Copy, Debug, Default)]
 struct Use {
     rows: u32,
-    gone_by: u32,
-}
-
-/// An arena with what is free in it.
-#[derive(Debug)]
-struct Space<T> {
-    slots: Arc<Slots<T>>,
-    used: usize,
-    /// Starts of free runs, by length.
-    free: Map<u32, Vec<u32>>,
-    blank: T,
-}
-
-impl<T: Copy> Space<T> {
-    fn take(&mut self, length: u32) -> u32 {
-        if let Some(start) = self.free.get_mut(&length).and_then(Vec::pop) {
-            return start;
-        }
-        let start = self.used;
-        self.used += length as usize;
-        if self.used > self.slots.count() {
-            // SAFETY: below the count, and the writer alone writes.
-            let elements: Vec<T> = (0..start).map(|at| unsafe { self.slots.read(at) }).collect();
-            self.slots = tree::filled(&elements, 128, self.used - start + 256, self.blank);
-        }
-        start as u32
-    }
-
-    fn give(&mut self, start: u32, length: u32) {
-        self.free.entry(length).or_default().push(start);
-    }
-
-    fn write(&self, at: u32, value: T) {
-        // SAFETY: callers write only what they took and have not published: see `TreeEditor::writable`.
-        unsafe { self.slots.write(at as usize, value) };
-    }
+    gone_by: u64,
 }
 
 impl TreeEditor {
@@ -133,8 +113,8 @@ impl TreeEditor {
         let mut uses = vec![Use::default(); ranks.last().map_or(0, |rank| *rank as usize + 1)];
         ranks.iter().for_each(|rank| uses[*rank as usize].rows += 1);
         Ok(Self {
-            tables: Space { slots: tree.tables.clone(), used: tables, free: Map::default(), blank: Entry::EMPTY },
-            blocks: Space { slots: tree.blocks.clone(), used: blocks, free: Map::default(), blank: Block::BLANK },
+            tables: Space::new(tree.tables.clone(), tables, Entry::EMPTY),
+            blocks: Space::new(tree.blocks.clone(), blocks, Block::BLANK),
             shared: shared.into_iter().map(|(entry, more)| (piece(entry), more)).collect(),
             fresh: Map::default(),
             journal: Vec::new(),
@@ -341,12 +321,12 @@ impl TreeEditor {
                     new
                 }
             };
-            self.tables.write(place, new);
+            self.write(place, new);
             if !rest {
                 header.width = header.width.max(self.width(new));
             }
         }
-        self.tables.write(base - TABLE_FRONT as u32, header.entry());
+        self.write(base - TABLE_FRONT as u32, header.entry());
         if rest {
             entry = entry.with_rest();
         }
@@ -406,7 +386,7 @@ impl TreeEditor {
         let first = self.blocks.take(length);
         let mut filled: Vec<Block> = Vec::with_capacity(length as usize);
         lanes.chunks(LANES).for_each(|chunk| tree::push_block(&mut filled, chunk.iter().copied(), &services));
-        (first..).zip(filled).for_each(|(at, block)| self.blocks.write(at, block));
+        (first..).zip(filled).for_each(|(at, block)| self.write_block(at, block));
         self.fresh.insert(Piece::Leaf(first), length);
         let least = first_lane.rank >> super::block::FLAG_BITS >> self.tree.scale;
         Ok(Entry::leaf(first, blocks, least as u16))
@@ -441,7 +421,7 @@ impl TreeEditor {
             }
             let first = self.blocks.take(blocks);
             for at in 0..blocks {
-                self.blocks.write(first + at, from.blocks[(entry.base() + at) as usize]);
+                self.write_block(first + at, from.blocks[(entry.base() + at) as usize]);
             }
             self.fresh.insert(Piece::Leaf(first), blocks);
             return entry.with_base(first);
@@ -450,10 +430,10 @@ impl TreeEditor {
         let start = self.tables.take(length);
         let old = entry.base() as usize - TABLE_FRONT;
         let base = start + TABLE_FRONT as u32;
-        self.tables.write(start, from.tables[old]);
+        self.write(start, from.tables[old]);
         for at in 1..length {
             let child = self.adopt(from, from.tables[old + at as usize]);
-            self.tables.write(start + at, child);
+            self.write(start + at, child);
         }
         self.fresh.insert(Piece::Table(base), length);
         entry.with_base(base)
@@ -526,6 +506,16 @@ impl TreeEditor {
         self.release(entry);
     }
 
+    fn write(&self, at: u32, entry: Entry) {
+        // SAFETY: only slots of fresh pieces are written: taken, and in no generation that was given out.
+        unsafe { self.tables.write(at, entry) };
+    }
+
+    fn write_block(&self, at: u32, block: Block) {
+        // SAFETY: as above.
+        unsafe { self.blocks.write(at, block) };
+    }
+
     fn read(&self, at: u32) -> Entry {
         // SAFETY: entries refer to slots in the arena, and the writer alone writes.
         unsafe { self.tables.slots.read(at as usize) }
@@ -555,4 +545,117 @@ struct Edit<'a> {
 /// Slots that a table takes, with its front.
 fn table_length(entry: Entry) -> u32 {
     (1 << entry.window().bits) + TABLE_FRONT as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::tests::{ALL, Flavour, PLAIN, Random, WIDE, parts, row, rows};
+    use super::*;
+
+    impl TreeEditor {
+        /// Every slot ever used belongs to one piece, which is in the newest generation, replaced, or free; and pieces
+        /// are referred to as often as it says.
+        fn audit(&self) {
+            let mut references: Map<Piece, (u32, u32)> = Map::default();
+            self.tree.roots.iter().for_each(|root| self.count(*root, &mut references));
+            let mut runs: [BTreeMap<u32, u32>; 2] = Default::default();
+            let mut add = |space: usize, start: u32, length: u32| {
+                assert_eq!(runs[space].insert(start, length), None, "in use twice");
+            };
+            let mut add_piece = |piece: Piece, length: u32| match piece {
+                Piece::Table(base) => add(0, base - TABLE_FRONT as u32, length),
+                Piece::Leaf(first) => add(1, first, length),
+            };
+            for (piece, (count, length)) in &references {
+                assert_eq!(self.shared.get(piece).copied().unwrap_or(0) + 1, *count, "{piece:?}");
+                add_piece(*piece, *length);
+            }
+            assert!(self.shared.keys().all(|piece| references.contains_key(piece)));
+            self.retired.iter().for_each(|(_, piece, length)| add_piece(*piece, *length));
+            for (space, free) in [&self.tables.free, &self.blocks.free].into_iter().enumerate() {
+                free.iter().for_each(|(length, starts)| starts.iter().for_each(|start| add(space, *start, *length)));
+            }
+            for (runs, used) in runs.into_iter().zip([self.tables.used, self.blocks.used]) {
+                let end = runs.into_iter().fold(0, |end, (start, length)| {
+                    assert_eq!(start, end, "overlaps, or is lost");
+                    start + length
+                });
+                assert_eq!(end as usize, used);
+            }
+            assert!(self.fresh.is_empty() && self.journal.is_empty() && self.uses_before.is_empty());
+        }
+
+        /// How often each piece below `entry` is referred to, and its length.
+        fn count(&self, entry: Entry, references: &mut Map<Piece, (u32, u32)>) {
+            if !entry.is_inner() && !entry.is_leaf() {
+                return;
+            }
+            let length = if entry.is_inner() { table_length(entry) } else { entry.blocks() as u32 };
+            let (count, known) = references.entry(piece(entry)).or_insert((0, length));
+            *count += 1;
+            assert_eq!(*known, length);
+            if *count == 1 && entry.is_inner() {
+                let slots = entry.base() - 1..entry.base() + (1 << entry.window().bits);
+                slots.for_each(|at| self.count(self.read(at), references));
+            }
+        }
+    }
+
+    /// Commits at random, some of which fail, while an old generation is kept for some time.
+    fn commits(seed: u64, flavour: Flavour, start: usize, commits: usize, most: u64) {
+        let mut random = Random(seed);
+        let mut live = rows(&mut random, start, flavour);
+        let (plain, ranks) = parts(&live);
+        let meanings = vec![0; ranks.last().map_or(0, |rank| *rank as usize + 1)];
+        let mut editor = TreeEditor::new(&plain, &ranks, &meanings, Isa::Portable).expect("builds");
+        editor.audit();
+        let mut kept = VecDeque::new();
+        for _ in 0..commits {
+            let mut next = live.clone();
+            let mut steps = Vec::new();
+            for _ in 0..1 + random.below(most) {
+                if random.chance(50) && !next.is_empty() {
+                    steps.push((false, next.swap_remove(random.below(next.len() as u64) as usize)));
+                } else {
+                    let plain = Row { vlan: None, vni: None, ..row(&mut random, flavour) };
+                    steps.push((true, (random.below(4 * start as u64) as u32, plain)));
+                    next.push(steps[steps.len() - 1].1.clone());
+                }
+            }
+            if random.chance(20) {
+                let (rank, row) = next[random.below(next.len() as u64) as usize].clone();
+                steps.push((false, (rank, Row { src: super::super::Side::new(Kind::Address, 1, 32), ..row })));
+            }
+            let steps: Vec<Change<'_>> = steps
+                .iter()
+                .map(|(insert, (rank, row))| match insert {
+                    true => Change::Insert { row, rank: *rank, meaning: 0 },
+                    false => Change::Remove { row, rank: *rank },
+                })
+                .collect();
+            if editor.commit(&steps).is_ok() {
+                live = next;
+                kept.push_back(editor.tree().clone());
+            }
+            if random.chance(10) || kept.len() > 8 {
+                kept.drain(..random.below(kept.len() as u64 + 1) as usize);
+            }
+            editor.audit();
+        }
+        kept.clear();
+        editor.commit(&[]).expect("nothing to do");
+        editor.audit();
+        assert!(editor.retired.is_empty());
+    }
+
+    #[test]
+    fn every_slot_is_accounted_for() {
+        commits(1, PLAIN, 400, 300, 4);
+        commits(2, PLAIN, 3000, 100, 60);
+        commits(3, ALL, 400, 200, 4);
+        commits(4, ALL, 2000, 100, 60);
+        commits(5, WIDE, 600, 100, 10);
+    }
 }

@@ -4,37 +4,37 @@ use super::*;
 
 /// A small generator: the same rows every time.
 #[derive(Clone)]
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 /// What kinds of rows a test wants.
 #[derive(Clone, Copy)]
-struct Flavour {
+pub(super) struct Flavour {
     kinds: bool,
     zones: bool,
     passive: bool,
     services: u64,
 }
 
-const PLAIN: Flavour = Flavour { kinds: false, zones: false, passive: false, services: 40 };
-const ALL: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 40 };
-const WIDE: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 4000 };
+pub(super) const PLAIN: Flavour = Flavour { kinds: false, zones: false, passive: false, services: 40 };
+pub(super) const ALL: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 40 };
+pub(super) const WIDE: Flavour = Flavour { kinds: true, zones: true, passive: true, services: 4000 };
 
 const KINDS: [Kind; Kind::COUNT] = [Kind::Address, Kind::AddressSet, Kind::MacSet, Kind::VlanSet, Kind::VniSet];
 
@@ -71,7 +71,7 @@ fn service(number: u64) -> Service {
     Service { protocol, protocol_mask, src_ports, dst_ports }
 }
 
-fn row(random: &mut Random, flavour: Flavour) -> Row {
+pub(super) fn row(random: &mut Random, flavour: Flavour) -> Row {
     Row {
         src: side(random, flavour),
         dst: side(random, flavour),
@@ -141,11 +141,11 @@ fn check(engine: &Engine, rows: &[(u32, Row)], random: &mut Random, batches: usi
     }
 }
 
-fn rows(random: &mut Random, count: usize, flavour: Flavour) -> Vec<(u32, Row)> {
+pub(super) fn rows(random: &mut Random, count: usize, flavour: Flavour) -> Vec<(u32, Row)> {
     (0..count as u32).map(|number| (number * 4, row(random, flavour))).collect()
 }
 
-fn parts(rows: &[(u32, Row)]) -> (Vec<Row>, Vec<u32>) {
+pub(super) fn parts(rows: &[(u32, Row)]) -> (Vec<Row>, Vec<u32>) {
     (rows.iter().map(|(_, row)| row.clone()).collect(), rows.iter().map(|(rank, _)| *rank).collect())
 }
 
@@ -275,4 +275,28 @@ fn a_failed_commit_changes_nothing() {
     let mut more = rows.clone();
     more.push((1, new));
     check(editor.engine(), &more, &mut random, 30);
+}
+
+#[test]
+fn a_rank_changes_its_meaning_only_when_it_is_free() {
+    let mut random = Random(17);
+    let rows = rows(&mut random, 100, PLAIN);
+    let (plain, ranks) = parts(&rows);
+    let mut editor = Editor::new(&plain, &ranks, &meanings(&ranks)).expect("builds");
+    let new = row(&mut random, PLAIN);
+    let remove = Change::Remove { row: &plain[3], rank: 12 };
+    let insert = |meaning| Change::Insert { row: &new, rank: 12, meaning };
+    let old = editor.engine().clone();
+    assert_eq!(editor.commit(&[remove, insert(5)]).expect_err("readers may look it up"), RebuildNeeded::Rank);
+    editor.commit(&[remove, insert(12 ^ MEANING)]).expect("means what it meant");
+    let mut more = rows.clone();
+    more[3].1 = new.clone();
+    check(editor.engine(), &more, &mut random, 10);
+    editor.commit(&[Change::Remove { row: &new, rank: 12 }]).expect("it is there");
+    assert!(!editor.is_free(12));
+    assert_eq!(editor.commit(&[insert(5)]).expect_err("an old generation is kept"), RebuildNeeded::Rank);
+    check(&old, &rows, &mut random, 10);
+    drop(old);
+    editor.commit(&[insert(5)]).expect("nobody looks it up");
+    assert_eq!(editor.engine().meaning(12), 5);
 }

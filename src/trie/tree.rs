@@ -41,7 +41,7 @@ pub(super) struct Tree {
     pub(super) isa: Isa,
     /// The number of the commit that made it. The writer keeps the other reference and sees by it whether the
     /// generation lives.
-    pub(super) alive: Arc<u32>,
+    pub(super) alive: Arc<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
