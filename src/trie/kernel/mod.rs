@@ -128,8 +128,15 @@ trait Vectors {
         found: &Found,
         lists: &mut Lists,
     ) -> usize {
+        let nothing_found = found.ranks.iter().fold(NOTHING, |all, rank| all & rank) == NOTHING;
         // SAFETY: by the caller's word.
-        unsafe { walk(tree, prepared, count, root, found, lists) }
+        unsafe {
+            if nothing_found {
+                walk::<false>(tree, prepared, count, root, found, lists)
+            } else {
+                walk::<true>(tree, prepared, count, root, found, lists)
+            }
+        }
     }
 }
 
@@ -220,14 +227,25 @@ unsafe fn search<V: Vectors, const KINDED: bool, const WIDE: bool>(tree: &Tree, 
     found
 }
 
-/// [`Vectors::walk`] packet by packet.
+/// [`Vectors::walk`] packet by packet. Without `FOUND`, nothing is found yet and ranks are not looked at.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn walk(tree: &Tree, prepared: &Prepared, count: usize, root: Entry, found: &Found, lists: &mut Lists) -> usize {
+unsafe fn walk<const FOUND: bool>(
+    tree: &Tree,
+    prepared: &Prepared,
+    count: usize,
+    root: Entry,
+    found: &Found,
+    lists: &mut Lists,
+) -> usize {
     let tables = tree.tables.as_ptr();
     let scale = tree.scale + FLAG_BITS;
+    // SAFETY: packets are in the batch.
+    let wanted = |entry: Entry, packet: usize| unsafe {
+        !FOUND || u32::from(entry.least()) << scale <= *found.ranks.get_unchecked(packet)
+    };
     let Lists { open, next, leaves } = lists;
     let (mut open, mut next) = (open, next);
     let (mut open_len, mut leaves_len) = (0, 0);
@@ -239,7 +257,7 @@ unsafe fn walk(tree: &Tree, prepared: &Prepared, count: usize, root: Entry, foun
             // packet, which no plan exceeds.
             unsafe {
                 let entry = *tables.add(root.slot(key[packet]) as usize);
-                let wanted = u32::from(entry.least()) << scale <= found.ranks[packet];
+                let wanted = wanted(entry, packet);
                 let place = entry.with_least(packet as u16);
                 open_len = push_if(open, open_len, wanted & entry.is_inner(), place);
                 leaves_len = push_if(leaves, leaves_len, wanted & entry.is_leaf(), place);
@@ -247,7 +265,7 @@ unsafe fn walk(tree: &Tree, prepared: &Prepared, count: usize, root: Entry, foun
         }
     } else if root.is_leaf() {
         for packet in 0..count {
-            let wanted = u32::from(root.least()) << scale <= found.ranks[packet];
+            let wanted = wanted(root, packet);
             // SAFETY: as above.
             leaves_len = unsafe { push_if(leaves, leaves_len, wanted, root.with_least(packet as u16)) };
         }
@@ -267,14 +285,16 @@ unsafe fn walk(tree: &Tree, prepared: &Prepared, count: usize, root: Entry, foun
                 let (window, packet) = (table.window(), table.least());
                 let keys = prepared.keys.get_unchecked(usize::from(window.field));
                 let entry = *tables.add(table.slot(*keys.get_unchecked(usize::from(packet))) as usize);
+                let to_do = wanted(entry, usize::from(packet));
                 let place = entry.with_least(packet);
-                next_len = push_if(next, next_len, entry.is_inner(), place);
-                leaves_len = push_if(leaves, leaves_len, entry.is_leaf(), place);
+                next_len = push_if(next, next_len, to_do & entry.is_inner(), place);
+                leaves_len = push_if(leaves, leaves_len, to_do & entry.is_leaf(), place);
                 if table.has_rest() {
                     let rest = *tables.add(table.base() as usize - 1);
+                    let to_do = wanted(rest, usize::from(packet));
                     let place = rest.with_least(packet);
-                    next_len = push_if(next, next_len, rest.is_inner(), place);
-                    leaves_len = push_if(leaves, leaves_len, rest.is_leaf(), place);
+                    next_len = push_if(next, next_len, to_do & rest.is_inner(), place);
+                    leaves_len = push_if(leaves, leaves_len, to_do & rest.is_leaf(), place);
                 }
             }
         }
