@@ -251,12 +251,12 @@ unsafe fn walk<const FOUND: bool>(
     let (mut open_len, mut leaves_len) = (0, 0);
     if root.is_inner() {
         let window = root.window();
-        let key = &prepared.keys[usize::from(window.field)];
-        for packet in 0..count {
+        let keys = &prepared.keys[usize::from(window.field)];
+        for (packet, key) in keys.iter().enumerate().take(count) {
             // SAFETY: the tree's entries refer to slots of its arena; lists have room for WIDTH_LIMIT places for each
             // packet, which no plan exceeds.
             unsafe {
-                let entry = *tables.add(root.slot(key[packet]) as usize);
+                let entry = *tables.add(root.slot(*key) as usize);
                 let wanted = wanted(entry, packet);
                 let place = entry.with_least(packet as u16);
                 open_len = push_if(open, open_len, wanted & entry.is_inner(), place);
