@@ -25,9 +25,7 @@ pub(super) const LEAF_LIMIT: usize = (1 << 14) - 1;
 /// Most bits that one table tells apart.
 pub(super) const WINDOW_LIMIT: u32 = 12;
 
-/// Services are told apart by a bit each in a packet's set of them; this one is in no packet's set.
-pub(super) const NO_SERVICE: u16 = 0;
-/// Services that fit a packet's set.
+/// Services that fit a packet's set, a bit each. Number 0 is none's: it is in no set.
 pub(super) const SERVICE_BITS: usize = 512;
 
 /// What a table's window looks at.
@@ -72,15 +70,15 @@ pub(super) const FIELD_NAMES: [&str; FIELDS] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry(pub(super) u64);
 
-const SHIFT_AT: u32 = 32;
-const BITS_AT: u32 = 37;
-const FIELD_AT: u32 = 41;
+pub(super) const SHIFT_AT: u32 = 32;
+pub(super) const BITS_AT: u32 = 37;
+pub(super) const FIELD_AT: u32 = 41;
 /// Two bits: 0 nothing, 1 a leaf with rows, 2 a table, 3 a table with a rest.
 const SORT_AT: u32 = 46;
-const LEAF: u64 = 1 << SORT_AT;
-const INNER: u64 = 2 << SORT_AT;
-const WITH_REST: u64 = 3 << SORT_AT;
-const LEAST_AT: u32 = 48;
+pub(super) const LEAF: u64 = 1 << SORT_AT;
+pub(super) const INNER: u64 = 2 << SORT_AT;
+pub(super) const WITH_REST: u64 = 3 << SORT_AT;
+pub(super) const LEAST_AT: u32 = 48;
 
 /// The bits of a key that choose a table's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use super::block::{
     Block, Entry, FIELDS, FLAG_BITS, Field, LANES, LEAF_LIMIT, Lane, MORE, PASSIVE, PortBlock, RANK_LIMIT, Window,
 };
 use super::engine::BuildError;
-use super::kernel::{self, Found, Isa};
+use super::kernel::Isa;
 use super::plan::{Cut, Hash, Plan, Planner, Prefix, Shape, prefix};
-use super::row::{Batch, Key, Kind, Row, Side};
+use super::row::{Key, Kind, Row, Side};
 use super::services::{Services, TooManyServices};
 
 /// One generation. Immutable: what it refers to in the arenas is not written as long as it lives.
@@ -51,10 +51,6 @@ pub(super) struct Zone {
 }
 
 impl Tree {
-    pub(super) fn lookup(&self, batch: &Batch) -> Found {
-        kernel::lookup(self, batch)
-    }
-
     pub(super) fn looks_at(&self, field: Field) -> bool {
         self.fields >> (field as u32) & 1 == 1
     }

@@ -7,11 +7,11 @@ use std::arch::x86_64::*;
 use super::super::block::{Block, PortBlock};
 use super::super::row::Batch;
 use super::super::tree::Tree;
-use super::{Compare, Found, Point, search, unpack};
+use super::{Found, Point, Vectors, search, unpack};
 
 pub(super) struct Avx2;
 
-impl Compare for Avx2 {
+impl Vectors for Avx2 {
     #[inline(always)]
     unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32 {
         // SAFETY: the processor has AVX2 by the caller's word; loads stay inside block and point, whose arrays are
@@ -81,7 +81,7 @@ unsafe fn shift_right(lanes: __m256i, counts: __m256i) -> __m256i {
 /// # Safety
 /// The processor has AVX2.
 #[inline(always)]
-pub(super) unsafe fn served(block: &Block, point: Point<'_>) -> u32 {
+unsafe fn served(block: &Block, point: Point<'_>) -> u32 {
     // SAFETY: as the caller says.
     unsafe {
         let set: *const __m256i = point.services.0.as_ptr().cast();

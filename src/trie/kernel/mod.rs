@@ -8,6 +8,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
+use std::hint::select_unpredictable;
 use std::mem::MaybeUninit;
 
 use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, Lane, MORE, PASSIVE, PortBlock};
@@ -116,9 +117,9 @@ fn unpack(packed: u64) -> [u16; 3] {
     [packed as u16, (packed >> 16) as u16, (packed >> 32) as u16]
 }
 
-/// How a block is compared with a packet.
-pub(super) trait Compare {
-    /// Lanes that match, as bits.
+/// What is done with particular instructions.
+trait Vectors {
+    /// Lanes of a block that match, as bits.
     ///
     /// # Safety
     /// The processor has the instructions. Unless `WIDE`, every `service_byte` of the block is below 64.
@@ -129,6 +130,31 @@ pub(super) trait Compare {
     /// # Safety
     /// The processor has the instructions.
     unsafe fn ports(ports: &PortBlock, packed: u64) -> u32;
+
+    /// Puts on a list the leaves that the first `count` packets come to from a root, other than those whose rows all
+    /// rank behind what is found, and gives their number.
+    ///
+    /// # Safety
+    /// The processor has the instructions. `count` packets, at most [`BATCH`], are prepared; the root is the tree's.
+    #[inline(always)]
+    unsafe fn walk(
+        tree: &Tree,
+        prepared: &Prepared,
+        count: usize,
+        root: Entry,
+        found: &Found,
+        lists: &mut Lists,
+    ) -> usize {
+        let nothing_found = found.ranks.iter().fold(NOTHING, |all, rank| all & rank) == NOTHING;
+        // SAFETY: by the caller's word.
+        unsafe {
+            if nothing_found {
+                walk::<false>(tree, prepared, count, root, found, lists)
+            } else {
+                walk::<true>(tree, prepared, count, root, found, lists)
+            }
+        }
+    }
 }
 
 /// What a lookup gives: for each packet the least rank with flags, or [`NOTHING`]; and the packets, as bits, that met
@@ -156,6 +182,22 @@ pub(super) fn lookup(tree: &Tree, batch: &Batch) -> Found {
 /// apart, in registers.
 type List = [MaybeUninit<Entry>; CAPACITY];
 
+/// What a walk writes: tables of this level and the next, and leaves.
+struct Lists {
+    open: List,
+    next: List,
+    leaves: List,
+}
+
+impl Lists {
+    const UNWRITTEN: List = [const { MaybeUninit::uninit() }; CAPACITY];
+
+    #[inline(always)]
+    fn new() -> Self {
+        Self { open: Self::UNWRITTEN, next: Self::UNWRITTEN, leaves: Self::UNWRITTEN }
+    }
+}
+
 /// Writes behind the end, and gives the new length: one more if `keep`.
 ///
 /// # Safety
@@ -177,12 +219,12 @@ unsafe fn get(list: &List, at: usize) -> Entry {
     unsafe { list.get_unchecked(at).assume_init() }
 }
 
-/// The search for one batch, with comparisons by `C`.
+/// The search for one batch.
 ///
 /// # Safety
-/// As [`Compare::lanes`].
+/// As [`Vectors::lanes`].
 #[inline(always)]
-unsafe fn search<C: Compare, const KINDED: bool, const WIDE: bool>(tree: &Tree, batch: &Batch) -> Found {
+unsafe fn search<V: Vectors, const KINDED: bool, const WIDE: bool>(tree: &Tree, batch: &Batch) -> Found {
     let count = batch.len.min(BATCH);
     let mut prepared: MaybeUninit<Prepared> = MaybeUninit::uninit();
     // SAFETY: any bits are a value of `Prepared`; only what `prepare` fills is read.
@@ -191,71 +233,91 @@ unsafe fn search<C: Compare, const KINDED: bool, const WIDE: bool>(tree: &Tree, 
         prepared.assume_init_ref()
     };
     let mut found = Found { ranks: [NOTHING; BATCH], passed: 0 };
-    let (tables, blocks) = (tree.tables.as_ptr(), tree.blocks.as_ptr());
-    let scale = tree.scale + FLAG_BITS;
-    let mut lists: [List; 2] = [const { [const { MaybeUninit::uninit() }; CAPACITY] }; 2];
-    let mut leaves: List = [const { MaybeUninit::uninit() }; CAPACITY];
+    let mut lists = Lists::new();
     for root in tree.roots.iter() {
-        let [open, next] = &mut lists;
-        let (mut open, mut next) = (open, next);
-        let (mut open_len, mut leaves_len) = (0, 0);
-        if root.is_inner() {
-            let window = root.window();
-            let key = &prepared.keys[usize::from(window.field)];
-            for packet in 0..count {
-                // SAFETY: the tree's entries refer to slots of its arena; lists have room for WIDTH_LIMIT places for
-                // each packet, which no plan exceeds.
-                unsafe {
-                    let entry = *tables.add(root.slot(key[packet]) as usize);
-                    let wanted = u32::from(entry.least()) << scale <= found.ranks[packet];
-                    let place = entry.with_least(packet as u16);
-                    open_len = push_if(open, open_len, wanted & entry.is_inner(), place);
-                    leaves_len = push_if(&mut leaves, leaves_len, wanted & entry.is_leaf(), place);
-                }
-            }
-        } else if root.is_leaf() {
-            for packet in 0..count {
-                let wanted = u32::from(root.least()) << scale <= found.ranks[packet];
-                // SAFETY: as above.
-                leaves_len = unsafe { push_if(&mut leaves, leaves_len, wanted, root.with_least(packet as u16)) };
-            }
+        // SAFETY: by the caller's word; all packets on the list are prepared, leaves' blocks are in the arena.
+        unsafe {
+            let leaves = V::walk(tree, prepared, count, *root, &found, &mut lists);
+            compare_leaves::<V, KINDED, WIDE>(tree, batch, prepared, &mut lists.leaves, leaves, &mut found);
         }
-        let mut fetched = 0;
-        loop {
-            while fetched < leaves_len {
-                // SAFETY: below the length; a leaf's blocks are in the arena.
-                prefetch(unsafe { blocks.add(get(&leaves, fetched).base() as usize) });
-                fetched += 1;
-            }
-            if open_len == 0 {
-                break;
-            }
-            let mut next_len = 0;
-            for at in 0..open_len {
-                // SAFETY: below the length; the rest as above. The rest of a table lies before its slots.
-                unsafe {
-                    let table = get(open, at);
-                    let (window, packet) = (table.window(), table.least());
-                    let keys = prepared.keys.get_unchecked(usize::from(window.field));
-                    let entry = *tables.add(table.slot(*keys.get_unchecked(usize::from(packet))) as usize);
-                    let place = entry.with_least(packet);
-                    next_len = push_if(next, next_len, entry.is_inner(), place);
-                    leaves_len = push_if(&mut leaves, leaves_len, entry.is_leaf(), place);
-                    if table.has_rest() {
-                        let rest = *tables.add(table.base() as usize - 1);
-                        let place = rest.with_least(packet);
-                        next_len = push_if(next, next_len, rest.is_inner(), place);
-                        leaves_len = push_if(&mut leaves, leaves_len, rest.is_leaf(), place);
-                    }
-                }
-            }
-            open_len = next_len;
-            std::mem::swap(&mut open, &mut next);
-        }
-        // SAFETY: all packets on the list are prepared, leaves' blocks are in the arena.
-        unsafe { compare_leaves::<C, KINDED, WIDE>(tree, batch, prepared, &mut leaves, leaves_len, &mut found) };
     }
     found
+}
+
+/// [`Vectors::walk`] packet by packet. Without `FOUND`, nothing is found yet and ranks are not looked at.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn walk<const FOUND: bool>(
+    tree: &Tree,
+    prepared: &Prepared,
+    count: usize,
+    root: Entry,
+    found: &Found,
+    lists: &mut Lists,
+) -> usize {
+    let tables = tree.tables.as_ptr();
+    let scale = tree.scale + FLAG_BITS;
+    // SAFETY: packets are in the batch.
+    let wanted = |entry: Entry, packet: usize| unsafe {
+        !FOUND || u32::from(entry.least()) << scale <= *found.ranks.get_unchecked(packet)
+    };
+    let Lists { open, next, leaves } = lists;
+    let (mut open, mut next) = (open, next);
+    let (mut open_len, mut leaves_len) = (0, 0);
+    if root.is_inner() {
+        let window = root.window();
+        let keys = &prepared.keys[usize::from(window.field)];
+        for (packet, key) in keys.iter().enumerate().take(count) {
+            // SAFETY: the tree's entries refer to slots of its arena; lists have room for WIDTH_LIMIT places for each
+            // packet, which no plan exceeds.
+            unsafe {
+                let entry = *tables.add(root.slot(*key) as usize);
+                let wanted = wanted(entry, packet);
+                let place = entry.with_least(packet as u16);
+                open_len = push_if(open, open_len, wanted & entry.is_inner(), place);
+                leaves_len = push_if(leaves, leaves_len, wanted & entry.is_leaf(), place);
+            }
+        }
+    } else if root.is_leaf() {
+        for packet in 0..count {
+            let wanted = wanted(root, packet);
+            // SAFETY: as above.
+            leaves_len = unsafe { push_if(leaves, leaves_len, wanted, root.with_least(packet as u16)) };
+        }
+    }
+    let mut fetched = 0;
+    loop {
+        // SAFETY: so many leaves are on the list.
+        fetched = unsafe { prefetch_leaves(tree, leaves, fetched, leaves_len) };
+        if open_len == 0 {
+            return leaves_len;
+        }
+        let mut next_len = 0;
+        for at in 0..open_len {
+            // SAFETY: below the length; the rest as above. The rest of a table lies before its slots.
+            unsafe {
+                let table = get(open, at);
+                let (window, packet) = (table.window(), table.least());
+                let keys = prepared.keys.get_unchecked(usize::from(window.field));
+                let entry = *tables.add(table.slot(*keys.get_unchecked(usize::from(packet))) as usize);
+                let to_do = wanted(entry, usize::from(packet));
+                let place = entry.with_least(packet);
+                next_len = push_if(next, next_len, to_do & entry.is_inner(), place);
+                leaves_len = push_if(leaves, leaves_len, to_do & entry.is_leaf(), place);
+                if table.has_rest() {
+                    let rest = *tables.add(table.base() as usize - 1);
+                    let to_do = wanted(rest, usize::from(packet));
+                    let place = rest.with_least(packet);
+                    next_len = push_if(next, next_len, to_do & rest.is_inner(), place);
+                    leaves_len = push_if(leaves, leaves_len, to_do & rest.is_leaf(), place);
+                }
+            }
+        }
+        open_len = next_len;
+        std::mem::swap(&mut open, &mut next);
+    }
 }
 
 /// Rounds over the leaves, one block of each at a time, until a row is found.
@@ -263,7 +325,7 @@ unsafe fn search<C: Compare, const KINDED: bool, const WIDE: bool>(tree: &Tree, 
 /// # Safety
 /// As [`search`]; all packets on the list are prepared.
 #[inline(always)]
-unsafe fn compare_leaves<C: Compare, const KINDED: bool, const WIDE: bool>(
+unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const WIDE: bool>(
     tree: &Tree,
     batch: &Batch,
     prepared: &Prepared,
@@ -282,16 +344,15 @@ unsafe fn compare_leaves<C: Compare, const KINDED: bool, const WIDE: bool>(
                 (leaf, packet, &*blocks.add(leaf.base() as usize), prepared.point::<KINDED>(packet))
             };
             // SAFETY: by the caller's word.
-            let mut lanes = unsafe { C::lanes::<KINDED, WIDE>(block, point) };
+            let mut lanes = unsafe { V::lanes::<KINDED, WIDE>(block, point) };
             if WIDE {
-                // SAFETY: a block's second place has its ports; the rest by the caller's word.
-                lanes &= unsafe { C::ports(&*std::ptr::from_ref(block).add(1).cast(), point.services.0[0]) };
+                // SAFETY: the place behind a block has its ports; the rest by the caller's word.
+                lanes &= unsafe { V::ports(&*blocks.add(leaf.base() as usize + 1).cast(), point.services.0[0]) };
             }
             // SAFETY: `trailing_zeros & 15` is a lane; the packet is in the batch.
             let (mut first, best) = unsafe {
                 let first = *block.rank.get_unchecked((lanes.trailing_zeros() & 15) as usize);
-                // NOTHING when no lane matches: as a mask, for a branch here would be a coin toss.
-                (first | u32::from(lanes != 0).wrapping_sub(1) & NOTHING, found.ranks.get_unchecked_mut(packet))
+                (select_unpredictable(lanes != 0, first, NOTHING), found.ranks.get_unchecked_mut(packet))
             };
             if first & (PASSIVE | MORE) != 0 {
                 first = tree.first_deciding(lanes, block, batch, packet, *best, &mut found.passed);
@@ -347,8 +408,10 @@ unsafe fn prepare<const KINDED: bool, const WIDE: bool>(
                 (batch.src_port[packet], batch.dst_port[packet], batch.protocol[packet]);
             let classes =
                 [by_src.classes.get(src_port), by_dst.classes.get(dst_port), by_protocol.classes.get(protocol)];
-            for (field, class) in (Field::SrcPortClass as usize..).zip(classes) {
-                (*keys)[field][packet] = u32::from(class.seen);
+            for (field, class) in
+                [Field::SrcPortClass, Field::DstPortClass, Field::ProtocolClass].into_iter().zip(classes)
+            {
+                (*keys)[field as usize][packet] = u32::from(class.seen);
             }
             let services = &raw mut (*prepared).services[packet].0;
             if WIDE {
@@ -368,6 +431,19 @@ unsafe fn prepare<const KINDED: bool, const WIDE: bool>(
             }
         }
     }
+}
+
+/// Fetches the first blocks of leaves `from..to` on the list; gives `to`.
+///
+/// # Safety
+/// So many places of the list were written.
+#[inline(always)]
+unsafe fn prefetch_leaves(tree: &Tree, leaves: &List, from: usize, to: usize) -> usize {
+    for at in from..to {
+        // SAFETY: below the length; a leaf's blocks are in the arena.
+        prefetch(unsafe { tree.blocks.as_ptr().add(get(leaves, at).base() as usize) });
+    }
+    to
 }
 
 #[inline(always)]

@@ -3,11 +3,11 @@
 use super::super::block::{Block, LANES, PortBlock};
 use super::super::row::Batch;
 use super::super::tree::Tree;
-use super::{Compare, Found, Point, search, unpack};
+use super::{Found, Point, Vectors, search, unpack};
 
 pub(super) struct Portable;
 
-impl Compare for Portable {
+impl Vectors for Portable {
     #[inline(always)]
     unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32 {
         let mut lanes = 0;

@@ -25,6 +25,7 @@ use pairs::{Pairs, PairsBuilder};
 use service::{Held, ServiceTable};
 use side::{Prefixes, SideTable};
 
+#[cfg(test)]
 pub use outcome::Outcome;
 
 /// Steps of work, of some 20 ns, after which a build is given up.
@@ -94,6 +95,7 @@ impl Small {
         (small.memory_bytes() <= limit_bytes && small.is_sound(src.len())).then_some(small)
     }
 
+    #[cfg(test)]
     /// The number of each packet's outcome, for [`Small::outcome`]. Beyond the batch's length nothing is written.
     pub fn lookup(&self, batch: &Batch, found: &mut [u32; BATCH]) {
         self.find(batch, found, u32::from);
@@ -123,6 +125,7 @@ impl Small {
         found
     }
 
+    #[cfg(test)]
     /// What a number found by [`Small::lookup`] means.
     ///
     /// # Panics
