@@ -13,6 +13,8 @@ use super::services::Services;
 
 /// Most tables and leaves that are open for one packet at once, within one root.
 pub(super) const WIDTH_LIMIT: u32 = 16;
+/// Sets of more rows are planned with less effort.
+const MANY: usize = 20_000;
 /// Deepest table.
 const DEPTH_LIMIT: usize = 10;
 
@@ -131,6 +133,7 @@ pub(super) struct Planner<'a> {
     /// Fields of classes worth a look.
     class_fields: Vec<u8>,
     service_of: &'a [u16],
+    /// Candidates planned to the end, at the top, below it, and for small parts further down.
     effort: [usize; 3],
     width_limit: u32,
     count: Vec<u32>,
@@ -166,7 +169,7 @@ impl<'a> Planner<'a> {
             fields,
             class_fields,
             service_of,
-            effort: [3, 2, 1],
+            effort: if rows.len() > MANY { [2, 2, 1] } else { [3, 2, 1] },
             width_limit: WIDTH_LIMIT,
             count: vec![0; 1 << WINDOW_LIMIT],
             weight: vec![0.0; 1 << WINDOW_LIMIT],
