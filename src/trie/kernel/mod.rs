@@ -8,7 +8,6 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use std::hint::select_unpredictable;
 use std::mem::MaybeUninit;
 
 use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, Lane, MORE, PASSIVE, PortBlock};
@@ -352,7 +351,8 @@ unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const WIDE: bool>(
             // SAFETY: `trailing_zeros & 15` is a lane; the packet is in the batch.
             let (mut first, best) = unsafe {
                 let first = *block.rank.get_unchecked((lanes.trailing_zeros() & 15) as usize);
-                (select_unpredictable(lanes != 0, first, NOTHING), found.ranks.get_unchecked_mut(packet))
+                // NOTHING when no lane matches: as a mask, for a branch here would be a coin toss.
+                (first | u32::from(lanes != 0).wrapping_sub(1) & NOTHING, found.ranks.get_unchecked_mut(packet))
             };
             if first & (PASSIVE | MORE) != 0 {
                 first = tree.first_deciding(lanes, block, batch, packet, *best, &mut found.passed);
