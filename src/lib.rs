@@ -5,7 +5,7 @@
 //!               │ burst ≤ 32
 //!   packet ─────┤ headers → FlowKey (both directions map to one flow), tunnels, fragments
 //!   flow   ─────┤ table lookup; hit with current generation → cached verdict
-//!   rules  ─────┤ miss or stale → endpoints → groups → compiled rules → verdict
+//!   rules  ─────┤ miss or stale → endpoints → groups → trie → verdict
 //!   mirror ─────┤ BEFORE any change to the packet: refcounted clone → dedicated mirror TX queue
 //!   worker ─────┤ forward to the paired port, deny, reject
 //!   flow   ─────┘ flow records (bounded ring, full = drop + count) ──► behaviour: score, flags
