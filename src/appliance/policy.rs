@@ -102,6 +102,8 @@ impl PolicyHost {
 
     /// Changes some rules, all or none, and publishes. On error the old generation stays in force.
     pub fn commit(&mut self, changes: &[RuleChange], now: u64) -> Result<u32, PolicyError> {
+        // What workers have left can then be written again, and stays in their caches.
+        self.publisher.reclaim();
         let number = self.generation() + 1;
         let rules = self.compiler.commit(changes, number)?.clone();
         self.names.note_rules(now);

@@ -88,7 +88,7 @@ type Turn = (Tier, u32, u8, Arc<str>);
 #[derive(Clone, Debug)]
 struct Placed {
     rule: Rule,
-    /// For rules that have rows.
+    /// For rules that have an effect, even if no packet can match them.
     rank: Option<u32>,
     meaning: u32,
     /// By [`Family`].
@@ -345,7 +345,7 @@ impl Compiler {
         let count = keyspace.row_count(&rule.matches).ok_or(Stopped::Rebuild)?;
         self.within_limit(count, std::iter::once((rule.id.as_str(), count)))?;
         let mut placed = placed(rule.clone(), handle, keyspace).ok_or(Stopped::Rebuild)?;
-        if rows_of(&placed) > 0 {
+        if !is_inert(rule) {
             placed.rank = Some(self.free_rank(&turn(rule)).ok_or(Stopped::Rebuild)?);
         }
         Ok(placed)
@@ -395,7 +395,7 @@ impl Parts {
             let Some(mut placed) = placed(rule, handle, &keyspace) else {
                 unreachable!("the keyspace was made with all nets of the policy")
             };
-            if rows_of(&placed) > 0 {
+            if !is_inert(&placed.rule) {
                 placed.rank = Some(meanings.len() as u32);
                 meanings.push(placed.meaning);
                 meanings.resize(meanings.len() + step - 1, 0);
