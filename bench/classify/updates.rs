@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use arc_swap::ArcSwap;
 use core_affinity::CoreId;
 use gnomon::dpdk::{AclRule, FiveTuple, pause, ticks};
+use gnomon::rules::{Generational, Publisher, Reader};
 use gnomon::trie::{BATCH, Batch, Change, Editor, Engine, NO_ROW, Row};
 use rand_pcg::Pcg64Mcg;
 
@@ -187,13 +186,14 @@ fn concurrent(results: &mut Results, rules: &mut Rules, set: &RuleSet, effort: E
     let packets = sample(set);
     // At most one rule is away at a time: the first that a packet matches, or the next.
     let allowed: Vec<[u32; 2]> = packets.iter().map(|packet| first_two(&set.rules, packet)).collect();
-    let current = ArcSwap::from_pointee(rules.editor.engine().clone());
+    let mut publisher = Publisher::new(Numbered(1, rules.editor.engine().clone()))?;
+    let mut reader = publisher.reader();
     let run = Duration::from_secs(effort.seconds);
-    let quiet = read(&current, &packets, &allowed, |started| started.elapsed() >= run);
+    let quiet = read(&mut reader, &packets, &allowed, |started| started.elapsed() >= run);
     let stop = AtomicBool::new(false);
     let (busy, written) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write(rules, &current, effort, &stop));
-        let busy = read(&current, &packets, &allowed, |_| stop.load(Ordering::Acquire));
+        let writer = scope.spawn(|| write(rules, &mut publisher, effort, &stop));
+        let busy = read(&mut reader, &packets, &allowed, |_| stop.load(Ordering::Acquire));
         (busy, writer.join())
     });
     let commits = written.map_err(|_| anyhow!("the writer ended early"))??;
@@ -225,6 +225,15 @@ fn first_two(rules: &[AclRule], packet: &FiveTuple) -> [u32; 2] {
     [first, if first == NO_ROW { NO_ROW } else { expected(rules, &absent, packet) }]
 }
 
+/// An engine as it is published.
+struct Numbered(u32, Engine);
+
+impl Generational for Numbered {
+    fn generation(&self) -> u32 {
+        self.0
+    }
+}
+
 /// What the reader saw.
 struct Read {
     /// Per packet, the median over passes.
@@ -235,13 +244,12 @@ struct Read {
 
 /// Looks up all packets over and over, each burst in the newest generation.
 fn read(
-    current: &ArcSwap<Engine>,
+    reader: &mut Reader<Numbered>,
     packets: &[FiveTuple],
     allowed: &[[u32; 2]],
     done: impl Fn(Instant) -> bool,
 ) -> Read {
     let started = Instant::now();
-    let mut newest = arc_swap::Cache::new(current);
     let (mut batch, mut found) = (Batch::default(), [[NO_ROW; BATCH]; PACKETS / BATCH]);
     let mut read = Read { cycles: f64::NAN, looked_up: 0, wrong: 0 };
     let mut passes = Vec::new();
@@ -249,7 +257,8 @@ fn read(
         let before = ticks();
         for (burst, found) in packets.chunks(BATCH).zip(&mut found) {
             fill(&mut batch, burst);
-            let engine = newest.load();
+            reader.refresh();
+            let engine = &reader.get().1;
             engine.lookup(&batch, black_box(found));
             found.iter_mut().take(batch.len).for_each(|found| *found = rule_of(engine, *found));
         }
@@ -263,7 +272,12 @@ fn read(
 }
 
 /// Removes a rule or puts it back at even intervals, publishing each time; microseconds of each change.
-fn write(rules: &mut Rules, current: &ArcSwap<Engine>, effort: Effort, stop: &AtomicBool) -> Result<Vec<f64>> {
+fn write(
+    rules: &mut Rules,
+    publisher: &mut Publisher<Numbered>,
+    effort: Effort,
+    stop: &AtomicBool,
+) -> Result<Vec<f64>> {
     // Stops the reader also when a change fails.
     let _stop = StopAtEnd(stop);
     effort.writer.map(core_affinity::set_for_current);
@@ -273,13 +287,15 @@ fn write(rules: &mut Rules, current: &ArcSwap<Engine>, effort: Effort, stop: &At
     while started.elapsed().as_secs() < effort.seconds {
         let rule = removed.take().unwrap_or_else(|| rules.draw(&mut dice));
         let change = Instant::now();
+        publisher.reclaim();
         if rules.absent.is_empty() {
             rules.remove(&rule)?;
             removed = Some(rule);
         } else {
             rules.insert(&rule)?;
         }
-        current.store(Arc::new(rules.editor.engine().clone()));
+        let next = publisher.current().0 + 1;
+        publisher.publish(Numbered(next, rules.editor.engine().clone()))?;
         commits.push(change.elapsed().as_secs_f64() * 1e6);
         let due = interval * commits.len() as u32;
         while started.elapsed() < due {
