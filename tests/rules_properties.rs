@@ -125,7 +125,7 @@ impl Draw {
 
     fn policy(&mut self) -> Policy {
         let groups = self.below(7);
-        // Now and then enough rows that the summaries of bit vectors have more than one word.
+        // Now and then enough rows for tables of several levels.
         let most = if self.chance(3) { 5000 } else { self.pick(&[4, 20, 70, 200]) };
         let mirrors = if self.chance(10) { 64 } else { self.below(6) };
         Policy {
@@ -292,7 +292,6 @@ fn explained(policy: &Policy, compiled: &Compiled, labels: &Labels, subject: &Su
     assert_eq!(explanation.replies.pass, passes, "seed {seed}");
 }
 
-/// Two policies take turns; workers see one or the other, whole, and never anything else.
 /// Commits of a few rules at a time give what a build of the whole policy would give, and leave replaced generations
 /// as they were.
 #[test]
@@ -368,6 +367,7 @@ fn a_policy_beyond_the_memory_limit_is_refused_with_its_costliest_rules() {
     assert_eq!((compiler.policy(), compiler.compiled().generation()), (policy, 1));
 }
 
+/// Two policies take turns; workers see one or the other, whole, and never anything else.
 #[test]
 fn under_churn_every_verdict_is_before_or_after() {
     const LAST: u32 = 400;

@@ -92,8 +92,16 @@ impl PolicyHost {
     /// Compiles aside and publishes. On error the old generation stays in force. `now` is flow time.
     pub fn replace(&mut self, config: &Config, now: u64) -> Result<u32, PolicyError> {
         let number = self.generation() + 1;
+        self.publisher.reclaim();
+        let mark = self.names.mark();
         let mirrors = lanes(config, number, &self.names, self.targets)?;
-        let rules = self.compiler.replace(config.policy.clone(), number)?.clone();
+        let rules = match self.compiler.replace(config.policy.clone(), number) {
+            Ok(rules) => rules.clone(),
+            Err(error) => {
+                self.names.back_to(mark);
+                return Err(error.into());
+            }
+        };
         self.names.note_rules(now);
         let (non_ip, live_flows) = (config.non_ip, config.live_flows);
         self.publisher.publish(Generation { rules, mirrors, non_ip, live_flows })?;
@@ -174,6 +182,19 @@ impl PolicyNames {
     /// was taken out and came back goes on counting where it was.
     pub fn since(&self) -> Vec<u64> {
         self.since.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// How many slots and generations of sessions there are.
+    fn mark(&self) -> (usize, usize) {
+        let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        (sessions.slots.len(), sessions.generations.len())
+    }
+
+    /// Forgets the sessions of a generation that was not put in force.
+    fn back_to(&self, (slots, generations): (usize, usize)) {
+        let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sessions.slots.truncate(slots);
+        sessions.generations.truncate(generations);
     }
 
     /// Name of a mirror session by its bit in a generation's verdicts.

@@ -18,12 +18,12 @@ use crate::trie::{BuildError, Change, Editor, Engine, Isa, RebuildNeeded, Row};
 
 /// Bytes that a compiled policy may take if nothing else is said.
 pub const DEFAULT_MEMORY: usize = 1 << 30;
-/// What a row takes at the very least.
-const LEAST_ROW: usize = 16;
+/// What a row takes at the very least: its place in a block, and itself, twice while all is built.
+const LEAST_ROW: usize = 16 + 2 * size_of::<Row>();
 /// Rules that are named when a policy takes too much.
 const NAMED: usize = 5;
-/// Sets of more rules leave less room between ranks.
-const MANY: usize = 1 << 15;
+/// Policies of so many rules are not changed in place by [`Compiler::replace`].
+const SMALL: usize = 4096;
 /// Ranks that rules after the last may take.
 const SPARE: u32 = 1 << 10;
 
@@ -132,6 +132,8 @@ struct Parts {
     compiled: Compiled,
     /// What it takes, in bytes, by estimate after commits.
     memory: usize,
+    /// A commit was made for one family and could not be for the other: the next one must build anew.
+    torn: bool,
 }
 
 /// Why a change was not made in place.
@@ -195,10 +197,15 @@ impl Compiler {
         let ids = changes.iter().map(|change| Arc::from(change.id()));
         let before: HashMap<Arc<str>, Option<Placed>> =
             ids.map(|id: Arc<str>| (id.clone(), self.parts.rules.get(&id).cloned())).collect();
+        if self.parts.torn {
+            return self.rebuild(self.changed(changes)?, generation);
+        }
+        let compiled = self.parts.compiled.clone();
         match self.change_in_place(changes, generation) {
             Ok(()) => Ok(&self.parts.compiled),
             Err(stopped) => {
                 self.restore(before);
+                self.parts.compiled = compiled;
                 match stopped {
                     Stopped::Refused(error) => Err(error),
                     Stopped::Rebuild => self.rebuild(self.changed(changes)?, generation),
@@ -220,7 +227,8 @@ impl Compiler {
             let mut changes: Vec<RuleChange> = gone.map(|id| RuleChange::Remove(id.to_string())).collect();
             let differs = |rule: &&Rule| self.parts.rules.get(rule.id.as_str()).is_none_or(|old| old.rule != **rule);
             changes.extend(rules.iter().filter(differs).cloned().map(RuleChange::Put));
-            if changes.len() * 4 <= rules.len() {
+            // Small policies are built in no time, and then for the small-set kernel too.
+            if rules.len() > SMALL && changes.len() * 4 <= rules.len() {
                 return self.commit(&changes, generation);
             }
         }
@@ -319,8 +327,10 @@ impl Compiler {
             if !steps.is_empty() {
                 let engine = self.parts.editors[at].commit(&steps).map_err(|_: RebuildNeeded| Stopped::Rebuild)?;
                 self.parts.compiled.rules[at] = engine.clone();
+                self.parts.torn = true;
             }
         }
+        self.parts.torn = false;
         if gone.iter().chain(fresh.iter().copied()).any(|placed| placed.watches().is_some()) {
             let old = &self.parts.compiled.watching;
             let stays = |rank: &u32| !gone.iter().any(|placed| placed.rank == Some(*rank));
@@ -341,6 +351,11 @@ impl Compiler {
         } else {
             self.labels.intern_rules(&[&rule.id]).map_err(Stopped::Refused)?[0]
         };
+        if handle.0 >= HANDLE_LIMIT {
+            let known = self.labels.rule_count();
+            let error = CompileError::TooManyRules { known, fresh: 1, limit: HANDLE_LIMIT as usize - 1 };
+            return Err(Stopped::Refused(error));
+        }
         let keyspace = &self.parts.compiled.keyspace;
         let count = keyspace.row_count(&rule.matches).ok_or(Stopped::Rebuild)?;
         self.within_limit(count, std::iter::once((rule.id.as_str(), count)))?;
@@ -388,7 +403,7 @@ impl Parts {
         let mirrors = mirrors(&policy, &keyspace)?;
         let (frame, mut rules) = split(policy);
         rules.sort_by_cached_key(turn);
-        let step = if rules.len() > MANY { 2 } else { 4 };
+        let step = rank_step(rules.len());
         let (mut all, mut meanings): (Vec<Placed>, Vec<u32>) = (Vec::with_capacity(rules.len()), Vec::new());
         for rule in rules {
             let handle = handles.get(&rule.id).copied().unwrap_or_default();
@@ -429,7 +444,16 @@ impl Parts {
         }
         let turns = all.iter().map(|placed| (turn(&placed.rule), placed.rank)).collect();
         let rules = all.into_iter().map(|placed| (Arc::from(placed.rule.id.as_str()), placed)).collect();
-        Ok(Self { frame, rules, turns, editors, compiled, memory: needed })
+        Ok(Self { frame, rules, turns, editors, compiled, memory: needed, torn: false })
+    }
+}
+
+/// Ranks from one rule to the next: room for others in between, as far as memory allows.
+fn rank_step(rules: usize) -> usize {
+    match rules {
+        0..4096 => 64,
+        4096..32_768 => 16,
+        _ => 4,
     }
 }
 
@@ -486,7 +510,9 @@ fn placed(rule: Rule, handle: RuleHandle, keyspace: &Keyspace) -> Option<Placed>
 /// Refuses a policy that cannot fit, before its rows are made.
 fn afford(policy: &Policy, keyspace: &Keyspace, limit: usize) -> Result<(), CompileError> {
     let rules = policy.rules.iter().filter(|rule| !is_inert(rule)).map(|rule| (rule.id.as_str(), &rule.matches));
-    let counts: Vec<(&str, usize)> = rules.map(|(id, m)| (id, keyspace.row_count(m).unwrap_or(0))).collect();
+    let mirrors = policy.mirrors.iter().flat_map(|mirror| &mirror.any_of).map(|m| ("a mirror session", m));
+    let counts: Vec<(&str, usize)> =
+        rules.chain(mirrors).map(|(id, m)| (id, keyspace.row_count(m).unwrap_or(0))).collect();
     let rows = counts.iter().fold(0usize, |sum, (_, count)| sum.saturating_add(*count));
     let needed = rows.saturating_mul(LEAST_ROW);
     if needed > limit {

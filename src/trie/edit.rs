@@ -276,12 +276,15 @@ impl TreeEditor {
         };
         if insert && (row.vlan.is_some() || row.vni.is_some()) {
             Arc::make_mut(&mut self.tree.zones).insert(rank, Zone { vlan: row.vlan, vni: row.vni });
+        } else if insert && self.tree.zones.contains_key(&rank) {
+            // It was of a row that had the rank before.
+            Arc::make_mut(&mut self.tree.zones).remove(&rank);
         }
         let lane = Lane::new(row, rank, service, self.tree.kinded, &self.tree.services);
         let edit = Edit { row, lane, service, insert };
         for at in 0..self.tree.roots.len() {
             let root = self.tree.roots[at];
-            if root.is_inner() && self.places(root, &edit).1 {
+            if root.is_inner() && !root.has_rest() && self.places(root, &edit).1 {
                 continue;
             }
             self.tree.roots[at] = self.edit(root, &edit, true)?;
@@ -592,7 +595,8 @@ mod tests {
             if !entry.is_inner() && !entry.is_leaf() {
                 return;
             }
-            let length = if entry.is_inner() { table_length(entry) } else { entry.blocks() as u32 };
+            let places = self.tree.services.places();
+            let length = if entry.is_inner() { table_length(entry) } else { (entry.blocks() * places) as u32 };
             let (count, known) = references.entry(piece(entry)).or_insert((0, length));
             *count += 1;
             assert_eq!(*known, length);
@@ -611,6 +615,7 @@ mod tests {
         let meanings = vec![0; ranks.last().map_or(0, |rank| *rank as usize + 1)];
         let mut editor = TreeEditor::new(&plain, &ranks, &meanings, Isa::Portable).expect("builds");
         editor.audit();
+        assert_eq!(editor.tree.services.wide, flavour.services > 1000, "the flavour is what it says");
         let mut kept = VecDeque::new();
         for _ in 0..commits {
             let mut next = live.clone();
@@ -656,6 +661,6 @@ mod tests {
         commits(2, PLAIN, 3000, 100, 60);
         commits(3, ALL, 400, 200, 4);
         commits(4, ALL, 2000, 100, 60);
-        commits(5, WIDE, 600, 100, 10);
+        commits(5, WIDE, 1500, 100, 10);
     }
 }

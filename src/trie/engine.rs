@@ -195,13 +195,6 @@ impl Editor {
         self.editor.edits()
     }
 
-    /// Gives the generation made last the small-set kernel, if it fits; commits go on without, for its tables cannot be
-    /// changed. `rows` are all of them, with ranks, ascending.
-    pub fn settle(&mut self, rows: &[Row], ranks: &[u32]) -> &Engine {
-        self.engine = self.engine.clone().with_small(rows, ranks);
-        &self.engine
-    }
-
     /// Makes all changes, or none. Earlier generations stay as they are for as long as somebody holds them.
     ///
     /// # Errors

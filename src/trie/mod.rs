@@ -1,5 +1,4 @@
 //! Rows → an immutable search structure → the first row that each packet of a burst lies in.
-
 //!
 //! * In: [`Row`]s in order of rank, from the control thread; a [`Batch`] of packets' values from a worker.
 //! * Out: the least rank for each packet. What a rank means is the caller's.

@@ -111,7 +111,8 @@ impl Cut {
     pub(super) fn slots<'a>(&self, prefix: Prefix, agreeing: Option<&'a [u16]>) -> Slots<'a> {
         let Window { shift, bits, .. } = self.window;
         if let Some(classes) = agreeing {
-            return if classes.len() <= self.open as usize { Slots::Listed(classes) } else { Slots::Rest };
+            let fits = (1..=self.open as usize).contains(&classes.len());
+            return if fits { Slots::Listed(classes) } else { Slots::Rest };
         }
         let end = 32 - shift;
         let first = (prefix.value >> shift) & ((1 << bits) - 1);
@@ -198,7 +199,10 @@ impl<'a> Planner<'a> {
         if blocks <= 1 || depth > DEPTH_LIMIT {
             return leaf.into();
         }
-        if let Some(plan) = self.known.get(rows) {
+        // At the top a rest becomes a root of its own and adds nothing to the width; such a plan is none for a slot.
+        if depth > 0
+            && let Some(plan) = self.known.get(rows)
+        {
             return plan.clone();
         }
         let most = match depth {
@@ -217,7 +221,9 @@ impl<'a> Planner<'a> {
             }
         }
         let best = std::rc::Rc::new(best);
-        self.known.insert(rows.to_vec(), best.clone());
+        if depth > 0 {
+            self.known.insert(rows.to_vec(), best.clone());
+        }
         best
     }
 

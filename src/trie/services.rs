@@ -9,8 +9,8 @@
 //!   dest. port ───► class ──► set of services ─┤ AND ─► one bit for each service
 //!   protocol ─────► class ──► set of services ─┘
 //! ```
-//! With more than 511 services there are no sets: blocks have the ranges of their rows. Tables see classes too, then as at most [`SEEN_LIMIT`] stretches of ports, cut where most ranges
-//! begin or end.
+//! With more than 511 services there are no sets: blocks have the ranges of their rows. Tables see classes too, then
+//! as at most [`SEEN_LIMIT`] stretches of ports, cut where most ranges begin or end.
 
 use std::collections::HashMap;
 
@@ -125,7 +125,7 @@ pub(super) struct Services {
     pub(super) wide: bool,
 }
 
-/// More services than numbers.
+/// More services than numbers, or one that looks at what none did before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyServices;
 
@@ -205,6 +205,12 @@ impl Services {
         if !self.wide && usize::from(number) >= SERVICE_BITS {
             return Err(TooManyServices);
         }
+        // A bit that no service looked at is not in the classes; and classes need numbers.
+        let known = self.list.iter().skip(1).fold(0, |mask, service| mask | service.protocol_mask);
+        let full = self.dimensions.iter().any(|dimension| dimension.sets.len() > usize::from(u16::MAX) / 2);
+        if full || service.protocol_mask & !known != 0 {
+            return Err(TooManyServices);
+        }
         let mut next = self.clone();
         next.list.push(service.clone());
         next.numbers.insert(service.clone(), number);
@@ -213,11 +219,8 @@ impl Services {
             src.split(number, edges(&service.src_ports), |port| service.src_ports.hold(port));
             dst.split(number, edges(&service.dst_ports), |port| service.dst_ports.hold(port));
             let alike = |old: &&Service| (old.protocol, old.protocol_mask) == (service.protocol, service.protocol_mask);
-            let known = self.list.iter().skip(1).any(|old| alike(&old));
-            if usize::from(service.protocol_mask) >= protocol.period {
-                return Err(TooManyServices);
-            }
-            let end = if known { 1 } else { (protocol.period - 1) as u16 };
+            let listed = self.list.iter().skip(1).any(|old| alike(&old));
+            let end = if listed { 1 } else { (protocol.period - 1) as u16 };
             protocol.split(number, 1..=end, |value| agrees_protocol(service, value));
         }
         for at in 0..3 {

@@ -29,7 +29,7 @@ pub(super) struct Flavour {
     kinds: bool,
     zones: bool,
     passive: bool,
-    services: u64,
+    pub(super) services: u64,
 }
 
 pub(super) const PLAIN: Flavour = Flavour { kinds: false, zones: false, passive: false, services: 40 };
@@ -234,8 +234,54 @@ fn commits_change_what_they_say_and_nothing_older() {
     edits(2, PLAIN, 2000, commits, 40);
     edits(3, ALL, 300, commits, 3);
     edits(4, ALL, 1500, commits, 40);
-    edits(5, WIDE, 600, commits, 10);
+    edits(5, WIDE, 1500, commits, 10);
     edits(6, PLAIN, 0, commits, 20);
+}
+
+/// More than 511 services that ask for ports, then one that asks for ICMP; and ranks of rows with a VLAN, used again by
+/// rows with several ranges of ports.
+#[test]
+fn wide_sets_take_what_no_row_asked_for_before() {
+    let range = |first: u16, last: u16| Ranges::new([first..=last]).expect("not empty");
+    let service = |number: u16| Service {
+        protocol: 0x100 | [6, 17][usize::from(number) % 2],
+        protocol_mask: 0x1ff,
+        src_ports: Ranges::ANY,
+        dst_ports: range(number * 100 + 1, number * 100 + 20_001),
+    };
+    let mut rows: Vec<(u32, Row)> =
+        (0..400).map(|number| (u32::from(number) * 4, Row { service: service(number), ..Row::default() })).collect();
+    rows.extend((400..1000).map(|number| {
+        let dst_ports = range(number * 13, number * 13 + 7);
+        (u32::from(number) * 4, Row { service: Service { dst_ports, ..service(number % 2) }, ..Row::default() })
+    }));
+    let zoned = Row { vlan: Some(10), ..rows[7].1.clone() };
+    let (plain, ranks) = parts(&rows);
+    let mut editor = Editor::new(&plain, &ranks, &meanings(&ranks)).expect("builds");
+    let icmp =
+        Service { protocol: 0x201, protocol_mask: 0x2ff, src_ports: Ranges::ANY, dst_ports: range(0x800, 0x8ff) };
+    let icmp = Row { service: icmp, ..Row::default() };
+    let inserted = editor.commit(&[Change::Insert { row: &icmp, rank: 1, meaning: 1 ^ MEANING }]).map(|_| ());
+    let mut key = Key { protocol: 0x201, dst_port: 0x800, vlan: 10, ..Key::default() };
+    let find = |editor: &Editor, key: &Key| {
+        let mut batch = Batch::default();
+        batch.push(key);
+        editor.engine().search(&batch).ranks[0]
+    };
+    match inserted {
+        Ok(()) => assert_eq!(find(&editor, &key), 1),
+        Err(reason) => assert_eq!((reason, find(&editor, &key)), (RebuildNeeded::Services, NO_ROW)),
+    }
+
+    editor.commit(&[Change::Insert { row: &zoned, rank: 2, meaning: 2 ^ MEANING }]).expect("there is room");
+    editor.commit(&[Change::Remove { row: &zoned, rank: 2 }]).expect("it is there");
+    let several = Ranges::new([60_000..=60_001, 60_010..=60_011]).expect("not empty");
+    let several = Row { service: Service { dst_ports: several, ..service(1) }, ..Row::default() };
+    editor.commit(&[Change::Insert { row: &several, rank: 2, meaning: 2 ^ MEANING }]).expect("there is room");
+    key = Key { protocol: 0x111, dst_port: 60_010, vlan: 20, ..Key::default() };
+    assert_eq!(find(&editor, &key), 2, "the VLAN was another row's");
+    key.dst_port = 60_005;
+    assert_ne!(find(&editor, &key), 2, "between the ranges");
 }
 
 #[test]

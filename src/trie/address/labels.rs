@@ -1,7 +1,7 @@
 //! 32-bit labels for IPv6 addresses, so that rows can ask for prefixes of labels instead of 128-bit prefixes.
 //!
 //! Only the prefixes that rows ask for count. Addresses in the same of them share a label; a prefix inside another has
-//! a label prefix inside the other's ([`nest`]), and labels follow the order of addresses where that costs nothing.
+//! a label prefix inside the other's (`nest`), and labels follow the order of addresses where that costs nothing.
 
 use super::nest::{Block, nest};
 use super::{Entry, Prefix};

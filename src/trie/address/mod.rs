@@ -2,7 +2,7 @@
 //!
 //! In go the nets of groups and rules. Out come tables that give every address one number, its class, with one
 //! look-up, and the class gives the label of the address ([`labels`]) and that of its set of groups ([`sets`]). Rows
-//! ask for prefixes of labels. Everything here is immutable; commits make the next version, which shares what has not
+//! ask for prefixes of labels. Everything here is immutable; the tables can make a next version, which shares what has not
 //! changed.
 mod arena;
 mod endpoints;

@@ -1,6 +1,6 @@
 //! 32-bit labels for sets of groups, so that membership in a group is a few prefixes of labels.
 //!
-//! Sets with a group in common get a common block ([`nest`]), the groups that can have one at the least cost to others
+//! Sets with a group in common get a common block (`nest`), the groups that can have one at the least cost to others
 //! first. With one umbrella group and nothing else in common:
 //!
 //! ```text
