@@ -139,7 +139,8 @@ pub(super) struct Planner<'a> {
     width_limit: u32,
     count: Vec<u32>,
     weight: Vec<f32>,
-    known: HashMap<Vec<u32>, std::rc::Rc<Plan>, foldhash::fast::FixedState>,
+    /// Plans made below the top, and at the top.
+    known: [HashMap<Vec<u32>, std::rc::Rc<Plan>, foldhash::fast::FixedState>; 2],
 }
 
 struct Priced {
@@ -174,7 +175,7 @@ impl<'a> Planner<'a> {
             width_limit: WIDTH_LIMIT,
             count: vec![0; 1 << WINDOW_LIMIT],
             weight: vec![0.0; 1 << WINDOW_LIMIT],
-            known: HashMap::default(),
+            known: Default::default(),
         }
     }
 
@@ -200,9 +201,8 @@ impl<'a> Planner<'a> {
             return leaf.into();
         }
         // At the top a rest becomes a root of its own and adds nothing to the width; such a plan is none for a slot.
-        if depth > 0
-            && let Some(plan) = self.known.get(rows)
-        {
+        let known = usize::from(depth == 0);
+        if let Some(plan) = self.known[known].get(rows) {
             return plan.clone();
         }
         let most = match depth {
@@ -221,9 +221,7 @@ impl<'a> Planner<'a> {
             }
         }
         let best = std::rc::Rc::new(best);
-        if depth > 0 {
-            self.known.insert(rows.to_vec(), best.clone());
-        }
+        self.known[known].insert(rows.to_vec(), best.clone());
         best
     }
 
