@@ -28,8 +28,8 @@ pub struct Engine {
     small: Option<Arc<Small>>,
 }
 
-/// Most bytes that the small-set kernel's tables may take.
-const SMALL_LIMIT: usize = 4 << 20;
+/// Most bytes that the small-set kernel's tables may take: it is several times as fast as the trie, where it fits.
+const SMALL_LIMIT: usize = 16 << 20;
 
 /// What a lookup gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
