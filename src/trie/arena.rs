@@ -1,9 +1,10 @@
 //! Memory that readers search while the writer fills other parts of it.
 
 use std::cell::UnsafeCell;
-use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 /// Slots compared at once when they are copied.
 const STRETCH: usize = 8;
@@ -82,13 +83,13 @@ pub(super) struct Space<T> {
     pub(super) slots: Arc<Slots<T>>,
     pub(super) used: usize,
     /// Starts of free runs, by length. The run freed last is used first: it likely holds what comes next, nearly.
-    pub(super) free: HashMap<u32, Vec<u32>, foldhash::fast::FixedState>,
+    pub(super) free: FxHashMap<u32, Vec<u32>>,
     blank: T,
 }
 
 impl<T: Copy> Space<T> {
     pub(super) fn new(slots: Arc<Slots<T>>, used: usize, blank: T) -> Self {
-        Self { slots, used, free: HashMap::default(), blank }
+        Self { slots, used, free: FxHashMap::default(), blank }
     }
 
     pub(super) fn take(&mut self, length: u32) -> u32 {

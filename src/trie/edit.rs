@@ -22,18 +22,18 @@
 //! readers have left before a commit, not after: then each table goes back and forth between two places, of which only
 //! what differs is written, and the rest stays in the readers' caches.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::arena::Space;
 use super::block::{Block, Entry, LANES, LEAF_LIMIT, Lane, RANK_LIMIT};
 use super::engine::BuildError;
 use super::kernel::Isa;
 use super::plan::{self, Cut, Hash, Planner, WIDTH_LIMIT};
-use super::row::{Kind, Row};
+use super::row::Row;
 use super::tree::{self, Builder, Header, Parts, TABLE_FRONT, Tree, Zone, slots_of};
-
-type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 /// A leaf that grows to so many blocks, or so many times a power of two, is cut anew if possible.
 const BLOCKS_BEFORE_CUT: usize = 8;
@@ -71,9 +71,9 @@ pub(super) struct TreeEditor {
     tables: Space<Entry>,
     blocks: Space<Block>,
     /// Pieces that several slots refer to: how many more than one.
-    shared: Map<Piece, u32>,
+    shared: FxHashMap<Piece, u32>,
     /// Pieces made by the commit at hand, seen by nobody yet, with the slots they take.
-    fresh: Map<Piece, u32>,
+    fresh: FxHashMap<Piece, u32>,
     /// What `shared` said before the commit at hand changed it.
     journal: Vec<(Piece, Option<u32>)>,
     /// By rank.
@@ -116,7 +116,7 @@ impl TreeEditor {
             tables: Space::new(tree.tables.clone(), tables, Entry::EMPTY),
             blocks: Space::new(tree.blocks.clone(), blocks, Block::BLANK),
             shared: shared.into_iter().map(|(entry, more)| (piece(entry), more)).collect(),
-            fresh: Map::default(),
+            fresh: FxHashMap::default(),
             journal: Vec::new(),
             uses,
             uses_before: Vec::new(),
@@ -187,7 +187,7 @@ impl TreeEditor {
         while self.alive.len() > 1 && self.alive.front_mut().is_some_and(|number| Arc::get_mut(number).is_some()) {
             self.alive.pop_front();
         }
-        let oldest = self.alive.front().map_or(self.commit, |number| **number);
+        let oldest = self.oldest();
         while let Some((replaced_by, piece, length)) = self.retired.front().copied() {
             if replaced_by > oldest {
                 break;
@@ -199,8 +199,12 @@ impl TreeEditor {
 
     /// Whether no living generation has rows of this rank.
     pub(super) fn is_free(&self, rank: u32) -> bool {
-        let oldest = self.alive.front().map_or(self.commit, |number| **number);
-        self.uses.get(rank as usize).is_none_or(|uses| uses.rows == 0 && uses.gone_by <= oldest)
+        self.uses.get(rank as usize).is_none_or(|uses| uses.rows == 0 && uses.gone_by <= self.oldest())
+    }
+
+    /// The oldest commit whose generation may be alive.
+    fn oldest(&self) -> u64 {
+        self.alive.front().map_or(self.commit, |number| **number)
     }
 
     /// Notes one row more or one fewer of a rank. A rank that had none gets its meaning.
@@ -257,8 +261,7 @@ impl TreeEditor {
             Change::Remove { row, rank } => (row, rank, None),
         };
         let insert = meaning.is_some();
-        let other = |side: &super::Side| side.len > 0 && side.kind != Kind::Address;
-        if !self.tree.kinded && (other(&row.src) || other(&row.dst)) {
+        if !self.tree.kinded && row.is_kinded() {
             return Err(RebuildNeeded::Kind);
         }
         if rank >= RANK_LIMIT || rank >> self.tree.scale >= 0xffff {
@@ -334,8 +337,7 @@ impl TreeEditor {
             entry = entry.with_rest();
         }
         if edit.insert {
-            let scaled = (edit.lane.rank >> super::block::FLAG_BITS >> self.tree.scale) as u16;
-            entry = entry.with_least(entry.least().min(scaled));
+            entry = entry.with_least(entry.least().min(edit.lane.least(self.tree.scale)));
         }
         Ok(entry)
     }
@@ -391,8 +393,7 @@ impl TreeEditor {
         lanes.chunks(LANES).for_each(|chunk| tree::push_block(&mut filled, chunk.iter().copied(), &services));
         (first..).zip(filled).for_each(|(at, block)| self.write_block(at, block));
         self.fresh.insert(Piece::Leaf(first), length);
-        let least = first_lane.rank >> super::block::FLAG_BITS >> self.tree.scale;
-        Ok(Entry::leaf(first, blocks, least as u16))
+        Ok(Entry::leaf(first, blocks, first_lane.least(self.tree.scale)))
     }
 
     /// A crowded leaf as tables, if that helps. Only the topmost may have a rest: else a packet could come to have
@@ -418,15 +419,15 @@ impl TreeEditor {
     /// Moves what was built into the arenas, without sharing.
     fn adopt(&mut self, from: &Builder<'_>, entry: Entry) -> Entry {
         if !entry.is_inner() {
-            let blocks = (entry.blocks() * self.tree.services.places()) as u32;
-            if blocks == 0 {
+            let length = self.length(entry);
+            if length == 0 {
                 return Entry::EMPTY;
             }
-            let first = self.blocks.take(blocks);
-            for at in 0..blocks {
+            let first = self.blocks.take(length);
+            for at in 0..length {
                 self.write_block(first + at, from.blocks[(entry.base() + at) as usize]);
             }
-            self.fresh.insert(Piece::Leaf(first), blocks);
+            self.fresh.insert(Piece::Leaf(first), length);
             return entry.with_base(first);
         }
         let length = table_length(entry);
@@ -490,8 +491,7 @@ impl TreeEditor {
             };
             return;
         }
-        let places = self.tree.services.places();
-        let length = if entry.is_inner() { table_length(entry) } else { (entry.blocks() * places) as u32 };
+        let length = self.length(entry);
         match self.fresh.remove(&id) {
             Some(length) => self.free(id, length),
             None => self.retired.push_back((self.commit, id, length)),
@@ -507,6 +507,11 @@ impl TreeEditor {
             }
         }
         self.release(entry);
+    }
+
+    /// Places that a piece takes in its arena.
+    fn length(&self, entry: Entry) -> u32 {
+        if entry.is_inner() { table_length(entry) } else { (entry.blocks() * self.tree.services.places()) as u32 }
     }
 
     fn write(&self, at: u32, entry: Entry) {
@@ -554,6 +559,7 @@ fn table_length(entry: Entry) -> u32 {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::row::Kind;
     use super::super::tests::{ALL, Flavour, PLAIN, Random, WIDE, parts, row, rows};
     use super::*;
 
@@ -561,7 +567,7 @@ mod tests {
         /// Every slot ever used belongs to one piece, which is in the newest generation, replaced, or free; and pieces
         /// are referred to as often as it says.
         fn audit(&self) {
-            let mut references: Map<Piece, (u32, u32)> = Map::default();
+            let mut references: FxHashMap<Piece, (u32, u32)> = FxHashMap::default();
             self.tree.roots.iter().for_each(|root| self.count(*root, &mut references));
             let mut runs: [BTreeMap<u32, u32>; 2] = Default::default();
             let mut add = |space: usize, start: u32, length: u32| {
@@ -591,12 +597,11 @@ mod tests {
         }
 
         /// How often each piece below `entry` is referred to, and its length.
-        fn count(&self, entry: Entry, references: &mut Map<Piece, (u32, u32)>) {
+        fn count(&self, entry: Entry, references: &mut FxHashMap<Piece, (u32, u32)>) {
             if !entry.is_inner() && !entry.is_leaf() {
                 return;
             }
-            let places = self.tree.services.places();
-            let length = if entry.is_inner() { table_length(entry) } else { (entry.blocks() * places) as u32 };
+            let length = self.length(entry);
             let (count, known) = references.entry(piece(entry)).or_insert((0, length));
             *count += 1;
             assert_eq!(*known, length);

@@ -5,7 +5,7 @@
 //! several slots if they leave few bits open, else into the table's rest. For the best candidates the parts are
 //! planned in turn, and the cheapest whole wins.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::block::{Field, LANES, WINDOW_LIMIT, Window};
 use super::row::{Kind, Row, mask};
@@ -140,7 +140,7 @@ pub(super) struct Planner<'a> {
     count: Vec<u32>,
     weight: Vec<f32>,
     /// Plans made below the top, and at the top.
-    known: [HashMap<Vec<u32>, std::rc::Rc<Plan>, foldhash::fast::FixedState>; 2],
+    known: [FxHashMap<Vec<u32>, std::rc::Rc<Plan>>; 2],
 }
 
 struct Priced {
@@ -232,7 +232,7 @@ impl<'a> Planner<'a> {
         }
         // A row in several slots is hit in one of them.
         let placed: usize = slots.iter().map(Vec::len).sum();
-        let mut copies: HashMap<u32, f64, foldhash::fast::FixedState> = HashMap::default();
+        let mut copies: FxHashMap<u32, f64> = FxHashMap::default();
         let several = placed > rows.len() - rest.len();
         if several {
             slots.iter().flatten().for_each(|row| *copies.entry(*row).or_default() += 1.0);

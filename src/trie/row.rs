@@ -127,6 +127,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether it looks at anything but addresses to tell endpoints.
+    pub(super) fn is_kinded(&self) -> bool {
+        [self.src, self.dst].iter().any(|side| side.len > 0 && side.kind != Kind::Address)
+    }
+
     pub fn holds(&self, key: &Key) -> bool {
         self.src.holds(key.src[self.src.kind as usize])
             && self.dst.holds(key.dst[self.dst.kind as usize])

@@ -12,7 +12,7 @@
 //! With more than 511 services there are no sets: blocks have the ranges of their rows. Tables see classes too, then
 //! as at most [`SEEN_LIMIT`] stretches of ports, cut where most ranges begin or end.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::block::SERVICE_BITS;
 use super::row::{Ranges, Service};
@@ -50,7 +50,7 @@ impl ClassMap {
     /// `runs` say the classes of the first `period` values, a power of two from 256; the others repeat them.
     fn new(runs: &Runs, period: usize) -> Self {
         let mut map = Self { top: Box::new([0; 256]), chunks: Vec::new() };
-        let mut uniform: HashMap<Class, u16, foldhash::fast::FixedState> = HashMap::default();
+        let mut uniform: FxHashMap<Class, u16> = FxHashMap::default();
         let mut at = 0;
         let (own, repeated) = map.top.split_at_mut(period / 256);
         for (high, top) in (0u16..).zip(own.iter_mut()) {
@@ -116,7 +116,7 @@ pub(super) struct Aligned(pub(super) ServiceSet);
 pub(super) struct Services {
     /// By service number; number 0 is none.
     pub(super) list: Vec<Service>,
-    numbers: HashMap<Service, u16, foldhash::fast::FixedState>,
+    numbers: FxHashMap<Service, u16>,
     /// Source port, destination port, protocol.
     pub(super) dimensions: [Dimension; 3],
     /// By dimension and service: the classes, as a window sees them, that agree with it; not all of them if there are
@@ -132,7 +132,7 @@ pub(super) struct TooManyServices;
 impl Services {
     pub(super) fn build<'a>(services: impl Iterator<Item = &'a Service>) -> Result<Self, TooManyServices> {
         let mut list = vec![Service::default()];
-        let mut numbers: HashMap<Service, u16, foldhash::fast::FixedState> = HashMap::default();
+        let mut numbers: FxHashMap<Service, u16> = FxHashMap::default();
         for service in services {
             if !numbers.contains_key(service) {
                 let number = u16::try_from(list.len()).map_err(|_| TooManyServices)?;
@@ -287,7 +287,7 @@ type PortsOf = fn(&Service) -> &Ranges;
 
 /// Stretches of values with the set of services that agree with each → classes of equal sets.
 fn by_sets(stretches: Vec<(u16, ServiceSet)>, period: usize) -> Dimension {
-    let mut numbers: HashMap<ServiceSet, u16, foldhash::fast::FixedState> = HashMap::default();
+    let mut numbers: FxHashMap<ServiceSet, u16> = FxHashMap::default();
     let mut sets = Vec::new();
     let mut runs: Runs = Vec::with_capacity(stretches.len());
     for (first, set) in stretches {
@@ -371,7 +371,7 @@ fn protocols(list: &[Service], wide: bool) -> Dimension {
         return by_sets(runs.map(|first| (first, set(first))).collect(), period);
     }
     // Equal answers to all conditions make a class.
-    let mut numbers: HashMap<Vec<bool>, u16, foldhash::fast::FixedState> = HashMap::default();
+    let mut numbers: FxHashMap<Vec<bool>, u16> = FxHashMap::default();
     let runs: Runs = runs
         .map(|first| {
             let answers = conditions.iter().map(|(value, mask)| (value ^ first) & mask == 0).collect();

@@ -173,6 +173,11 @@ impl Lane {
         }
     }
 
+    /// The rank as entries have it.
+    pub(super) fn least(&self, scale: u32) -> u16 {
+        (self.rank >> FLAG_BITS >> scale) as u16
+    }
+
     pub(super) fn service(&self, wide: bool) -> u16 {
         if wide {
             u16::from_le_bytes([self.service_byte, self.service_bit])
@@ -282,8 +287,8 @@ impl<'a> Builder<'a> {
         for chunk in rows.chunks(LANES) {
             push_block(&mut self.blocks, chunk.iter().map(|row| self.lanes[*row as usize]), self.services);
         }
-        let least = self.lanes[rows[0] as usize].rank >> FLAG_BITS >> self.scale;
-        let leaf = Entry::leaf(first, blocks, least as u16);
+        let least = self.lanes[rows[0] as usize].least(self.scale);
+        let leaf = Entry::leaf(first, blocks, least);
         self.leaves.insert(rows.to_vec(), leaf);
         Ok(leaf)
     }
@@ -360,8 +365,7 @@ pub(super) fn build(
     let services =
         Services::build(rows.iter().map(|row| &row.service)).map_err(|TooManyServices| BuildError::TooManyServices)?;
     let service_of: Vec<u16> = rows.iter().filter_map(|row| services.number(&row.service)).collect();
-    let other = |side: &Side| side.len > 0 && side.kind != Kind::Address;
-    let kinded = rows.iter().any(|row| other(&row.src) || other(&row.dst));
+    let kinded = rows.iter().any(Row::is_kinded);
     let most = ranks.last().copied().unwrap_or(0);
     if most >= RANK_LIMIT {
         return Err(BuildError::TooLarge);

@@ -403,7 +403,7 @@ unsafe fn prepare<const KINDED: bool, const WIDE: bool>(
             (*keys)[Field::Vni as usize] = batch.vni;
         }
         if let Some(bits) = tree.hash.bits {
-            for packet in 0..BATCH {
+            for packet in 0..count {
                 (*keys)[Field::Hash as usize][packet] = Hash::of(batch.src[0][packet], batch.dst[0][packet], bits);
             }
         }
