@@ -138,7 +138,7 @@ fn volume(r: &FlowRecord, x: &mut Features) {
     x[4] = if bytes > 0.0 { (r.bytes[TO_CLIENT] as f64 / bytes) as f32 } else { 0.5 };
     x[5] = mean(TO_SERVER);
     x[6] = mean(TO_CLIENT);
-    x[7] = r.max_packet.saturating_sub(r.min_packet) as f32;
+    x[7] = r.sizes.max.saturating_sub(r.sizes.min) as f32;
     x[8] = ln(nanoseconds / 1e6);
     x[9] = ln(sum(r.packets) / (nanoseconds / 1e9).max(1e-3));
     x[10] = if bytes > 0.0 { (payload / bytes) as f32 } else { 0.0 };
@@ -254,6 +254,7 @@ impl Bitmap {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::flow::Spread;
     use crate::packet::Tuple;
 
     const SECOND: u64 = 1_000_000_000;
@@ -273,8 +274,7 @@ mod tests {
             payload_bytes: [400, 19_000],
             tcp_flags: [0x1b, 0x1b],
             state: FlowState::Closed,
-            min_packet: 60,
-            max_packet: 1514,
+            sizes: Spread { min: 60, max: 1514, ..Spread::default() },
             ..FlowRecord::default()
         }
     }
@@ -328,7 +328,7 @@ mod tests {
             payload_bytes: [u64::MAX; 2],
             start: u64::MAX,
             emitted: u64::MAX,
-            min_packet: u32::MAX,
+            sizes: Spread { min: u64::MAX, ..Spread::default() },
             ..FlowRecord::default()
         };
         assert!(e.extract(&wild).iter().all(|v| v.is_finite()));

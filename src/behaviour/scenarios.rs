@@ -7,7 +7,7 @@ use rand_pcg::Pcg32;
 
 use super::*;
 use crate::config;
-use crate::flow::{EndReason, FlowRecord, FlowState};
+use crate::flow::{EndReason, FlowRecord, FlowState, Spread};
 use crate::packet::{Tuple, from_ip_addr};
 
 const MS: u64 = 1_000_000;
@@ -84,8 +84,7 @@ impl Traffic {
             payload_bytes: [up, down],
             tcp_flags: [0x1b, 0x1b],
             state: FlowState::Closed,
-            min_packet: 66,
-            max_packet: 1514,
+            sizes: Spread { min: 66, max: 1514, ..Spread::default() },
             ..FlowRecord::default()
         };
         self.push(at, src, dst, 6, port, shape);
@@ -100,8 +99,7 @@ impl Traffic {
             bytes: [packets * 60, back * 60],
             tcp_flags: [0x02, answer],
             state: if answer & 0x04 != 0 { FlowState::Closed } else { FlowState::New },
-            min_packet: 60,
-            max_packet: 60,
+            sizes: Spread { min: 60, max: 60, ..Spread::default() },
             ..FlowRecord::default()
         };
         self.push(at, src, dst, 6, port, shape);
@@ -114,8 +112,7 @@ impl Traffic {
             bytes: [packets[0] * size, packets[1] * 120],
             payload_bytes: [packets[0] * (size - 42), packets[1] * 78],
             state: if packets[1] > 0 { FlowState::Established } else { FlowState::New },
-            min_packet: size as u32,
-            max_packet: size as u32,
+            sizes: Spread { min: size, max: size, ..Spread::default() },
             ..FlowRecord::default()
         };
         self.push(at, src, dst, 17, port, shape);

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::time::Duration;
 
-use super::record::{EndReason, FlowRecord, FlowState, TO_CLIENT, TO_SERVER};
+use super::record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
 use crate::config::Timeouts;
 use crate::packet::{FlowKey, Orientation, Tuple};
 use crate::rules::Verdict;
@@ -335,8 +335,12 @@ impl FlowEntry {
             src_groups: verdict.src_groups,
             dst_groups: verdict.dst_groups,
             mirrors: if self.mirrors_of == verdict.generation { self.mirrors } else { 0 },
-            min_packet: if empty { 0 } else { self.min_packet },
-            max_packet: self.max_packet,
+            sizes: Spread {
+                min: if empty { 0 } else { self.min_packet.into() },
+                max: self.max_packet.into(),
+                ..Spread::default()
+            },
+            ..FlowRecord::default()
         }
     }
 

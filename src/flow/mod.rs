@@ -29,5 +29,5 @@ mod table;
 mod tests;
 
 pub use entry::{FlowEntry, FlowPacket};
-pub use record::{EndReason, FlowRecord, FlowState, TO_CLIENT, TO_SERVER};
+pub use record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
 pub use table::{FlowIx, FlowStats, FlowTable, Lookup, RecordSink, TableFull, Touch};

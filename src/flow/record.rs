@@ -91,9 +91,33 @@ pub struct FlowRecord {
     pub dst_groups: GroupSetHandle,
     /// Mirror sessions that selected the flow, either direction.
     pub mirrors: u64,
-    /// Size of packets (both directions): smallest, largest.
-    pub min_packet: u32,
-    pub max_packet: u32,
+    /// Frame lengths of both directions, in bytes.
+    pub sizes: Spread,
+    /// Time from each packet of the slice to the next, either direction, in nanoseconds; all zero below two packets.
+    pub gaps: Spread,
+    /// From the SYN to the ACK that completed the handshake, in nanoseconds, in every slice of the flow; `None` when
+    /// the handshake was not seen.
+    pub handshake_rtt: Option<u64>,
+    /// TCP segments that carried bytes seen before, by sender.
+    pub retransmissions: [u32; 2],
+    /// TCP segments outside of the receiver's window, by sender.
+    pub out_of_window: [u32; 2],
+    /// Shannon entropy of the first payload bytes of each direction, in bits per byte, in every slice of the flow;
+    /// `None` without payload.
+    pub entropy: [Option<f32>; 2],
+    /// The worker that saw the flow, and the number of this record among all that it made, lost ones too, from 0. A gap
+    /// is what was lost.
+    pub worker: u16,
+    pub sequence: u64,
+}
+
+/// Least, greatest, mean and standard deviation (of the population) of some values; all zero when there were none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spread {
+    pub min: u64,
+    pub max: u64,
+    pub mean: f64,
+    pub sd: f64,
 }
 
 impl FlowRecord {

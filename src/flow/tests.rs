@@ -146,8 +146,11 @@ impl ModelFlow {
             icmp: if first.later_fragment { (0, 0) } else { first.icmp },
             state: self.state().0,
             reason,
-            min_packet: slice.iter().map(|p| p.bytes).min().unwrap_or(0),
-            max_packet: slice.iter().map(|p| p.bytes).max().unwrap_or(0),
+            sizes: Spread {
+                min: slice.iter().map(|p| p.bytes.into()).min().unwrap_or(0),
+                max: slice.iter().map(|p| p.bytes.into()).max().unwrap_or(0),
+                ..Spread::default()
+            },
             ..FlowRecord::default()
         }
     }
@@ -519,7 +522,7 @@ fn deadlines_are_exact() {
         (321, [1, 0], EndReason::Active, 261)
     );
     assert_eq!((sink[3].emitted, sink[3].is_empty(), sink[3].reason), (561, true, EndReason::Idle));
-    assert_eq!((sink[3].start, sink[3].end, sink[3].min_packet), (261, 261, 0));
+    assert_eq!((sink[3].start, sink[3].end, sink[3].sizes.min), (261, 261, 0));
     assert_eq!(sink[1..].iter().map(|r| r.flow_id).collect::<BTreeSet<_>>().len(), 1);
 }
 
