@@ -22,6 +22,7 @@ pub mod mirror;
 pub mod worker;
 pub mod behaviour;
 pub mod export;
+pub mod filter;
 
 pub mod appliance;
 pub mod capture;

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::config::Config;
 use crate::export::Names;
+use crate::filter::Vocabulary;
 use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
@@ -208,6 +209,36 @@ impl PolicyNames {
     /// All session names by counter slot.
     pub fn slots(&self) -> Vec<Arc<str>> {
         self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner()).slots.clone()
+    }
+}
+
+impl Vocabulary for PolicyNames {
+    fn rules(&self, note: &mut dyn FnMut(u32, &str)) {
+        self.labels.each_rule(&mut |rule, id| note(rule.0, id));
+    }
+
+    fn group_sets(&self, note: &mut dyn FnMut(u32, &[&str])) {
+        self.labels.each_group_set(&mut |set, names| {
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            note(set.0, &names);
+        });
+    }
+
+    fn groups(&self, note: &mut dyn FnMut(&str)) {
+        let mut names = std::collections::BTreeSet::new();
+        self.labels.each_group_set(&mut |_, set| names.extend(set.iter().cloned()));
+        names.iter().for_each(|name| note(name));
+    }
+
+    fn sessions(&self, note: &mut dyn FnMut(u32, u8, &str)) {
+        let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (generation, slots) in &sessions.generations {
+            for (bit, slot) in slots.iter().enumerate() {
+                if let Some(name) = sessions.slots.get(usize::from(*slot)) {
+                    note(*generation, bit as u8, name);
+                }
+            }
+        }
     }
 }
 

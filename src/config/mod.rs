@@ -28,6 +28,7 @@ pub use schema::json_schema;
 
 use document::Document;
 use problem::Problems;
+pub(crate) use problem::nearest;
 
 /// Reads and checks a file; warnings go to the log.
 ///

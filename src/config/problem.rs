@@ -236,7 +236,7 @@ fn located(
 }
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
+pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
     let lower = word.to_lowercase();
     candidates
         .into_iter()

@@ -19,6 +19,8 @@ pub enum FlowState {
 }
 
 impl FlowState {
+    pub const ALL: [FlowState; 4] = [FlowState::New, FlowState::Established, FlowState::Closing, FlowState::Closed];
+
     pub fn name(self) -> &'static str {
         match self {
             FlowState::New => "new",
@@ -45,6 +47,9 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    pub const ALL: [EndReason; 6] =
+        [EndReason::Idle, EndReason::Active, EndReason::Fin, EndReason::Rst, EndReason::Evicted, EndReason::Forced];
+
     pub fn name(self) -> &'static str {
         match self {
             EndReason::Idle => "idle",

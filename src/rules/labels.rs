@@ -73,6 +73,16 @@ impl Labels {
         self.read().set_numbers.get(names.as_slice()).copied()
     }
 
+    /// Every rule id with its number, [`RuleHandle::DEFAULT`] among them.
+    pub fn each_rule(&self, visit: &mut dyn FnMut(RuleHandle, &str)) {
+        self.read().rules.iter().zip(0..).for_each(|(id, number)| visit(RuleHandle(number), id));
+    }
+
+    /// Every set of group names with its number.
+    pub fn each_group_set(&self, visit: &mut dyn FnMut(GroupSetHandle, &[Arc<str>])) {
+        self.read().sets.iter().zip(0..).for_each(|(set, number)| visit(GroupSetHandle(number), set));
+    }
+
     /// Distinct rule ids so far.
     pub fn rule_count(&self) -> usize {
         self.read().rule_numbers.len()
