@@ -19,15 +19,21 @@
 //!
 //! Exactly one record of a flow has a reason other than [`EndReason::Active`]; its counters are zero if nothing came
 //! after the last slice ([`FlowRecord::is_empty`]).
+mod entropy;
 mod entry;
 mod index;
 mod record;
 mod slab;
+mod spread;
 mod table;
+mod tcp;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use entropy::{Entropy, SAMPLE};
 pub use entry::{FlowEntry, FlowPacket};
 pub use record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
+pub use spread::{Gaps, Sizes};
 pub use table::{FlowIx, FlowStats, FlowTable, Lookup, RecordSink, TableFull, Touch};
+pub use tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack, WindowCheck};
