@@ -28,5 +28,6 @@ pub mod appliance;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod dpdk;
 pub mod scenario;

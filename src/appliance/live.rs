@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use super::pools::Pools;
 use super::ports::{LivePort, WorkerIo, wire};
 use super::scoring::{Scored, Scoring, unix_nanoseconds};
 use super::totals::Summary;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::control::{Live, PortView};
 use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
 use crate::export::Files;
 use crate::flow::{FlowRecord, FlowTable};
@@ -29,10 +30,10 @@ pub struct Appliance {
     workers: Vec<RunningLcore<Worker>>,
     scoring: Option<JoinHandle<Result<Scored>>>,
     shared: Shared,
+    live: Arc<Live>,
     // Readers live in the workers, so this goes after them.
     host: PolicyHost,
     ports: Vec<LivePort>,
-    started: Instant,
     // Last: everything above lives in their memory.
     pools: Pools,
     eal: Arc<Eal>,
@@ -109,8 +110,9 @@ impl Appliance {
         let shared = Shared::new(&config);
         let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
         let scoring = Some(shared.start_scoring(&config, &host)?);
-        let started = Instant::now();
-        let mut appliance = Self { config, workers: Vec::new(), scoring, shared, host, ports, started, pools, eal };
+        let live = Arc::new(shared.live(&config, &host, &ports));
+        let workers = Vec::new();
+        let mut appliance = Self { config, workers, scoring, shared, live, host, ports, pools, eal };
         appliance.launch(io)?;
         Ok(appliance)
     }
@@ -134,6 +136,7 @@ impl Appliance {
             bail!("{} cannot change while running: restart to apply; nothing was changed", fixed.join(", "));
         }
         let number = self.host.replace(&config, unix_nanoseconds())?;
+        self.live.generation.store(number, Ordering::Relaxed);
         self.config = config;
         let deadline = Instant::now() + ADOPT_WITHIN;
         while self.host.reclaim().iter().any(|generation| *generation < number) {
@@ -148,10 +151,12 @@ impl Appliance {
 
     /// Counters now.
     pub fn summary(&self) -> Summary {
-        let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        let mut summary = Summary::of(&self.shared.counters, self.host.names()).over(seconds);
-        summary.generation = self.host.generation();
-        summary
+        self.live.summary()
+    }
+
+    /// The view of other threads.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     pub fn ports(&self) -> &[LivePort] {
@@ -240,6 +245,7 @@ impl Appliance {
             ("[flow]", now.flow == next.flow),
             ("[scorer]", now.scorer == next.scorer),
             ("[export]", now.export == next.export),
+            ("[control]", now.control == next.control),
             ("[limits]", now.limits == next.limits),
             ("seed", now.seed == next.seed),
         ];
@@ -269,6 +275,23 @@ impl Shared {
         }
     }
 
+    fn live(&self, config: &Config, host: &PolicyHost, ports: &[LivePort]) -> Live {
+        let view = |(port, live): (&config::Port, &LivePort)| PortView {
+            name: port.name.clone(),
+            device: port.device.clone(),
+            paired_with: live.paired_with.map(|other| config.ports[other].name.clone()),
+            up: live.up.clone(),
+        };
+        Live {
+            names: host.names().clone(),
+            counters: self.counters.clone(),
+            ports: config.ports.iter().zip(ports).map(view).collect(),
+            started: Instant::now(),
+            started_at: unix_nanoseconds(),
+            generation: AtomicU32::new(host.generation()),
+        }
+    }
+
     fn start_scoring(&self, config: &Config, host: &PolicyHost) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival);
@@ -289,7 +312,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     fn allowed(eal: &str) -> Vec<String> {
         let text = format!(

@@ -82,7 +82,8 @@ fn told(error: &anyhow::Error) -> String {
 
 fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
+        // Who changed something over the control socket is said in any case.
+        0 => "warn,gnomon::control=info",
         1 => "info",
         _ => "debug",
     };

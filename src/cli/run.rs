@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::report::Report;
 use crate::appliance::{Appliance, Summary};
 use crate::config;
+use crate::control::{Listening, Server};
 
 /// Run the appliance on live ports until SIGINT or SIGTERM.
 ///
@@ -44,9 +45,14 @@ struct Signals {
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let config = config::load(&args.config)?;
     let signals = Signals::listen()?;
+    // Before the ports open: a second gnomon with the same configuration ends here and disturbs nothing.
+    let listening = config.control.enabled.then(|| Listening::open(&config)).transpose()?;
     let mut appliance = Appliance::start(config)?;
-    say(&started(&appliance))?;
+    let server = listening.map(|listening| Server::start(listening, appliance.live().clone())).transpose()?;
+    say(&started(&appliance, server.as_ref()))?;
     let outcome = watch(args, &signals, &mut appliance);
+    // Nobody may ask workers that are about to end.
+    drop(server);
     let finished = appliance.stop()?;
     outcome?;
     let path = finished.write_summary()?;
@@ -83,7 +89,7 @@ fn reload(args: &RunArgs, appliance: &mut Appliance) -> String {
     }
 }
 
-fn started(appliance: &Appliance) -> String {
+fn started(appliance: &Appliance, server: Option<&Server>) -> String {
     let config = appliance.config();
     let mut text = format!("gnomon runs on {}\n", crate::dpdk::version());
     for (live, port) in appliance.ports().iter().zip(&config.ports) {
@@ -96,9 +102,10 @@ fn started(appliance: &Appliance) -> String {
         text.push_str(&format!("  port {:<12} {:<36} link {state:<5} {role}\n", port.name, port.device));
     }
     let (groups, rules) = (config.policy.groups.len(), config.policy.rules.len());
+    let control = server.map_or(String::new(), |server| format!("  control socket {}\n", server.path().display()));
     let (workers, mirrors) = (config.cores.workers.len(), config.mirrors.len());
     text.push_str(&format!(
-        "  {workers} workers, {groups} groups, {rules} rules, {mirrors} mirror sessions, generation {}; records go to {}\n",
+        "{control}  {workers} workers, {groups} groups, {rules} rules, {mirrors} mirror sessions, generation {}; records go to {}\n",
         appliance.summary().generation,
         config.export.directory.display()
     ));

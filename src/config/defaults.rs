@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::model::{Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use super::model::{Control, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
 use super::raw::{
-    AnyWord, KeyWord, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
+    AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
+    RawTimeouts,
 };
 use super::text::{DurationText, Name, SizeText};
 
@@ -65,6 +66,13 @@ impl Default for RawExport {
     fn default() -> Self {
         let Export { directory, flows, alerts } = Export::default();
         Self { directory: directory.display().to_string(), flows, alerts }
+    }
+}
+
+impl Default for RawControl {
+    fn default() -> Self {
+        let Control { enabled, group, .. } = Control::default();
+        Self { enabled, socket: None, group }
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Config {
     pub flow: Flow,
     pub scorer: Scorer,
     pub export: Export,
+    pub control: Control,
     pub limits: Limits,
     /// Seed of everything random.
     pub seed: u64,
@@ -49,6 +50,7 @@ impl Config {
             flow: Flow::default(),
             scorer: Scorer::default(),
             export: Export::default(),
+            control: Control::default(),
             limits: Limits::default(),
             seed: Self::DEFAULT_SEED,
         }
@@ -198,6 +200,16 @@ pub struct Export {
     pub alerts: bool,
 }
 
+/// How a running appliance is talked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    pub enabled: bool,
+    /// `None`: the usual place.
+    pub socket: Option<PathBuf>,
+    /// Name of the group whose members may connect.
+    pub group: Option<String>,
+}
+
 /// Fixed sizes, so that memory is known at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -281,6 +293,12 @@ impl Default for Detect {
 impl Default for Export {
     fn default() -> Self {
         Self { directory: PathBuf::from("gnomon-out"), flows: true, alerts: true }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { enabled: true, socket: None, group: None }
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) struct RawConfig {
     pub flow: RawFlow,
     pub scorer: RawScorer,
     pub export: RawExport,
+    pub control: RawControl,
     pub limits: RawLimits,
 }
 
@@ -424,6 +425,21 @@ pub(super) struct RawExport {
     pub directory: String,
     pub flows: bool,
     pub alerts: bool,
+}
+
+/// The Unix socket by which `gnomon flows`, `gnomon top` and the like talk to a running `gnomon run`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawControl {
+    /// Without it nobody can ask the running appliance anything.
+    pub enabled: bool,
+    /// Left out: `/run/gnomon/control.sock`, with another `eal.file_prefix` than `gnomon` that name instead of
+    /// `control`; where /run cannot be written, `control.sock` in `export.directory`.
+    #[schemars(length(min = 1, max = 100))]
+    pub socket: Option<String>,
+    /// Who may use it beside the user that gnomon runs as: members of this group. Left out: that user's own group.
+    #[schemars(length(min = 1))]
+    pub group: Option<String>,
 }
 
 /// Fixed sizes, so that memory is known at start.

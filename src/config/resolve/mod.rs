@@ -44,6 +44,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         flow: settings.flow,
         scorer: settings.scorer,
         export: settings.export,
+        control: settings.control,
         limits: settings.limits,
         seed: settings.seed,
     }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::document::Place;
-use crate::config::model::{Config, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
-    KeyWord, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
+    KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
+    RawTimeouts,
 };
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
@@ -24,12 +25,14 @@ pub(super) struct Settings {
     pub(super) flow: Flow,
     pub(super) scorer: Scorer,
     pub(super) export: Export,
+    pub(super) control: Control,
     pub(super) limits: Limits,
     pub(super) seed: u64,
 }
 
 pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Settings {
     let raw: RawExport = shaped.section(problems, "export");
+    let RawControl { enabled, socket, group } = shaped.section(problems, "control");
     let limits: RawLimits = shaped.section(problems, "limits");
     let seed: Option<u64> = shaped.section(problems, "seed");
     Settings {
@@ -38,6 +41,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Setti
         flow: flow(problems, shaped),
         scorer: scorer(problems, shaped),
         export: Export { directory: PathBuf::from(raw.directory), flows: raw.flows, alerts: raw.alerts },
+        control: Control { enabled, socket: socket.map(PathBuf::from), group },
         limits: Limits {
             rules: limits.rules,
             fragments: limits.fragments,

@@ -1,0 +1,59 @@
+//! What can be asked: one entry each in [`VERBS`].
+
+use std::sync::atomic::Ordering;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::live::Live;
+use super::protocol::{Failure, Hello, Request};
+use super::reply::Reply;
+use crate::export::iso8601;
+
+/// One verb. It writes the lines of its answer; the end is written for it.
+#[derive(Debug)]
+pub struct Verb {
+    pub name: &'static str,
+    /// True of requests that change something: who asked is then logged.
+    pub changes: fn(&Request) -> bool,
+    pub run: fn(&Live, &Request, &mut Reply) -> Result<(), Failure>,
+}
+
+/// Every verb there is.
+pub const VERBS: &[Verb] =
+    &[Verb { name: "ping", changes: never, run: ping }, Verb { name: "status", changes: never, run: status }];
+
+/// For verbs that only look.
+pub fn never(_: &Request) -> bool {
+    false
+}
+
+/// For verbs that always change something.
+pub fn always(_: &Request) -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoArguments {}
+
+fn ping(_: &Live, request: &Request, reply: &mut Reply) -> Result<(), Failure> {
+    let NoArguments {} = request.read()?;
+    reply.line(&json!({ "pong": true }))
+}
+
+fn status(live: &Live, request: &Request, reply: &mut Reply) -> Result<(), Failure> {
+    let NoArguments {} = request.read()?;
+    let Hello { gnomon, pid, .. } = Hello::own();
+    let flows: u64 = live.counters.iter().map(|w| u64::from(w.flows_live.load(Ordering::Relaxed))).sum();
+    reply.line(&json!({
+        "version": gnomon,
+        "pid": pid,
+        "started": iso8601(live.started_at),
+        "uptime": live.uptime(),
+        "generation": live.generation.load(Ordering::Relaxed),
+        "workers": live.counters.len(),
+        "flows": flows,
+        "ports": live.ports,
+    }))
+}
