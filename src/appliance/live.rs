@@ -18,7 +18,7 @@ use super::totals::Summary;
 use crate::config::{self, Config};
 use crate::control::{Live, PortView};
 use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
-use crate::export::Files;
+use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::Fragments;
 use crate::worker::{Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
@@ -179,6 +179,7 @@ impl Appliance {
         }
         let mut summary = self.summary();
         summary.alerts = scored.alerts.clone();
+        summary.ipfix = scored.collectors.clone();
         let (names, folder) = (self.host.names().clone(), self.config.export.directory.clone());
         Ok(Finished { summary, scored, names, folder })
     }
@@ -246,6 +247,7 @@ impl Appliance {
             ("[scorer]", now.scorer == next.scorer),
             ("[export]", now.export == next.export),
             ("[control]", now.control == next.control),
+            ("[[ipfix]]", now.ipfix == next.ipfix),
             ("[limits]", now.limits == next.limits),
             ("seed", now.seed == next.seed),
         ];
@@ -295,8 +297,9 @@ impl Shared {
     fn start_scoring(&self, config: &Config, host: &PolicyHost) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival);
-        let files = Files::append(&config.export)?;
-        let scoring = Scoring::new(config, merge, host.names().clone(), files, self.abort.clone(), true);
+        let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
+        let exports = Exports { files: Files::append(&config.export)?, collectors };
+        let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), true);
         let core = config.cores.scorer;
         Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
             if let Some(id) = core

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::{Arc, RwLock};
 
 use crate::config::Config;
-use crate::export::Names;
+use crate::export::{Directory, Names, SessionInfo};
 use crate::filter::Vocabulary;
+use crate::mirror::Sample;
 use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
@@ -32,6 +33,8 @@ pub struct PolicyNames {
 struct SessionNames {
     /// Slot → name.
     slots: Vec<Arc<str>>,
+    /// Slot → how the latest generation that had the session treats it.
+    settings: Vec<(Sample, u32)>,
     /// Generation → slot of each bit, ascending. Generations that have what the one before them had are left out,
     /// so that reloads of rules alone take no memory.
     generations: Vec<(u32, Arc<[u16]>)>,
@@ -69,6 +72,7 @@ impl PolicyHost {
         let rules = compiler.compiled().clone();
         let first = Generation { rules, mirrors: lanes, non_ip: config.non_ip, live_flows: config.live_flows };
         names.note_rules(now);
+        names.note_sessions(config);
         Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets })
     }
 
@@ -104,6 +108,7 @@ impl PolicyHost {
             }
         };
         self.names.note_rules(now);
+        self.names.note_sessions(config);
         let (non_ip, live_flows) = (config.non_ip, config.live_flows);
         self.publisher.publish(Generation { rules, mirrors, non_ip, live_flows })?;
         Ok(number)
@@ -177,6 +182,18 @@ impl PolicyNames {
     fn note_rules(&self, now: u64) {
         let mut since = self.since.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         since.resize(self.labels.rule_count() + 1, now);
+    }
+
+    /// How the sessions of a generation in force sample.
+    fn note_sessions(&self, config: &Config) {
+        let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let slots = sessions.slots.len();
+        sessions.settings.resize(slots, (Sample::Packets(1), 0));
+        for session in &config.mirrors {
+            if let Some(slot) = sessions.slots.iter().position(|name| **name == *session.name) {
+                sessions.settings[slot] = (session.sample, session.priority);
+            }
+        }
     }
 
     /// Since when the counters of each rule count, by handle; that of [`RuleHandle::DEFAULT`] is the start. A rule that
@@ -253,6 +270,15 @@ impl Names for PolicyNames {
 
     fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
         self.session(generation, bit).map_or(Cow::Borrowed(""), |name| Cow::Owned(name.to_string()))
+    }
+}
+
+impl Directory for PolicyNames {
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let both = sessions.slots.iter().zip(&sessions.settings);
+        both.map(|(name, (sample, priority))| SessionInfo { name: name.clone(), sample: *sample, priority: *priority })
+            .collect()
     }
 }
 

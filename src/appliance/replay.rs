@@ -24,9 +24,9 @@ use super::pools::Pools;
 use super::scoring::{Scored, Scoring};
 use super::totals::Summary;
 use crate::capture::{Split, normalise};
-use crate::config::Config;
+use crate::config::{Config, Ipfix};
 use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
-use crate::export::Files;
+use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers};
 use crate::worker::{
@@ -39,6 +39,8 @@ pub struct ReplayOptions {
     pub workers: usize,
     /// Also write `packets.jsonl`.
     pub packets: bool,
+    /// Also send the flow records to these collectors.
+    pub ipfix: Vec<Ipfix>,
 }
 
 /// What came of a replay.
@@ -190,8 +192,9 @@ impl Run {
     ) -> Result<Consumers> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::FlowTime);
-        let files = Files::create(out)?;
-        let scoring = Scoring::new(config, merge, self.host.names().clone(), files, self.abort.clone(), false);
+        let collectors = Collectors::start(&options.ipfix, self.host.names(), true)?;
+        let exports = Exports { files: Files::create(out)?, collectors };
+        let scoring = Scoring::new(config, merge, self.host.names().clone(), exports, self.abort.clone(), false);
         let outlets = self.outlets(config, out);
         let (counters, abort) = (self.counters.clone(), self.abort.clone());
         let noting = self.notes.clone().map(|notes| {

@@ -1,4 +1,4 @@
-//! The scorer's thread: records of all workers → scores and alerts → files.
+//! The scorer's thread: records of all workers → scores and alerts → files and collectors.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::merge::RecordMerge;
 use super::policy::PolicyNames;
 use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
 use crate::config::Config;
-use crate::export::{ExportError, Files};
+use crate::export::{CollectorSummary, ExportError, Exports};
 use crate::flow::EndReason;
 use crate::rules::{Decision, GroupSetHandle};
 use crate::worker::Alarm;
@@ -32,7 +32,7 @@ pub struct Scoring {
     scorer: Scorer,
     merge: RecordMerge,
     names: Arc<PolicyNames>,
-    files: Files,
+    exports: Exports,
     abort: Arc<AtomicBool>,
     /// Live: how far behind the end of a flow its record is scored.
     lag: Option<Histogram<u64>>,
@@ -51,6 +51,8 @@ pub struct Scored {
     pub files: Vec<PathBuf>,
     /// Times that writing failed in a live run, which goes on without the lines.
     pub export_failures: u64,
+    /// What IPFIX collectors got.
+    pub collectors: Vec<CollectorSummary>,
     /// Microseconds from a record's making to its score.
     pub lag: Option<Histogram<u64>>,
 }
@@ -71,14 +73,14 @@ impl Scoring {
         config: &Config,
         merge: RecordMerge,
         names: Arc<PolicyNames>,
-        files: Files,
+        exports: Exports,
         abort: Arc<AtomicBool>,
         live: bool,
     ) -> Self {
         let scorer = Scorer::new(&config.scorer, config.seed);
         // Three digits; the bounds are valid, so the histogram is always made.
         let lag = if live { Histogram::new_with_bounds(1, LONGEST_LAG, 3).ok() } else { None };
-        Self { scorer, merge, names, files, abort, lag, scored: Scored::default() }
+        Self { scorer, merge, names, exports, abort, lag, scored: Scored::default() }
     }
 
     /// Until all workers have finished and every record is scored.
@@ -92,7 +94,8 @@ impl Scoring {
         outcome?;
         self.scored.stats = self.scorer.stats();
         self.scored.alerts = by_kind(&self.scored.stats);
-        self.scored.files = self.files.paths();
+        self.scored.files = self.exports.paths();
+        self.scored.collectors = self.exports.finish()?;
         self.scored.lag = self.lag;
         Ok(self.scored)
     }
@@ -105,7 +108,7 @@ impl Scoring {
                 break;
             }
             if flushed.elapsed() > FLUSH_EVERY {
-                let flush = self.files.flush();
+                let flush = self.exports.flush();
                 self.tolerate(flush)?;
                 flushed = Instant::now();
             }
@@ -114,12 +117,12 @@ impl Scoring {
                 std::thread::sleep(Duration::from_micros(100));
             }
         }
-        let (names, files, scored) = (&*self.names, &mut self.files, &mut self.scored);
+        let (names, exports, scored) = (&*self.names, &mut self.exports, &mut self.scored);
         let mut result = Ok(());
-        self.scorer.flush(&mut |record| keep_first(&mut result, take(files, scored, names, &record)));
+        self.scorer.flush(&mut |record| keep_first(&mut result, take(exports, scored, names, &record)));
         self.tolerate(result)?;
         self.pass_alerts_on()?;
-        let flush = self.files.flush();
+        let flush = self.exports.flush();
         self.tolerate(flush)
     }
 
@@ -128,14 +131,14 @@ impl Scoring {
         let mut handled = 0;
         let mut result = Ok(());
         let (scorer, names) = (&mut self.scorer, &*self.names);
-        let (files, scored, lag) = (&mut self.files, &mut self.scored, &mut self.lag);
+        let (exports, scored, lag) = (&mut self.exports, &mut self.scored, &mut self.lag);
         let now = lag.as_ref().map_or(0, |_| unix_nanoseconds());
         let finished = self.merge.drain(|record| {
             handled += 1;
             if let Some(lag) = lag {
                 lag.saturating_record(now.saturating_sub(record.emitted) / 1000);
             }
-            scorer.observe(record, &mut |record| keep_first(&mut result, take(files, scored, names, &record)));
+            scorer.observe(record, &mut |record| keep_first(&mut result, take(exports, scored, names, &record)));
         });
         self.tolerate(result)?;
         self.pass_alerts_on()?;
@@ -143,9 +146,9 @@ impl Scoring {
     }
 
     fn score_waiting(&mut self) -> Result<(), ExportError> {
-        let (names, files, scored) = (&*self.names, &mut self.files, &mut self.scored);
+        let (names, exports, scored) = (&*self.names, &mut self.exports, &mut self.scored);
         let mut result = Ok(());
-        self.scorer.drain(&mut |record| keep_first(&mut result, take(files, scored, names, &record)));
+        self.scorer.drain(&mut |record| keep_first(&mut result, take(exports, scored, names, &record)));
         self.tolerate(result)?;
         self.pass_alerts_on()
     }
@@ -153,7 +156,7 @@ impl Scoring {
     fn pass_alerts_on(&mut self) -> Result<(), ExportError> {
         let mut result = Ok(());
         for event in self.scorer.drain_alerts() {
-            keep_first(&mut result, self.files.alert(&event, &*self.names));
+            keep_first(&mut result, self.exports.alert(&event, &*self.names));
             match event {
                 AlertEvent::Closed(alert) if self.scored.episodes.len() < KEPT_ALERTS => {
                     self.scored.episodes.push(alert);
@@ -181,7 +184,12 @@ impl Scoring {
 }
 
 /// Writes a record and adds it to the account of its groups.
-fn take(files: &mut Files, scored: &mut Scored, names: &PolicyNames, record: &ScoredRecord) -> Result<(), ExportError> {
+fn take(
+    exports: &mut Exports,
+    scored: &mut Scored,
+    names: &PolicyNames,
+    record: &ScoredRecord,
+) -> Result<(), ExportError> {
     let r = &record.record;
     let pair = (r.src_groups, r.dst_groups);
     if scored.pairs.len() < MAX_PAIRS || scored.pairs.contains_key(&pair) {
@@ -192,7 +200,7 @@ fn take(files: &mut Files, scored: &mut Scored, names: &PolicyNames, record: &Sc
         traffic.packets += r.packets.iter().sum::<u64>();
         traffic.bytes += r.bytes.iter().sum::<u64>();
     }
-    files.record(record, names)
+    exports.record(record, names)
 }
 
 fn keep_first(result: &mut Result<(), ExportError>, next: Result<(), ExportError>) {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::policy::PolicyNames;
+use crate::export::CollectorSummary;
 use crate::export::iso8601;
 use crate::packet::DropReason;
 use crate::rules::RuleHandle;
@@ -45,6 +46,9 @@ pub struct Summary {
     /// The capture ended in the middle of a packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<String>,
+    /// What each IPFIX collector got; of live runs, when they end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ipfix: Vec<CollectorSummary>,
 }
 
 /// Copies made for one mirror session.

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::Report;
 use crate::appliance::{Pools, Progress, ReplayOptions, replay};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Ipfix, IpfixTransport};
 use crate::dpdk::{Eal, EalOptions};
 
 /// Send captures through the appliance, with their own time, and write what came of it.
@@ -41,6 +41,10 @@ pub(super) struct ReplayArgs {
     /// Also write packets.jsonl: per packet the headers as understood, verdict, rule and drop reason.
     #[arg(long)]
     packets: bool,
+    /// Also send the flow records to this IPFIX collector; may be given several times. "config": to those of the
+    /// configuration. Over UDP at most a thousand messages a second, so that no collector is overrun; over TCP as fast as it reads.
+    #[arg(long, value_name = "HOST:PORT[/udp|/tcp]")]
+    ipfix: Vec<String>,
     /// Seed of everything random, instead of the configuration's.
     #[arg(long)]
     seed: Option<u64>,
@@ -62,13 +66,14 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         None => Config::default_pair(),
     };
     config.seed = args.seed.unwrap_or(config.seed);
+    let collectors = collectors(&args.ipfix, &config)?;
     let eal = Arc::new(Eal::start(&eal_options(args.workers))?);
     let pools = Pools::new(&eal, BUFFERS)?;
     let mut folders = Folders::default();
     let mut failures = 0;
     for capture in &args.captures {
         let out = folders.folder_for(args, capture);
-        if let Err(error) = replay_one(args, &config, &eal, &pools, capture, &out) {
+        if let Err(error) = replay_one(args, &config, &collectors, &eal, &pools, capture, &out) {
             failures += 1;
             writeln!(std::io::stderr(), "gnomon: {}", super::told(&error.context(capture.display().to_string())))?;
         }
@@ -82,6 +87,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
 fn replay_one(
     args: &ReplayArgs,
     config: &Config,
+    collectors: &[Ipfix],
     eal: &Arc<Eal>,
     pools: &Pools,
     capture: &Path,
@@ -89,7 +95,8 @@ fn replay_one(
 ) -> Result<()> {
     clean_folder(out)?;
     let bar = if args.quiet || args.json { ProgressBar::hidden() } else { progress_bar() };
-    let options = ReplayOptions { workers: usize::from(args.workers), packets: args.packets };
+    let options =
+        ReplayOptions { workers: usize::from(args.workers), packets: args.packets, ipfix: collectors.to_vec() };
     let started = Instant::now();
     let replayed = replay(eal, pools, config, capture, out, &options, |progress| show(&bar, progress));
     bar.finish_and_clear();
@@ -106,6 +113,29 @@ fn replay_one(
         write!(stdout, "{}", Report::of_replay(capture, &replayed, started.elapsed()))?;
     }
     Ok(())
+}
+
+/// What `--ipfix` names.
+fn collectors(asked: &[String], config: &Config) -> Result<Vec<Ipfix>> {
+    let mut all = Vec::new();
+    for text in asked {
+        if text == "config" {
+            all.extend(config.ipfix.iter().cloned());
+            continue;
+        }
+        let (address, transport) = match text.rsplit_once('/') {
+            None | Some((_, "udp")) => (text.trim_end_matches("/udp"), IpfixTransport::Udp),
+            Some((address, "tcp")) => (address, IpfixTransport::Tcp),
+            Some((_, other)) => return Err(anyhow!("--ipfix {text}: `{other}` is no transport; allowed: udp, tcp")),
+        };
+        let port = address.rsplit_once(':').and_then(|(host, port)| port.parse().ok().filter(|_| !host.is_empty()));
+        if !port.is_some_and(|port: u16| port > 0) {
+            let example = "127.0.0.1:4739, [::1]:4739/tcp or config";
+            return Err(anyhow!("--ipfix {text}: a host and a port from 1 to 65535 are needed, such as {example}"));
+        }
+        all.push(Ipfix::to(address, transport));
+    }
+    Ok(all)
 }
 
 /// One lcore for each worker beside the main one. All may use all CPUs: replay shares them with its writers.

@@ -22,7 +22,9 @@ mod text;
 
 use std::path::Path;
 
-pub use model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Port, Scorer, Timeouts, Vm};
+pub use model::{
+    Config, Control, Cores, Detect, Eal, Export, Flow, Ipfix, IpfixTransport, Limits, Port, Scorer, Timeouts, Vm,
+};
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;
 

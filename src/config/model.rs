@@ -1,6 +1,7 @@
 //! The configuration, valid by construction. Everything the appliance is built from; nothing in here
 //! needs checking again.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub scorer: Scorer,
     pub export: Export,
     pub control: Control,
+    /// Collectors that flow records are sent to.
+    pub ipfix: Vec<Ipfix>,
     pub limits: Limits,
     /// Seed of everything random.
     pub seed: u64,
@@ -51,6 +54,7 @@ impl Config {
             scorer: Scorer::default(),
             export: Export::default(),
             control: Control::default(),
+            ipfix: Vec::new(),
             limits: Limits::default(),
             seed: Self::DEFAULT_SEED,
         }
@@ -210,6 +214,52 @@ pub struct Control {
     pub group: Option<String>,
 }
 
+/// One collector of flow records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipfix {
+    /// `host:port`.
+    pub collector: String,
+    pub transport: IpfixTransport,
+    /// Templates and options are sent again after this long.
+    pub template_refresh: Duration,
+    /// Or after so many messages, whichever comes first.
+    pub template_messages: u32,
+    /// Longest IP packet over UDP, in bytes.
+    pub mtu: u16,
+    /// Observation domain id.
+    pub domain: u32,
+    /// Most records that wait for the exporting thread.
+    pub queue: usize,
+    /// Private enterprise number of gnomon's own elements.
+    pub enterprise_number: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IpfixTransport {
+    #[default]
+    Udp,
+    Tcp,
+}
+
+impl Ipfix {
+    /// A collector with the defaults for all else.
+    #[must_use]
+    pub fn to(collector: &str, transport: IpfixTransport) -> Self {
+        Self { collector: collector.to_owned(), transport, ..Self::default() }
+    }
+}
+
+/// `host:port/udp` or `host:port/tcp`.
+impl fmt::Display for Ipfix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            IpfixTransport::Udp => "udp",
+            IpfixTransport::Tcp => "tcp",
+        };
+        write!(f, "{}/{transport}", self.collector)
+    }
+}
+
 /// Fixed sizes, so that memory is known at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -299,6 +349,23 @@ impl Default for Export {
 impl Default for Control {
     fn default() -> Self {
         Self { enabled: true, socket: None, group: None }
+    }
+}
+
+impl Default for Ipfix {
+    /// The collector stands for none. 32473 is the enterprise number for documentation (RFC 5612): gnomon has none of
+    /// its own.
+    fn default() -> Self {
+        Self {
+            collector: String::new(),
+            transport: IpfixTransport::Udp,
+            template_refresh: Duration::from_secs(60),
+            template_messages: 1000,
+            mtu: 1400,
+            domain: 1,
+            queue: 65_536,
+            enterprise_number: 32_473,
+        }
     }
 }
 

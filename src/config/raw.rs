@@ -4,8 +4,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::model::Ipfix;
 use super::text::{
-    DeviceText, DurationText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText, SizeText, Tag,
+    CollectorText, DeviceText, DurationText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText, SizeText, Tag,
 };
 use crate::rules::{Action, Decision, LiveFlows, Mode};
 
@@ -30,6 +31,7 @@ pub(super) struct RawConfig {
     pub scorer: RawScorer,
     pub export: RawExport,
     pub control: RawControl,
+    pub ipfix: Vec<RawIpfix>,
     pub limits: RawLimits,
 }
 
@@ -442,6 +444,47 @@ pub(super) struct RawControl {
     pub group: Option<String>,
 }
 
+/// A collector that flow records are sent to as IPFIX.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIpfix {
+    /// Host name or address, and port.
+    pub collector: CollectorText,
+    #[serde(default)]
+    pub transport: RawTransport,
+    /// Templates and options are sent again after this long, for collectors that have restarted.
+    #[serde(default = "template_refresh")]
+    pub template_refresh: DurationText,
+    /// Or after so many messages, whichever comes first.
+    #[serde(default = "template_messages")]
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub template_messages: u32,
+    /// Longest IP packet over UDP, in bytes.
+    #[serde(default = "ipfix_mtu")]
+    #[schemars(range(min = 576, max = 65535))]
+    pub mtu: u16,
+    /// Observation domain id: tells the appliances of one collector apart.
+    #[serde(default = "domain")]
+    #[schemars(range(min = 0, max = 4_294_967_295u64))]
+    pub domain: u32,
+    /// Records that may wait for the collector; more are lost for it and counted.
+    #[serde(default = "ipfix_queue")]
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub queue: usize,
+    /// Private enterprise number of gnomon's own elements. 32473 is the one for documentation (RFC 5612).
+    #[serde(default = "enterprise_number")]
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub enterprise_number: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawTransport {
+    #[default]
+    Udp,
+    Tcp,
+}
+
 /// Fixed sizes, so that memory is known at start.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -459,6 +502,30 @@ pub(super) struct RawLimits {
 
 fn yes() -> bool {
     true
+}
+
+fn template_refresh() -> DurationText {
+    DurationText::of(Ipfix::default().template_refresh)
+}
+
+fn template_messages() -> u32 {
+    Ipfix::default().template_messages
+}
+
+fn ipfix_mtu() -> u16 {
+    Ipfix::default().mtu
+}
+
+fn domain() -> u32 {
+    Ipfix::default().domain
+}
+
+fn ipfix_queue() -> usize {
+    Ipfix::default().queue
+}
+
+fn enterprise_number() -> u32 {
+    Ipfix::default().enterprise_number
 }
 
 fn descriptors() -> u16 {

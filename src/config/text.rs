@@ -102,6 +102,24 @@ text_type!(
     ["0000:03:00.0", "net_af_packet0,iface=eth1"]
 );
 
+text_type!(
+    /// Where an IPFIX collector listens.
+    CollectorText,
+    "a host name or address and a port",
+    r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._\-]{0,252})):[0-9]{1,5}$",
+    ["10.0.0.5:4739", "[2001:db8::5]:4739", "flows.example.net:4739"]
+);
+
+impl CollectorText {
+    /// `None` when the port is none, or an address in brackets is no IPv6 address.
+    pub(super) fn checked(&self) -> Option<&str> {
+        let (host, port) = self.0.rsplit_once(':')?;
+        let bracketed = host.strip_prefix('[').map(|host| host.trim_end_matches(']'));
+        let sound = bracketed.is_none_or(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+        (sound && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(&self.0)
+    }
+}
+
 impl DurationText {
     /// In the largest unit that is exact.
     pub(super) fn of(duration: Duration) -> Self {
@@ -209,6 +227,13 @@ mod tests {
         assert_eq!(ShareText("12.5%".to_owned()).share(), Some(0.125));
         assert_eq!(ShareText("0%".to_owned()).share(), None);
         assert_eq!(ShareText("100.1%".to_owned()).share(), None);
+    }
+
+    #[test]
+    fn collectors_have_a_host_and_a_port() {
+        let checked = |text: &str| CollectorText(text.to_owned()).checked().is_some();
+        assert!(checked("10.0.0.5:4739") && checked("flows.example.net:1") && checked("[2001:db8::5]:65535"));
+        assert!(!checked("host:0") && !checked("host:65536") && !checked("[2001:db8]:4739"));
     }
 
     #[test]

@@ -7,10 +7,16 @@
 
 mod community_id;
 mod eve;
+mod exports;
 mod files;
+mod ipfix;
 mod time;
 
 pub use community_id::community_id;
 pub use eve::{Names, write_alert, write_flow};
+pub use exports::Exports;
 pub use files::{ExportError, Files};
+pub use ipfix::{
+    CollectorSummary, Collectors, Counters as CollectorCounters, Directory, IpfixError, SessionInfo, ipfix_reference,
+};
 pub use time::iso8601;

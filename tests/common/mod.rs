@@ -4,6 +4,7 @@
 pub mod captures;
 pub mod faults;
 pub mod frames;
+pub mod ipfix;
 pub mod rig;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 
 mod filter;
 mod groups;
+mod ipfix;
 mod mirrors;
 mod names;
 mod ports;
@@ -45,6 +46,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         scorer: settings.scorer,
         export: settings.export,
         control: settings.control,
+        ipfix: ipfix::resolve(problems, &mut shaped),
         limits: settings.limits,
         seed: settings.seed,
     }

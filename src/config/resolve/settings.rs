@@ -139,7 +139,7 @@ fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
     Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect }
 }
 
-fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
+pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
     text.duration().filter(|d| !d.is_zero() && *d <= LONGEST).unwrap_or_else(|| {
         let found = problems.document.source(place);
         problems.error(place, "the duration is out of range").found(found).allowed("a duration from 1ms to 30d");

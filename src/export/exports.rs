@@ -1,0 +1,46 @@
+//! Everywhere that the results of a run go.
+
+use std::path::PathBuf;
+
+use super::eve::Names;
+use super::files::{ExportError, Files};
+use super::ipfix::{CollectorSummary, Collectors, IpfixError};
+use crate::behaviour::{AlertEvent, ScoredRecord};
+
+/// Files and collectors of one run.
+#[derive(Debug)]
+pub struct Exports {
+    pub files: Files,
+    pub collectors: Collectors,
+}
+
+impl Exports {
+    /// Hands a record to the collectors and writes it to the files.
+    pub fn record(&mut self, scored: &ScoredRecord, names: &impl Names) -> Result<(), ExportError> {
+        self.collectors.record(scored);
+        self.files.record(scored, names)
+    }
+
+    /// Writes an alert to the files.
+    pub fn alert(&mut self, event: &AlertEvent, names: &impl Names) -> Result<(), ExportError> {
+        self.files.alert(event, names)
+    }
+
+    /// The files there are.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.paths()
+    }
+
+    /// Hands everything written so far to the operating system.
+    pub fn flush(&mut self) -> Result<(), ExportError> {
+        self.files.flush()
+    }
+
+    /// Sends what the collectors are still to get.
+    ///
+    /// # Errors
+    /// Something was lost in a run that must lose nothing.
+    pub fn finish(&mut self) -> Result<Vec<CollectorSummary>, IpfixError> {
+        self.collectors.finish()
+    }
+}
