@@ -101,7 +101,10 @@ fn small_captures_made_here() {
         (ends[0], [8, 0, 13, 14, 15, 16, 10, 9, 17, 18, 3, 11]),
         (ends[1], [128, 129, 133, 134, 135, 136, 130, 131, 144, 145, 1, 3]),
     ] {
-        frames.extend(types.map(|kind| common::frames::icmp(there, kind, 1)));
+        // A sender for each type: between two hosts all types are one flow.
+        let separator = if there.0.contains(':') { ":" } else { "." };
+        let sender = |kind: u8| format!("{}{separator}{kind}", there.0.rsplit_once(separator).expect("an address").0);
+        frames.extend(types.map(|kind| common::frames::icmp((&sender(kind), there.1), kind, 1)));
         // SCTP: ports, tag, checksum (nobody looks), and a protocol without ports.
         frames.push(common::frames::ethernet_ip(&common::frames::ip(
             there,

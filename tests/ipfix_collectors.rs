@@ -192,7 +192,7 @@ fn of_nfdump(record: &Value) -> Flow {
         _ => (number("src_port"), number("dst_port")),
     };
     // From the highest bit to the lowest, a dot for each that is not set.
-    let bits = |flags: &str| flags.bytes().fold(0, |bits, letter| bits << 1 | u64::from(letter != b'.'));
+    let bits = |flags: &str| flags.bytes().fold(0, |bits, letter| (bits << 1) | u64::from(letter != b'.'));
     let flags = record["tcp_flags"].as_str().map(bits).filter(|_| protocol == 6);
     Flow {
         times: (time("first"), time("last")),
@@ -262,9 +262,9 @@ fn pdml_flow(fields: &BTreeMap<String, String>) -> Option<Flow> {
     };
     let sure = |name: &str| (both(name).0.expect("a number"), both(name).1.expect("a number"));
     let src = text("srcaddr").or(text("srcaddrv6"))?;
-    let icmp = text("icmp_type_code_ipv4").or(text("icmp_type_code_ipv6"));
-    let ports = match &icmp {
-        Some(both) => (0, number(both)),
+    let icmp6 = both("icmp_ipv6_type").0.zip(both("icmp_ipv6_code").0).map(|(kind, code)| kind * 256 + code);
+    let ports = match both("icmp_type_code_ipv4").0.or(icmp6) {
+        Some(both) => (0, both),
         None => (text("srcport").as_ref().map_or(0, number), text("dstport").as_ref().map_or(0, number)),
     };
     Some(Flow {

@@ -129,7 +129,7 @@ fn collectors(asked: &[String], config: &Config) -> Result<Vec<Ipfix>> {
             Some((_, other)) => return Err(anyhow!("--ipfix {text}: `{other}` is no transport; allowed: udp, tcp")),
         };
         let port = address.rsplit_once(':').and_then(|(host, port)| port.parse().ok().filter(|_| !host.is_empty()));
-        if !port.is_some_and(|port: u16| port > 0) {
+        if port.is_none_or(|port: u16| port == 0) {
             let example = "127.0.0.1:4739, [::1]:4739/tcp or config";
             return Err(anyhow!("--ipfix {text}: a host and a port from 1 to 65535 are needed, such as {example}"));
         }

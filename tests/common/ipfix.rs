@@ -56,7 +56,7 @@ impl Record {
     }
 
     pub fn number(&self, field: Field) -> u64 {
-        self.bytes(field).iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
+        self.bytes(field).iter().fold(0, |n, byte| (n << 8) | u64::from(*byte))
     }
 
     pub fn text(&self, field: Field) -> String {
@@ -74,7 +74,7 @@ impl Record {
     /// A dateTimeNanoseconds as nanoseconds since 1970; the years from 1970 to 2036.
     pub fn nanoseconds(&self, field: Field) -> u64 {
         let (seconds, fraction) = (self.number(field) >> 32, self.number(field) & 0xffff_ffff);
-        (seconds - 2_208_988_800) * 1_000_000_000 + (fraction * 1_000_000_000 >> 32)
+        (seconds - 2_208_988_800) * 1_000_000_000 + ((fraction * 1_000_000_000) >> 32)
     }
 
     pub fn address(&self, four: Field, six: Field) -> std::net::IpAddr {

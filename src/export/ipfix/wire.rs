@@ -80,7 +80,7 @@ mod tests {
             bytes.put_ntp(1_463_044_282 * NANOSECONDS + part);
             assert_eq!(bytes[..4], (1_463_044_282u32.wrapping_add(NTP_TO_UNIX as u32)).to_be_bytes());
             let fraction = u64::from(u32::from_be_bytes(bytes[4..].try_into().expect("four bytes")));
-            assert_eq!(fraction * NANOSECONDS >> 32, part, "cut");
+            assert_eq!((fraction * NANOSECONDS) >> 32, part, "cut");
             assert_eq!((fraction * NANOSECONDS + (1 << 31)) >> 32, part, "rounded");
         }
     }
