@@ -86,7 +86,13 @@ fn compare(captures: &[PathBuf]) -> (usize, usize) {
             let found = flow["community_id"].as_str().expect("a community id");
             assert_eq!(found, expected, "{}: {flow}", capture.display());
             all += 1;
-            confirmed += usize::from(known.contains(found));
+            if known.contains(found) {
+                confirmed += 1;
+            } else if flow["proto"].is_string() && all - confirmed <= 20 {
+                let ends =
+                    [&flow["src_ip"], &flow["src_port"], &flow["dest_ip"], &flow["dest_port"], &flow["icmp_type"]];
+                println!("{}: tshark does not have {} {ends:?}", capture.display(), flow["proto"]);
+            }
         }
     }
     (all, confirmed)
@@ -97,21 +103,24 @@ fn small_captures_made_here() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut frames = common::captures::conversation();
     let ends = [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")];
-    for (there, types) in [
-        (ends[0], [8, 0, 13, 14, 15, 16, 10, 9, 17, 18, 3, 11]),
-        (ends[1], [128, 129, 133, 134, 135, 136, 130, 131, 144, 145, 1, 3]),
+    for (there, protocol, types) in [
+        (ends[0], 1, [8, 0, 13, 14, 15, 16, 10, 9, 17, 18, 20, 40]),
+        (ends[1], 58, [128, 129, 133, 134, 135, 136, 130, 131, 144, 145, 200, 201]),
     ] {
         // A sender for each type: between two hosts all types are one flow.
         let separator = if there.0.contains(':') { ":" } else { "." };
         let sender = |kind: u8| format!("{}{separator}{kind}", there.0.rsplit_once(separator).expect("an address").0);
-        frames.extend(types.map(|kind| common::frames::icmp((&sender(kind), there.1), kind, 1)));
+        let message = |kind: u8| [&[kind, 1][..], &[0; 38]].concat();
+        frames.extend(types.map(|kind| {
+            common::frames::ethernet_ip(&common::frames::ip((&sender(kind), there.1), protocol, &message(kind)))
+        }));
         // SCTP: ports, tag, checksum (nobody looks), and a protocol without ports.
         frames.push(common::frames::ethernet_ip(&common::frames::ip(
             there,
             132,
             &[[7, 208, 11, 184].as_slice(), &[0; 12]].concat(),
         )));
-        frames.push(common::frames::ethernet_ip(&common::frames::ip(there, 89, &[0; 24])));
+        frames.push(common::frames::ethernet_ip(&common::frames::ip(there, 253, &[0; 24])));
     }
     let capture = folder.path().join("made.pcap");
     std::fs::write(&capture, common::captures::pcap(1, true, false, &frames)).expect("written");
