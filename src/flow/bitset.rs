@@ -64,9 +64,12 @@ impl BitSet {
             if rest != 0 {
                 let found = at / 64 * 64 + rest.trailing_zeros() as usize;
                 // Down again: the first of each word below.
-                return Some(self.levels[..height].iter().rev().fold(found, |word, level| {
-                    word * 64 + level[word].trailing_zeros() as usize
-                }));
+                return Some(
+                    self.levels[..height]
+                        .iter()
+                        .rev()
+                        .fold(found, |word, level| word * 64 + level[word].trailing_zeros() as usize),
+                );
             }
             at = at / 64 + 1;
         }
@@ -95,7 +98,7 @@ mod tests {
             let mut dice = 1u32;
             for round in 0..3000 {
                 dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let at = (u64::from(dice) * u64::from(capacity) >> 32) as u32;
+                let at = ((u64::from(dice) * u64::from(capacity)) >> 32) as u32;
                 // Fills, then empties.
                 let stays = dice & 0xff < if round < 1500 { 180 } else { 40 };
                 if stays {

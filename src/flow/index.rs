@@ -78,7 +78,8 @@ impl Index {
     pub(super) fn insert(&mut self, hash: u64, position: u32) -> bool {
         let (first, second) = (self.first(hash), self.second(hash));
         let used = self.buckets[first].used();
-        let spill = used >= CROWDED && self.buckets[second].used() < used && self.buckets[first].head[SPILLED] < u16::MAX;
+        let spill =
+            used >= CROWDED && self.buckets[second].used() < used && self.buckets[first].head[SPILLED] < u16::MAX;
         let bucket = &mut self.buckets[if spill { second } else { first }];
         let Some(slot) = bucket.head[..SLOTS].iter().position(|tag| *tag == 0) else { return false };
         bucket.head[slot] = tag(hash);
@@ -127,7 +128,7 @@ impl Index {
 
     #[inline]
     fn scaled(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.buckets.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.buckets.len() as u64) >> 32) as usize
     }
 }
 

@@ -58,7 +58,8 @@ impl<T: Plain> Reserved<T> {
         for from in (0..self.bytes).step_by(PREFAULT_STEP) {
             let len = PREFAULT_STEP.min(self.bytes - from);
             // SAFETY: inside of our mapping; populating changes no content.
-            let code = unsafe { libc::madvise(self.start.as_ptr().byte_add(from).cast(), len, libc::MADV_POPULATE_WRITE) };
+            let code =
+                unsafe { libc::madvise(self.start.as_ptr().byte_add(from).cast(), len, libc::MADV_POPULATE_WRITE) };
             if code != 0 {
                 return;
             }

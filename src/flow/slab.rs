@@ -128,7 +128,12 @@ impl Slab {
     }
 
     /// `None` when full. The entry is made from the words of its key.
-    pub(super) fn insert(&mut self, words: [u64; 2], wide: &Wide, make: impl FnOnce([u64; 2]) -> FlowEntry) -> Option<u32> {
+    pub(super) fn insert(
+        &mut self,
+        words: [u64; 2],
+        wide: &Wide,
+        make: impl FnOnce([u64; 2]) -> FlowEntry,
+    ) -> Option<u32> {
         let position = self.entries.take()?;
         let mut words = words;
         if annex_of(words).is_some() {

@@ -327,7 +327,10 @@ impl FlowTable {
 
     /// Bytes of entries and annex used so far, and of the index and the verdicts when full.
     pub fn memory_bytes(&self) -> (usize, usize) {
-        (self.slab.memory_bytes(), self.index.memory_bytes() + self.verdicts.memory_bytes() + self.disposable.memory_bytes())
+        (
+            self.slab.memory_bytes(),
+            self.index.memory_bytes() + self.verdicts.memory_bytes() + self.disposable.memory_bytes(),
+        )
     }
 
     /// Hands the flows in up to `budget` places from `from` on to `look`, each as the record of its slice so far, and
@@ -403,13 +406,7 @@ impl FlowTable {
 
     /// A counter is full: what there is becomes a record, now.
     #[cold]
-    fn count_in_new_slice(
-        &mut self,
-        position: u32,
-        direction: usize,
-        packet: &FlowPacket,
-        sink: &mut impl RecordSink,
-    ) {
+    fn count_in_new_slice(&mut self, position: u32, direction: usize, packet: &FlowPacket, sink: &mut impl RecordSink) {
         self.slice(position, self.now, sink);
         self.stats.slices_forced += 1;
         self.slab.get_mut(position).count(direction, packet, self.now);

@@ -455,7 +455,8 @@ fn full_buckets_evict_among_their_own() {
     }
     // Keys picked to share both buckets of a large table fill them long before the slab is full.
     let mut large = table(55);
-    let buckets = |hash: u64| [hash, hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32].map(|h| u64::from(h as u32) * 11 >> 32);
+    let buckets =
+        |hash: u64| [hash, hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32].map(|h| (u64::from(h as u32) * 11) >> 32);
     let of = |n: u32| buckets(large.prepare(&tcp(n, false, SYN, 10).tuple).hash());
     let home = (0..).map(of).find(|[a, b]| a != b).unwrap();
     let crowd: Vec<u32> = (0..).filter(|n| of(*n) == home).take(50).collect();
@@ -619,7 +620,10 @@ fn years_between_packets_and_late_sweeps_change_no_time() {
     let (two, _) = run(&packets, &often, 64, 300 * YEAR);
     assert_eq!(sorted(one.clone()), sorted(two));
     let expected = sorted(model(&packets, 300 * YEAR));
-    assert_eq!(sorted(one).iter().map(without_id).collect::<Vec<_>>(), expected.iter().map(without_id).collect::<Vec<_>>());
+    assert_eq!(
+        sorted(one).iter().map(without_id).collect::<Vec<_>>(),
+        expected.iter().map(without_id).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 
+use super::WorkerParts;
 use super::counters::WorkerCounters;
 use super::io::{WhenFull, give_way};
-use super::WorkerParts;
 use crate::flow::{FlowRecord, RecordSink};
 
 /// Puts records on a ring of fixed size. What finds no room is counted and lost, or waits.
