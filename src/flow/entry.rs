@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::key::{FROM_HIGH, LIVE, MARKS_SHIFT, PROTOCOL_SHIFT};
+use super::key::{FROM_HIGH, LIVE, Lookup, MARKS_SHIFT, PROTOCOL_SHIFT};
 use super::memory::Plain;
 use super::record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
 use super::verdicts::HANDLE_BITS;
@@ -267,6 +267,22 @@ impl FlowEntry {
             track: Track { seen: [0; 2], icmp: [icmp.0, icmp.1], room: [0; 26] },
             gap_squares_high: 0,
         }
+    }
+
+    /// The entry of a flow that starts with this packet, in no table: for measuring other ways to find it.
+    pub fn alone(packet: &FlowPacket) -> Self {
+        Self::new(Lookup::new(&packet.tuple, 0).words, false, packet, packet.clock_ns, 0)
+    }
+
+    /// What a table does to an entry for a packet once it has found it, unless something is due. False when something
+    /// is.
+    #[inline]
+    pub fn account(&mut self, packet: &FlowPacket, from_higher: bool, times: &TimeoutsNs) -> bool {
+        let (direction, was) = (self.direction(from_higher), self.is_disposable());
+        self.is_quiet(packet.clock_ns, times)
+            && !packet.opens_connection()
+            && self.count(direction, packet, packet.clock_ns)
+            && self.is_disposable() == was
     }
 
     #[inline]
@@ -576,14 +592,14 @@ fn unpack_sum(packed: u64) -> f64 {
 
 /// [`Timeouts`] in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TimeoutsNs {
+pub struct TimeoutsNs {
     pub(super) opening: u64,
     active: u64,
     by_phase: [u64; 16],
 }
 
 impl TimeoutsNs {
-    pub(super) fn new(timeouts: &Timeouts) -> Self {
+    pub fn new(timeouts: &Timeouts) -> Self {
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).min(LONGEST_NS);
         Self {
             opening: ns(timeouts.tcp_opening),

@@ -46,7 +46,7 @@ mod tests;
 mod verdicts;
 
 pub use entropy::{Entropy, SAMPLE};
-pub use entry::{FlowEntry, FlowPacket};
+pub use entry::{FlowEntry, FlowPacket, TimeoutsNs};
 pub use key::Lookup;
 pub use record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
 pub use spread::{Gaps, Sizes};
