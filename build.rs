@@ -9,7 +9,7 @@ const OLDEST: &str = "22.11";
 
 /// Libraries linked directly; everything else (buses, mempool drivers, NIC drivers) is loaded by the
 /// environment abstraction layer from the distribution's driver folder at run time.
-const LIBRARIES: [&str; 6] = ["rte_acl", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
+const LIBRARIES: [&str; 7] = ["rte_acl", "rte_hash", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -72,9 +72,10 @@ fn generate_bindings(flags: &[String]) {
         .allowlist_function("rte_pktmbuf_pool_create|rte_mempool_(free|avail_count|in_use_count)")
         .allowlist_function("rte_ring_(create|free)|rte_get_tsc_hz|rte_thread_(un)?register")
         .allowlist_function("rte_acl_(create|add_rules|build|free|set_ctx_classify|classify)|rte_vect_set_max_simd_bitwidth")
+        .allowlist_function("rte_hash_(create|free|add_key|lookup_bulk|max_key_id)")
         .allowlist_type("rte_eth_rss_reta_entry64|rte_eth_rx_mq_mode|gn_.*")
-        .allowlist_var("GN_.*|SOCKET_ID_ANY|RTE_ACL_FIELD_TYPE_.*|RTE_ACL_MAX_PRIORITY")
-        .opaque_type("rte_mbuf|rte_mempool|rte_ring")
+        .allowlist_var("GN_.*|SOCKET_ID_ANY|RTE_ACL_FIELD_TYPE_.*|RTE_ACL_MAX_PRIORITY|RTE_HASH_.*")
+        .opaque_type("rte_mbuf|rte_mempool|rte_ring|rte_hash")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .derive_default(true)
         .layout_tests(false)

@@ -1,5 +1,6 @@
 //! The appliance on live ports: opens them, launches workers and scorer, watches, reloads, stops.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -189,6 +190,7 @@ impl Appliance {
             let mut worker = Worker::new(self.worker_parts(id, io));
             let lcore = self.eal.take_lcore().ok_or_else(|| anyhow!("no lcore left for worker {id}"))?;
             self.workers.push(lcore.launch(move || {
+                worker.prefault();
                 worker.run();
                 worker
             })?);
@@ -198,13 +200,15 @@ impl Appliance {
 
     fn worker_parts(&mut self, id: usize, io: WorkerIo) -> WorkerParts {
         let config = &self.config;
+        // Senders do not know it, so they cannot make flows that collide; it decides nothing that is seen outside.
+        let secret = RandomState::new().hash_one(id);
         WorkerParts {
             id,
             workers: config.cores.workers.len(),
             lanes: io.lanes,
             outputs: io.outputs,
             generation: self.host.reader(),
-            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),
+            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed).with_secret(secret),
             fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
             key_from: config.flow.key_from,
             timing: Timing::Live(Clock::start()),

@@ -24,7 +24,16 @@ pub struct Summary {
     pub drops: BTreeMap<&'static str, u64>,
     pub mirrored: BTreeMap<String, Mirrored>,
     pub flows: u64,
+    /// Flows that gave their place away before their time.
     pub flows_evicted: u64,
+    /// Of these: half-open or one-way, closed, and established but long silent.
+    pub flows_evicted_half_open: u64,
+    pub flows_evicted_closed: u64,
+    pub flows_evicted_idle: u64,
+    /// Interim records made because a counter of a flow was full.
+    pub slices_forced: u64,
+    /// Verdicts that were not cached because there were too many different ones.
+    pub verdicts_refused: u64,
     /// Packets judged without flow state because the flow table was full.
     pub untracked: u64,
     pub records: u64,
@@ -101,6 +110,11 @@ impl Summary {
             mirrored: mirrored(workers, names),
             flows: sum(|w| &w.flows),
             flows_evicted: sum(|w| &w.flows_evicted),
+            flows_evicted_half_open: sum(|w| &w.flows_evicted_half_open),
+            flows_evicted_closed: sum(|w| &w.flows_evicted_closed),
+            flows_evicted_idle: sum(|w| &w.flows_evicted_idle),
+            slices_forced: sum(|w| &w.slices_forced),
+            verdicts_refused: sum(|w| &w.verdicts_refused),
             untracked: sum(|w| &w.untracked),
             records: sum(|w| &w.records),
             records_lost: sum(|w| &w.records_lost),

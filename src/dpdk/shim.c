@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <rte_cycles.h>
 #include <rte_malloc.h>
+#include <rte_memory.h>
 #include <rte_pause.h>
 #include <rte_prefetch.h>
 
@@ -101,6 +103,19 @@ uint64_t gn_heap_bytes(void)
 	}
 	return bytes;
 }
+
+static int advise_huge(const struct rte_memseg_list *list, void *unused)
+{
+	(void)unused;
+	madvise(list->base_va, list->len, MADV_HUGEPAGE);
+	return 0;
+}
+
+void gn_advise_huge(void) { rte_memseg_list_walk(advise_huge, NULL); }
+
+void *gn_zeroed(size_t bytes) { return rte_zmalloc(NULL, bytes, RTE_CACHE_LINE_SIZE); }
+
+void gn_release(void *memory) { rte_free(memory); }
 
 int gn_interface_flags(const char *name)
 {

@@ -11,6 +11,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
@@ -67,6 +68,11 @@ unsigned int gn_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, uns
 
 /* Bytes in use on all of DPDK's heaps. */
 uint64_t gn_heap_bytes(void);
+/* Asks for transparent huge pages under all of DPDK's memory, for what is not touched yet. */
+void gn_advise_huge(void);
+/* Zeroed memory of DPDK's heap on a cache line, NULL when there is none. */
+void *gn_zeroed(size_t bytes);
+void gn_release(void *memory);
 
 /* IFF_ flags of a kernel interface in this network namespace, or a negative errno. */
 int gn_interface_flags(const char *name);

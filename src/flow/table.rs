@@ -1,13 +1,18 @@
-//! The flow table of one worker: slab and index joined, expiry, eviction.
+//! The flow table of one worker: slab, index and verdicts joined, expiry, eviction.
 
 use std::fmt;
 
-use super::entry::{FlowEntry, FlowPacket, TimeoutsNs};
+use super::bitset::BitSet;
+use super::entry::{FARTHEST_NS, FlowEntry, FlowPacket, Handle, TimeoutsNs};
 use super::index::Index;
+use super::key::{Lookup, unpack};
+use super::probe::prefetch;
 use super::record::{EndReason, FlowRecord, FlowState};
 use super::slab::{NONE, Slab};
+use super::verdicts::Verdicts;
 use crate::config::Timeouts;
-use crate::packet::{FlowKey, Orientation, Tuple};
+use crate::packet::{FlowKey, Tuple};
+use crate::rules::Verdict;
 
 /// Where finished records go. Must not block a worker that forwards live traffic.
 pub trait RecordSink {
@@ -31,7 +36,7 @@ pub struct Touch {
     pub ix: FlowIx,
     /// [`TO_SERVER`](super::TO_SERVER) or [`TO_CLIENT`](super::TO_CLIENT).
     pub direction: usize,
-    /// First packet of the flow: no verdict is cached and `sampled` is zero.
+    /// First packet of the flow: no verdict is cached.
     pub is_new: bool,
 }
 
@@ -40,65 +45,76 @@ pub struct Touch {
 #[error("flow table full of established flows")]
 pub struct TableFull;
 
-/// Key, hash and probable place of a packet's flow, see [`FlowTable::prepare`].
-#[derive(Clone, Copy, Debug)]
-pub struct Lookup {
-    key: FlowKey,
-    way: Orientation,
-    hash: u64,
-    hint: u32,
-}
-
-impl Lookup {
-    pub fn key(&self) -> &FlowKey {
-        &self.key
-    }
-
-    /// Seeded hash of the key, the same for both directions.
-    pub fn hash(&self) -> u64 {
-        self.hash
-    }
-}
-
-/// Counters since the table was made; `live` is a level.
+/// Counters since the table was made; `live` and `disposable` are levels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowStats {
     pub inserted: u64,
     /// Ended by a time-out, a new connection on a closed flow, [`FlowTable::end_flow`], or the end of the run.
     pub expired: u64,
-    pub evicted: u64,
+    /// Ended because their place was needed: half-open or one-way, closed, and established but long silent.
+    pub evicted_half_open: u64,
+    pub evicted_closed: u64,
+    pub evicted_idle: u64,
     /// Packets that got [`TableFull`].
     pub table_full: u64,
+    /// Interim records made because a counter was full.
+    pub slices_forced: u64,
+    /// Verdicts that were not kept because there were too many different ones.
+    pub verdicts_refused: u64,
     pub live: usize,
+    /// Of these the ones that give way first: half-open, one-way or over.
+    pub disposable: usize,
     /// Most flows at one time.
     pub high_water: usize,
+}
+
+impl FlowStats {
+    pub fn evicted(&self) -> u64 {
+        self.evicted_half_open + self.evicted_closed + self.evicted_idle
+    }
 }
 
 /// Flows of one worker. See the module for what is recorded when.
 pub struct FlowTable {
     slab: Slab,
     index: Index,
+    verdicts: Verdicts,
+    /// Flows that give way first.
+    disposable: BitSet,
     times: TimeoutsNs,
     seed: u64,
+    /// Of the index alone: changes no output, and nobody outside should know it.
+    secret: u64,
+    /// Latest clock of all calls.
+    now: u64,
+    /// No live flow was last heard more than its time-out before.
+    looked_at_all: u64,
     sweep_at: usize,
     sweep_began: Option<u64>,
     watermark: u64,
-    hand: usize,
+    hand: u32,
     stats: FlowStats,
 }
 
-/// Entries looked at for one eviction when no flow is disposable.
+/// Among how many flows at the hand the oldest goes: of those that give way first, and of established ones.
+const HAND_CHOICE: usize = 8;
 const HAND_STEPS: usize = 32;
 
 impl FlowTable {
-    /// Room for `capacity` flows (at least 1): 256 bytes each and 16..=32 bytes of index, first touched when used.
+    /// Room for `capacity` flows (at least 1): 128 bytes each, 40 more for one of IPv6 or a virtual network, and 13 bytes
+    /// of index. First touched when used, or by [`prefault`](Self::prefault).
     pub fn new(capacity: usize, timeouts: &Timeouts, seed: u64) -> Self {
         let slab = Slab::new(capacity);
         Self {
             index: Index::new(slab.capacity()),
+            verdicts: Verdicts::new(slab.capacity()),
+            disposable: BitSet::new(slab.capacity()),
             slab,
             times: TimeoutsNs::new(timeouts),
             seed,
+            secret: seed,
+            now: 0,
+            looked_at_all: 0,
             sweep_at: 0,
             sweep_began: None,
             watermark: 0,
@@ -107,74 +123,148 @@ impl FlowTable {
         }
     }
 
+    /// Hashes with a number that senders do not know, so that they cannot choose flows that collide. For live traffic;
+    /// without, the seed is used, and the same input evicts the same flows in every run.
+    #[must_use]
+    pub fn with_secret(self, secret: u64) -> Self {
+        Self { secret, ..self }
+    }
+
+    /// Touches all memory now, on the memory node of the calling thread, so that no packet has to wait for a page.
+    pub fn prefault(&self) {
+        self.index.prefault();
+        self.slab.prefault();
+    }
+
     /// Counts a packet to its flow, which is made if there is none.
     pub fn touch(&mut self, packet: &FlowPacket, sink: &mut impl RecordSink) -> Result<Touch, TableFull> {
         self.touch_prepared(packet, &self.prepare(&packet.tuple), sink)
     }
 
-    /// First step for a burst: key and hash, no table memory.
+    /// First step for a burst: key and hash; asks for the line of the index.
     #[inline]
     pub fn prepare(&self, tuple: &Tuple) -> Lookup {
-        let (key, way) = FlowKey::of(*tuple);
-        Lookup { hash: key.hash(self.seed), key, way, hint: NONE }
+        let lookup = Lookup::new(tuple, self.secret);
+        self.index.prefetch(lookup.hash);
+        lookup
     }
 
-    /// Second step for a burst: finds the flow without changing anything. Done for all packets of a burst before the
-    /// first [`touch_prepared`](Self::touch_prepared), the cache misses of different packets overlap.
+    /// Second step for a burst: reads the index and asks for the flow's lines. Done for all packets of a burst before
+    /// the first [`touch_prepared`](Self::touch_prepared), the cache misses of different packets overlap.
     #[inline]
     pub fn locate(&self, lookup: &mut Lookup) {
-        lookup.hint = self.find(lookup).unwrap_or(NONE);
+        if let Some(position) = self.index.candidate(lookup.hash) {
+            lookup.hint = position;
+            prefetch(self.slab.get(position));
+        }
     }
 
     /// Last step: as [`touch`](Self::touch), with a lookup made from the packet's tuple by this table. Earlier packets
     /// of the burst may have changed what was located.
+    #[inline]
     pub fn touch_prepared(
         &mut self,
         packet: &FlowPacket,
         lookup: &Lookup,
         sink: &mut impl RecordSink,
     ) -> Result<Touch, TableFull> {
+        self.advance(packet.clock_ns, sink);
+        if let Some(position) = self.hinted(lookup) {
+            let entry = self.slab.get(position);
+            if entry.is_quiet(self.now, &self.times) && !packet.opens_connection() {
+                return Ok(self.count(position, lookup, packet, false, sink));
+            }
+        }
+        self.touch_slowly(packet, lookup, sink)
+    }
+
+    /// New flows, and those to which something happens before the packet.
+    #[inline(never)]
+    fn touch_slowly(
+        &mut self,
+        packet: &FlowPacket,
+        lookup: &Lookup,
+        sink: &mut impl RecordSink,
+    ) -> Result<Touch, TableFull> {
+        let clock = self.now;
         let mut previous = None;
-        if let Some(position) = self.hinted(lookup).or_else(|| self.find(lookup)) {
-            let clock = packet.clock_ns;
-            if self.slab.get(position).state() == FlowState::Closed && packet.opens_connection() {
-                let entry = self.slab.get(position);
-                previous = (entry.start() == clock).then_some(entry.flow_id());
+        if let Some(position) = self.find(lookup) {
+            let entry = self.slab.get(position);
+            if entry.state() == FlowState::Closed && packet.opens_connection() {
+                previous = (entry.last(clock) == clock).then_some(entry.flow_id());
                 if !self.settle(position, clock, sink) {
                     self.end(position, EndReason::Idle, clock, sink);
                     self.stats.expired += 1;
                 }
             } else if !self.settle(position, clock, sink) {
-                return Ok(self.count(position, lookup, packet, false));
+                return Ok(self.count(position, lookup, packet, false, sink));
             }
         }
         let position = self.insert(packet, lookup, previous, sink)?;
-        Ok(self.count(position, lookup, packet, true))
+        Ok(self.count(position, lookup, packet, true, sink))
     }
 
     /// The flow of a lookup made by this table and the packet's direction in it, if there is one; it may be over by the
     /// time of the packet. Nothing is counted.
-    pub fn peek(&self, lookup: &mut Lookup) -> Option<(FlowIx, usize)> {
-        self.locate(lookup);
-        let position = self.hinted(lookup)?;
-        Some((FlowIx(position), self.slab.get(position).direction(lookup.way)))
+    #[inline]
+    pub fn peek(&self, lookup: &Lookup) -> Option<(FlowIx, usize)> {
+        let position = self.hinted(lookup).or_else(|| self.find(lookup))?;
+        Some((FlowIx(position), self.slab.get(position).direction(lookup.way_high)))
     }
 
-    /// Ends a flow before its time: the next packet begins another, which must have a later clock than this one began
-    /// with.
+    /// Ends a flow before its time: the next packet begins another.
     pub fn end_flow(&mut self, ix: FlowIx, clock_ns: u64, sink: &mut impl RecordSink) {
-        if !self.settle(ix.0, clock_ns, sink) {
-            self.end(ix.0, EndReason::Forced, clock_ns, sink);
+        self.advance(clock_ns, sink);
+        // All may have been looked at.
+        if self.slab.get(ix.0).is_live() && !self.settle(ix.0, self.now, sink) {
+            self.end(ix.0, EndReason::Forced, self.now, sink);
             self.stats.expired += 1;
         }
     }
 
+    #[inline]
     pub fn entry(&self, ix: FlowIx) -> &FlowEntry {
         self.slab.get(ix.0)
     }
 
-    pub fn entry_mut(&mut self, ix: FlowIx) -> &mut FlowEntry {
-        self.slab.get_mut(ix.0)
+    /// The flow's tuple; its source is the initiator.
+    pub fn tuple(&self, ix: FlowIx) -> Tuple {
+        self.tuple_of(self.slab.get(ix.0))
+    }
+
+    /// The cached verdict of a direction if it was made by this generation.
+    #[inline]
+    pub fn verdict(&self, ix: FlowIx, direction: usize, generation: u32) -> Option<&Verdict> {
+        self.last_verdict(ix, direction).filter(|v| v.generation == generation)
+    }
+
+    /// The latest verdict of a direction whatever its generation; `None` when not yet decided.
+    #[inline]
+    pub fn last_verdict(&self, ix: FlowIx, direction: usize) -> Option<&Verdict> {
+        self.verdicts.get(self.slab.get(ix.0).handle(Handle::Verdict(direction)))
+    }
+
+    pub fn set_verdict(&mut self, ix: FlowIx, direction: usize, verdict: &Verdict) {
+        self.keep(ix.0, Handle::Verdict(direction), Some(verdict));
+    }
+
+    pub fn forget_verdict(&mut self, ix: FlowIx, direction: usize) {
+        self.keep(ix.0, Handle::Verdict(direction), None);
+    }
+
+    /// Adds to the mirror sessions of `generation` that took a packet in this slice. Those of an earlier generation
+    /// are forgotten: their bits may stand for other sessions now.
+    #[inline]
+    pub fn note_mirrored(&mut self, ix: FlowIx, sessions: u64, generation: u32) {
+        if sessions == 0 {
+            return;
+        }
+        let before = self.verdicts.get(self.slab.get(ix.0).handle(Handle::Mirrors));
+        let noted = before.filter(|noted| noted.generation == generation).map_or(0, |noted| noted.mirrors);
+        if noted | sessions != noted {
+            let all = Verdict { mirrors: noted | sessions, generation, ..Verdict::default() };
+            self.keep(ix.0, Handle::Mirrors, Some(&all));
+        }
     }
 
     /// The other end becomes the flow's initiator: counters, flags and verdicts change sides.
@@ -185,10 +275,12 @@ impl FlowTable {
     /// Looks at up to `budget` entries and hands out what is due before `clock_ns`. True when this call completed a
     /// pass over the table; [`watermark`](Self::watermark) has then moved on.
     pub fn sweep(&mut self, clock_ns: u64, budget: usize, sink: &mut impl RecordSink) -> bool {
+        self.advance(clock_ns, sink);
         let began = *self.sweep_began.get_or_insert(clock_ns);
         let stop = self.slab.len().min(self.sweep_at.saturating_add(budget));
         for position in self.sweep_at..stop {
-            if self.slab.get(position as u32).live {
+            let entry = self.slab.get(position as u32);
+            if entry.is_live() && !entry.is_quiet(self.now, &self.times) {
                 self.settle(position as u32, clock_ns, sink);
             }
         }
@@ -198,6 +290,7 @@ impl FlowTable {
         }
         self.sweep_at = 0;
         self.sweep_began = None;
+        self.looked_at_all = self.looked_at_all.max(began);
         // Events act strictly later than they happen: what happened at the very clock may still be to come.
         self.watermark = self.watermark.max(began.saturating_sub(1));
         true
@@ -211,8 +304,9 @@ impl FlowTable {
     /// End of the run: hands out what is due, then every flow that is left, in slab order, with `clock_ns` as the time
     /// it happened. The table is empty afterwards and can be used again.
     pub fn finish(&mut self, clock_ns: u64, sink: &mut impl RecordSink) {
+        self.advance(clock_ns, sink);
         for position in 0..self.slab.len() as u32 {
-            if self.slab.get(position).live && !self.settle(position, clock_ns, sink) {
+            if self.slab.get(position).is_live() && !self.settle(position, clock_ns, sink) {
                 self.end(position, EndReason::Forced, clock_ns, sink);
                 self.stats.expired += 1;
             }
@@ -223,39 +317,126 @@ impl FlowTable {
     }
 
     pub fn stats(&self) -> FlowStats {
-        FlowStats { live: self.slab.live(), ..self.stats }
+        let (live, disposable) = (self.slab.live(), self.disposable.len());
+        FlowStats { live, disposable, verdicts_refused: self.verdicts.refused(), ..self.stats }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// Bytes of entries and annex used so far, and of the index and the verdicts when full.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        (
+            self.slab.memory_bytes(),
+            self.index.memory_bytes() + self.verdicts.memory_bytes() + self.disposable.memory_bytes(),
+        )
+    }
+
+    /// Hands the flows in up to `budget` places from `from` on to `look`, each as the record of its slice so far, and
+    /// says where to go on; `None` after the last. Nothing is changed.
+    pub fn survey(&self, from: usize, budget: usize, mut look: impl FnMut(FlowRecord)) -> Option<usize> {
+        let stop = self.slab.len().min(from.saturating_add(budget));
+        for entry in (from..stop).map(|position| self.slab.get(position as u32)).filter(|entry| entry.is_live()) {
+            look(self.record(entry, EndReason::Active, self.now));
+        }
+        (stop < self.slab.len()).then_some(stop)
+    }
+
+    /// Time goes on. When it has gone so far that an entry's bits of a time might be taken for later ones, all flows are
+    /// looked at first: a step of years in a capture, for a running table is swept long before.
+    #[inline]
+    fn advance(&mut self, clock: u64, sink: &mut impl RecordSink) {
+        if clock > self.now {
+            if clock.saturating_sub(self.looked_at_all) > FARTHEST_NS {
+                self.look_at_all(clock, sink);
+            }
+            self.now = clock;
+        }
+    }
+
+    #[cold]
+    fn look_at_all(&mut self, clock: u64, sink: &mut impl RecordSink) {
+        for position in 0..self.slab.len() as u32 {
+            if self.slab.get(position).is_live() {
+                self.settle(position, clock, sink);
+            }
+        }
+        self.looked_at_all = clock;
     }
 
     #[inline]
     fn find(&self, lookup: &Lookup) -> Option<u32> {
-        self.index.find(lookup.hash, |position| *self.slab.get(position).key() == lookup.key)
+        self.index.find(lookup.hash, |position| self.is(position, lookup))
+    }
+
+    #[inline]
+    fn is(&self, position: u32, lookup: &Lookup) -> bool {
+        let words = self.slab.get(position).words;
+        lookup.agrees(words) && (!lookup.is_wide() || self.slab.wide(words) == lookup.wide)
     }
 
     #[inline]
     fn hinted(&self, lookup: &Lookup) -> Option<u32> {
-        if lookup.hint as usize >= self.slab.len() {
-            return None;
-        }
-        let entry = self.slab.get(lookup.hint);
-        (entry.live && *entry.key() == lookup.key).then_some(lookup.hint)
+        (lookup.hint != NONE && self.is(lookup.hint, lookup)).then_some(lookup.hint)
     }
 
     #[inline]
-    fn count(&mut self, position: u32, lookup: &Lookup, packet: &FlowPacket, is_new: bool) -> Touch {
-        let direction = self.slab.get(position).direction(lookup.way);
-        self.slab.update(position, |entry| entry.count(direction, packet));
+    fn count(
+        &mut self,
+        position: u32,
+        lookup: &Lookup,
+        packet: &FlowPacket,
+        is_new: bool,
+        sink: &mut impl RecordSink,
+    ) -> Touch {
+        let entry = self.slab.get_mut(position);
+        let direction = entry.direction(lookup.way_high);
+        let was = !is_new && entry.is_disposable();
+        let counted = entry.count(direction, packet, self.now);
+        let is = entry.is_disposable();
+        if was != is {
+            self.dispose(position, is);
+        }
+        if !counted {
+            self.count_in_new_slice(position, direction, packet, sink);
+        }
         Touch { ix: FlowIx(position), direction, is_new }
     }
 
-    /// Hands out what has happened to a flow before `clock`. True when that was its end.
-    #[inline]
-    fn settle(&mut self, position: u32, clock: u64, sink: &mut impl RecordSink) -> bool {
-        let entry = self.slab.get_mut(position);
-        if let Some(at) = entry.slice_ends_at(&self.times).filter(|at| clock > *at) {
-            sink.push(entry.record(EndReason::Active, at));
-            entry.begin_slice();
+    /// A counter is full: what there is becomes a record, now.
+    #[cold]
+    fn count_in_new_slice(&mut self, position: u32, direction: usize, packet: &FlowPacket, sink: &mut impl RecordSink) {
+        self.slice(position, self.now, sink);
+        self.stats.slices_forced += 1;
+        self.slab.get_mut(position).count(direction, packet, self.now);
+        self.dispose(position, self.slab.get(position).is_disposable());
+    }
+
+    /// Keeps the set of those that give way first in step with a flow's state.
+    #[inline(never)]
+    fn dispose(&mut self, position: u32, is_disposable: bool) {
+        if is_disposable {
+            self.disposable.insert(position);
+        } else {
+            self.disposable.remove(position);
         }
-        let at = entry.ends_at(&self.times);
+    }
+
+    fn slice(&mut self, position: u32, at: u64, sink: &mut impl RecordSink) {
+        let entry = self.slab.get(position);
+        sink.push(self.record(entry, EndReason::Active, at));
+        self.keep(position, Handle::Mirrors, None);
+        self.slab.get_mut(position).begin_slice();
+    }
+
+    /// Hands out what has happened to a flow before `clock`. True when that was its end.
+    fn settle(&mut self, position: u32, clock: u64, sink: &mut impl RecordSink) -> bool {
+        let entry = self.slab.get(position);
+        if let Some(at) = entry.slice_ends_at(self.now, &self.times).filter(|at| clock > *at) {
+            self.slice(position, at, sink);
+        }
+        let at = self.slab.get(position).ends_at(self.now, &self.times);
         if clock <= at {
             return false;
         }
@@ -266,10 +447,56 @@ impl FlowTable {
 
     fn end(&mut self, position: u32, otherwise: EndReason, at: u64, sink: &mut impl RecordSink) {
         let entry = self.slab.get(position);
-        sink.push(entry.record(entry.end_reason(otherwise), at));
-        let hash = entry.key().hash(self.seed);
+        sink.push(self.record(entry, entry.end_reason(otherwise), at));
+        self.disposable.remove(position);
+        let hash = Lookup::new(&self.tuple_of(entry), self.secret).hash;
+        Handle::ALL.into_iter().for_each(|handle| self.verdicts.release(entry.handle(handle)));
         self.index.remove(hash, position);
         self.slab.remove(position);
+    }
+
+    fn tuple_of(&self, entry: &FlowEntry) -> Tuple {
+        let low = unpack(entry.words, |_| self.slab.wide(entry.words));
+        if entry.initiator_is_high() { low.reversed() } else { low }
+    }
+
+    fn record(&self, entry: &FlowEntry, reason: EndReason, emitted: u64) -> FlowRecord {
+        let record = entry.record(self.tuple_of(entry), self.now, reason, emitted);
+        let verdict = self.deciding_verdict(entry);
+        let mirrored = self.verdicts.get(entry.handle(Handle::Mirrors));
+        FlowRecord {
+            rule: verdict.rule,
+            tier: verdict.tier,
+            decision: verdict.decision,
+            generation: verdict.generation,
+            src_groups: verdict.src_groups,
+            dst_groups: verdict.dst_groups,
+            mirrors: mirrored.filter(|noted| noted.generation == verdict.generation).map_or(0, |noted| noted.mirrors),
+            ..record
+        }
+    }
+
+    /// The verdict to server, else the one to client with its groups turned round.
+    fn deciding_verdict(&self, entry: &FlowEntry) -> Verdict {
+        let [there, back] = [0, 1].map(|direction| self.verdicts.get(entry.handle(Handle::Verdict(direction))));
+        match (there, back) {
+            (Some(verdict), _) => *verdict,
+            (None, Some(verdict)) => {
+                Verdict { src_groups: verdict.dst_groups, dst_groups: verdict.src_groups, ..*verdict }
+            }
+            (None, None) => Verdict::default(),
+        }
+    }
+
+    /// Replaces what an entry holds in the table of verdicts.
+    fn keep(&mut self, position: u32, which: Handle, verdict: Option<&Verdict>) {
+        let before = self.slab.get(position).handle(which);
+        if verdict.is_some() && self.verdicts.get(before) == verdict {
+            return;
+        }
+        self.verdicts.release(before);
+        let handle = verdict.map_or(0, |verdict| self.verdicts.intern(verdict));
+        self.slab.get_mut(position).set_handle(which, handle);
     }
 
     fn insert(
@@ -279,15 +506,16 @@ impl FlowTable {
         previous: Option<u64>,
         sink: &mut impl RecordSink,
     ) -> Result<u32, TableFull> {
-        let evicted = self.make_room(lookup.hash, packet.clock_ns, sink)?;
+        let clock = self.now;
+        let evicted = self.make_room(lookup.hash, clock, sink)?;
+        let mut flow_id = scramble(FlowKey::of(packet.tuple).0.hash(self.seed) ^ scramble(clock));
         // A flow and its successor may start at one clock: after a reset, or when the first was evicted.
-        let mut flow_id = scramble(lookup.hash ^ scramble(packet.clock_ns));
         if let Some(salt) = previous.or(evicted) {
             flow_id = scramble(flow_id ^ scramble(salt));
         }
         // 53 bits: what JSON readers that know only doubles keep exactly.
-        let entry = FlowEntry::new(lookup.key, lookup.way, packet, flow_id >> 11);
-        let position = self.slab.insert(entry).ok_or(TableFull)?;
+        let make = |words| FlowEntry::new(words, lookup.way_high, packet, clock, flow_id >> 11);
+        let position = self.slab.insert(lookup.words, &lookup.wide, make).ok_or(TableFull)?;
         self.index.insert(lookup.hash, position);
         self.stats.inserted += 1;
         self.stats.high_water = self.stats.high_water.max(self.slab.live());
@@ -295,6 +523,7 @@ impl FlowTable {
     }
 
     /// Makes sure that one flow of this hash fits. If that cost a live flow its place, says how many that makes so far.
+    #[inline]
     fn make_room(&mut self, hash: u64, clock: u64, sink: &mut impl RecordSink) -> Result<Option<u64>, TableFull> {
         let mut evicted = None;
         if !self.index.has_room(hash) {
@@ -302,7 +531,7 @@ impl FlowTable {
             evicted = self.evict(victim, clock, sink)?;
         }
         if self.slab.is_full() {
-            let victim = self.slab.first_disposable().or_else(|| self.victim_at_hand(clock));
+            let victim = self.victim_at_hand(clock);
             evicted = self.evict(victim, clock, sink)?;
         }
         Ok(evicted)
@@ -313,34 +542,48 @@ impl FlowTable {
             self.stats.table_full += 1;
             return Err(TableFull);
         };
+        let state = self.slab.get(position).state();
         if self.settle(position, clock, sink) {
             return Ok(None);
         }
         self.end(position, EndReason::Evicted, clock, sink);
-        self.stats.evicted += 1;
-        Ok(Some(self.stats.evicted))
+        *match state {
+            FlowState::New => &mut self.stats.evicted_half_open,
+            FlowState::Closed => &mut self.stats.evicted_closed,
+            FlowState::Established | FlowState::Closing => &mut self.stats.evicted_idle,
+        } += 1;
+        Ok(Some(self.stats.evicted()))
     }
 
-    /// Clock hand over the slab, for when nothing is disposable.
+    /// A clock hand goes round the full slab. In a flood it meets the flows in the order in which they came, because the
+    /// place that one leaves is taken by the next: the oldest half-open flow goes, at the cost of one more entry read.
+    /// While there is any such flow no established one goes.
     fn victim_at_hand(&mut self, clock: u64) -> Option<u32> {
-        let (start, len) = (self.hand, self.slab.len());
-        self.hand = (start + HAND_STEPS) % len.max(1);
-        let steps = (0..HAND_STEPS.min(len)).map(|step| ((start + step) % len) as u32);
-        self.victim_among(steps.filter(|position| self.slab.get(*position).live), clock)
+        let len = self.slab.len() as u32;
+        let Some(first) = self.disposable.next(self.hand) else {
+            let from = self.hand;
+            self.hand = (from as usize + HAND_STEPS.min(len as usize)) as u32 % len;
+            return self.victim_among((0..len.min(HAND_STEPS as u32)).map(|step| (from + step) % len), clock);
+        };
+        let following = |position: &u32| self.disposable.next(after(*position, len));
+        let victim = self.victim_among(std::iter::successors(Some(first), following).take(HAND_CHOICE), clock)?;
+        self.hand = if victim == first { after(first, len) } else { first };
+        Some(victim)
     }
 
     /// The flow that is missed least: disposable before established, then the longest silent. An established flow is
     /// spared if it had a packet within `tcp_opening`: refusing a newcomer, who will try again, does less harm
     /// than forgetting a connection whose replies pass only because of its first packet.
     fn victim_among(&self, positions: impl Iterator<Item = u32>, clock: u64) -> Option<u32> {
+        let last = |entry: &FlowEntry| entry.last(self.now);
         positions
             .filter(|position| {
                 let entry = self.slab.get(*position);
-                entry.is_disposable() || clock.saturating_sub(entry.last()) > self.times.opening
+                entry.is_disposable() || clock.saturating_sub(last(entry)) > self.times.opening
             })
             .min_by_key(|position| {
                 let entry = self.slab.get(*position);
-                (clock <= entry.ends_at(&self.times), !entry.is_disposable(), entry.last())
+                (clock <= entry.ends_at(self.now, &self.times), !entry.is_disposable(), last(entry))
             })
     }
 }
@@ -353,6 +596,12 @@ impl fmt::Debug for FlowTable {
             .field("watermark", &self.watermark)
             .finish_non_exhaustive()
     }
+}
+
+/// The place after this one, round and round.
+#[inline]
+fn after(position: u32, len: u32) -> u32 {
+    if position + 1 < len { position + 1 } else { 0 }
 }
 
 /// Bijective mixing of 64 bits: shifts, xor and odd multiplications.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::flow::FlowStats;
 use crate::packet::DropReason;
 use crate::rules::RuleHandle;
 
@@ -18,6 +19,11 @@ impl Counter {
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// A number that is counted elsewhere.
+    pub(super) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> u64 {
@@ -87,7 +93,15 @@ pub struct WorkerCounters {
     pub untracked: Counter,
     pub drops: [Counter; DropReason::COUNT],
     pub flows: Counter,
+    /// Flows that gave their place away before their time, of which the next three say what they were.
     pub flows_evicted: Counter,
+    pub flows_evicted_half_open: Counter,
+    pub flows_evicted_closed: Counter,
+    pub flows_evicted_idle: Counter,
+    /// Interim records made because a counter was full.
+    pub slices_forced: Counter,
+    /// Verdicts that were not cached because there were too many different ones.
+    pub verdicts_refused: Counter,
     pub records: Counter,
     pub records_lost: Counter,
     pub mirrors: Box<[MirrorCounters]>,
@@ -97,8 +111,9 @@ pub struct WorkerCounters {
     pub watermark: CachePadded<AtomicU64>,
     /// Capture frames up to this number have left; replay merges outputs by it.
     pub progress: CachePadded<AtomicU64>,
-    /// Flows in the table now.
+    /// Flows in the table now, and those of them that are half-open, one-way or over.
     pub flows_live: AtomicU32,
+    pub flows_disposable: AtomicU32,
 }
 
 impl WorkerCounters {
@@ -117,6 +132,11 @@ impl WorkerCounters {
             drops: std::array::from_fn(|_| Counter::default()),
             flows: Counter::default(),
             flows_evicted: Counter::default(),
+            flows_evicted_half_open: Counter::default(),
+            flows_evicted_closed: Counter::default(),
+            flows_evicted_idle: Counter::default(),
+            slices_forced: Counter::default(),
+            verdicts_refused: Counter::default(),
             records: Counter::default(),
             records_lost: Counter::default(),
             mirrors: (0..MIRROR_SLOTS).map(|_| MirrorCounters::default()).collect(),
@@ -124,6 +144,7 @@ impl WorkerCounters {
             watermark: CachePadded::default(),
             progress: CachePadded::default(),
             flows_live: AtomicU32::new(0),
+            flows_disposable: AtomicU32::new(0),
         }
     }
 
@@ -137,6 +158,18 @@ impl WorkerCounters {
             rule.would.add(1);
             rule.hit(clock);
         }
+    }
+
+    /// What the flow table counts itself.
+    pub(super) fn show(&self, stats: &FlowStats) {
+        self.flows_evicted.set(stats.evicted());
+        self.flows_evicted_half_open.set(stats.evicted_half_open);
+        self.flows_evicted_closed.set(stats.evicted_closed);
+        self.flows_evicted_idle.set(stats.evicted_idle);
+        self.slices_forced.set(stats.slices_forced);
+        self.verdicts_refused.set(stats.verdicts_refused);
+        self.flows_live.store(stats.live as u32, Ordering::Relaxed);
+        self.flows_disposable.store(stats.disposable as u32, Ordering::Relaxed);
     }
 
     pub(super) fn dropped(&self, reason: DropReason) {

@@ -10,6 +10,7 @@ mod generation;
 mod io;
 mod note;
 mod reject;
+mod sink;
 mod stages;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 
 use crate::dpdk::{BURST, Burst, Clock, Mempool};
-use crate::flow::{FlowRecord, FlowTable, RecordSink};
+use crate::flow::{FlowRecord, FlowTable};
 use crate::mirror::Sampler;
 use crate::packet::{Fragments, Headers, KeyFrom};
 use crate::rules::Reader;
@@ -30,7 +31,8 @@ pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
 
 use io::give_way;
-use stages::Stamp;
+use sink::RingSink;
+use stages::{Inquiry, Stamp};
 
 /// Flow table entries looked at for expiry, and how much flow time passes between two looks: a million
 /// entries a second, for about one per cent of a core.
@@ -84,6 +86,8 @@ pub struct Worker {
     burst: Burst,
     stamps: [Stamp; BURST],
     headers: Box<[Headers; BURST]>,
+    inquiries: Box<[Inquiry; BURST]>,
+    sink: RingSink,
     /// Flow time: that of the latest packet or, live, of the latest poll.
     clock: u64,
     next_sweep: u64,
@@ -94,13 +98,21 @@ impl Worker {
         let sessions = sessions_of(parts.generation.get());
         Self {
             sampler: Sampler::new(&sessions, parts.seed, parts.id),
+            sink: RingSink::new(&parts),
             parts,
             burst: Burst::new(),
             stamps: [Stamp::default(); BURST],
             headers: Box::new([Headers::default(); BURST]),
+            inquiries: Box::new([Inquiry::default(); BURST]),
             clock: 0,
             next_sweep: 0,
         }
+    }
+
+    /// Touches the memory of the flow table on this lcore, so that no packet has to wait for a page. Takes some tenths
+    /// of a second for ten million flows.
+    pub fn prefault(&self) {
+        self.parts.table.prefault();
     }
 
     /// Runs until told to stop.
@@ -132,6 +144,7 @@ impl Worker {
             self.stamp();
             self.parse();
             self.redistribute(lane);
+            self.look_up();
             self.judge_and_act(lane);
             self.flush();
         }
@@ -182,11 +195,10 @@ impl Worker {
         }
         self.next_sweep = self.clock + SWEEP_EVERY_NS;
         let parts = &mut self.parts;
-        let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
-        if parts.table.sweep(self.clock, SWEEP_BUDGET, &mut sink) {
+        if parts.table.sweep(self.clock, SWEEP_BUDGET, &mut self.sink) {
             parts.counters.watermark.store(parts.table.watermark(), Ordering::Release);
         }
-        parts.counters.flows_live.store(parts.table.stats().live as u32, Ordering::Relaxed);
+        parts.counters.show(&parts.table.stats());
     }
 
     fn flush(&mut self) {
@@ -205,16 +217,14 @@ impl Worker {
     fn finish(&mut self) {
         self.flush();
         let parts = &mut self.parts;
-        let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
         // No packet waits behind this any more, and the table may hold more flows than the ring.
-        sink.until = Some(Instant::now() + LAST_RECORDS_WITHIN);
+        self.sink.wait_until(Instant::now() + LAST_RECORDS_WITHIN);
         let end = match parts.timing {
             Timing::Live(_) => self.clock,
             Timing::Capture { end_ns, .. } => end_ns,
         };
-        parts.table.finish(end, &mut sink);
-        parts.counters.flows_evicted.add(parts.table.stats().evicted);
-        parts.counters.flows_live.store(0, Ordering::Relaxed);
+        parts.table.finish(end, &mut self.sink);
+        parts.counters.show(&parts.table.stats());
         parts.counters.watermark.store(u64::MAX, Ordering::Release);
         parts.counters.progress.store(u64::MAX, Ordering::Release);
     }
@@ -235,48 +245,6 @@ impl Drop for Alarm {
         if std::thread::panicking() {
             self.0.store(true, Ordering::Relaxed);
         }
-    }
-}
-
-/// Puts records on the ring to the scorer.
-struct RingSink<'a> {
-    ring: &'a ArrayQueue<FlowRecord>,
-    counters: &'a WorkerCounters,
-    when_full: WhenFull,
-    /// Wait for room until then all the same.
-    until: Option<Instant>,
-    abort: &'a AtomicBool,
-}
-
-impl<'a> RingSink<'a> {
-    fn of(
-        ring: &'a ArrayQueue<FlowRecord>,
-        counters: &'a WorkerCounters,
-        when_full: WhenFull,
-        abort: &'a AtomicBool,
-    ) -> Self {
-        Self { ring, counters, when_full, until: None, abort }
-    }
-}
-
-impl RecordSink for RingSink<'_> {
-    fn push(&mut self, record: FlowRecord) {
-        let mut record = record;
-        while let Err(back) = self.ring.push(record) {
-            if !self.may_wait() {
-                return self.counters.records_lost.add(1);
-            }
-            record = back;
-            give_way();
-        }
-        self.counters.records.add(1);
-    }
-}
-
-impl RingSink<'_> {
-    fn may_wait(&self) -> bool {
-        let patient = self.when_full == WhenFull::Wait || self.until.is_some_and(|until| Instant::now() < until);
-        patient && !self.abort.load(Ordering::Relaxed)
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
-use crate::flow::{FlowEntry, FlowPacket, TO_CLIENT, TO_SERVER, Touch};
-use crate::packet::{self, DropReason, Headers, Ip, Malformed, Tuple};
+use crate::flow::{FlowIx, FlowPacket, FlowTable, Lookup, TO_CLIENT, TO_SERVER, Touch};
+use crate::packet::{self, DropReason, FlowKey, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
 use super::io::{Cargo, Output, give_way};
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
-use super::{Generation, RingSink, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
+use super::{Generation, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,18 @@ pub(super) struct Stamp {
     /// Length as counted: that on the original link.
     count_len: u32,
     problem: Option<DropReason>,
+}
+
+/// What the flow table and the rules want to know of a packet, gathered for the whole burst before the first packet is
+/// judged: the cache misses of all lookups then overlap.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Inquiry {
+    /// It belongs to a flow; if not, nothing else here means anything.
+    has_flow: bool,
+    is_neighbour_discovery: bool,
+    subject: Subject,
+    packet: FlowPacket,
+    lookup: Lookup,
 }
 
 /// A packet's verdict and the flow it belongs to.
@@ -86,6 +98,37 @@ impl Worker {
         }
     }
 
+    /// Keys and hashes of the burst; each line of the table is asked for long before it is read.
+    pub(super) fn look_up(&mut self) {
+        for i in 0..self.burst.len() {
+            self.inquire(i);
+        }
+        for inquiry in &mut self.inquiries[..self.burst.len()] {
+            if inquiry.has_flow {
+                self.parts.table.locate(&mut inquiry.lookup);
+            }
+        }
+    }
+
+    fn inquire(&mut self, i: usize) {
+        let (stamp, parts) = (&self.stamps[i], &mut self.parts);
+        let inquiry = &mut self.inquiries[i];
+        inquiry.has_flow = false;
+        let is_usable = stamp.problem.is_none_or(reaches_flow) && self.burst.packet(i).is_some();
+        let headers = &self.headers[i];
+        let Some(ip) = headers.key_ip(parts.key_from).filter(|_| is_usable) else { return };
+        let Some(mut subject) = packet::subject(headers, parts.key_from) else { return };
+        // What is malformed is counted in its flow, and teaches nothing.
+        if stamp.problem.is_none() {
+            parts.fragments.resolve(ip, &mut subject, stamp.clock);
+        }
+        inquiry.packet = flow_packet(stamp, ip, &subject);
+        inquiry.lookup = parts.table.prepare(&subject.tuple);
+        inquiry.is_neighbour_discovery = is_neighbour_discovery(ip, &subject);
+        inquiry.subject = subject;
+        inquiry.has_flow = true;
+    }
+
     /// Flow, rules, mirror, act: packet by packet, because a verdict may depend on the packet before it.
     pub(super) fn judge_and_act(&mut self, lane: usize) {
         for i in 0..self.burst.len() {
@@ -105,49 +148,42 @@ impl Worker {
     }
 
     fn judge(&mut self, i: usize) -> Judgement {
-        let Some((ip, mut subject)) = self.subject(i) else {
+        if !self.inquiries[i].has_flow {
             return self.judge_without_ip(i);
-        };
-        let parts = &mut self.parts;
-        // What is malformed is counted in its flow, and teaches nothing.
-        if self.stamps[i].problem.is_none() {
-            parts.fragments.resolve(&ip, &mut subject, self.stamps[i].clock);
         }
-        let packet = flow_packet(&self.stamps[i], &ip, &subject);
-        let mut sink = RingSink::of(&parts.records, &parts.counters, parts.when_full, &parts.abort);
+        let parts = &mut self.parts;
+        let Inquiry { packet, subject, lookup, is_neighbour_discovery, .. } = &self.inquiries[i];
         let generation = parts.generation.get();
-        let mut lookup = parts.table.prepare(&packet.tuple);
         if generation.live_flows == LiveFlows::Drop
             && self.stamps[i].problem.is_none()
-            && let Some((ix, direction)) = parts.table.peek(&mut lookup)
-            && is_refused_now(generation, parts.table.entry(ix), direction, &subject)
+            && let Some((ix, direction)) = parts.table.peek(lookup)
+            && is_refused_now(generation, &parts.table, ix, direction, subject)
         {
-            parts.table.end_flow(ix, packet.clock_ns, &mut sink);
+            parts.table.end_flow(ix, packet.clock_ns, &mut self.sink);
         }
-        let Ok(touch) = parts.table.touch_prepared(&packet, &lookup, &mut sink) else {
+        let Ok(touch) = parts.table.touch_prepared(packet, lookup, &mut self.sink) else {
             parts.counters.untracked.add(1);
-            let verdict = generation.rules.classify(&subject);
+            let verdict = generation.rules.classify(subject);
             return Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors };
         };
         parts.counters.flows.add(touch.is_new.into());
-        let verdict = if is_neighbour_discovery(&ip, &subject) {
-            let verdict = generation.rules.classify_as(&subject, generation.non_ip);
-            parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
+        let verdict = if *is_neighbour_discovery {
+            let verdict = generation.rules.classify_as(subject, generation.non_ip);
+            parts.table.set_verdict(touch.ix, touch.direction, &verdict);
             verdict
         } else {
-            match question_of(&subject) {
-                Some(question) => decide_icmp(parts, touch, &subject, question),
-                None => decide(parts, touch, &subject),
+            match question_of(subject) {
+                Some(question) => decide_icmp(parts, touch, subject, question),
+                None => decide(parts, touch, subject),
             }
         };
-        let entry = parts.table.entry_mut(touch.ix);
-        if verdict.mirrors != 0 {
+        let mut mirrors = verdict.mirrors;
+        if mirrors != 0 {
             // A few multiplications per mirrored packet, and never stale.
-            entry.sampled = self.sampler.flow_mask(entry.key());
+            mirrors &= self.sampler.flow_mask(&FlowKey::of(packet.tuple).0);
+            parts.table.note_mirrored(touch.ix, mirrors, verdict.generation);
         }
-        let mirrors = verdict.mirrors & entry.sampled;
-        entry.note_mirrored(mirrors, verdict.generation);
-        Judgement { verdict, flow_id: entry.flow_id(), tuple: subject.tuple, mirrors }
+        Judgement { verdict, flow_id: parts.table.entry(touch.ix).flow_id(), tuple: subject.tuple, mirrors }
     }
 
     /// ARP, spanning tree, unknown types, and frames whose link header is broken.
@@ -158,16 +194,6 @@ impl Worker {
         let generation = self.parts.generation.get();
         let verdict = generation.rules.classify_as(&subject, generation.non_ip);
         Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors }
-    }
-
-    /// The key header and what rules look at, unless the frame has no usable IP header.
-    fn subject(&self, i: usize) -> Option<(Ip, Subject)> {
-        if self.stamps[i].problem.is_some_and(|problem| !reaches_flow(problem)) {
-            return None;
-        }
-        let headers = &self.headers[i];
-        let ip = headers.key_ip(self.parts.key_from)?;
-        Some((*ip, packet::subject(headers, self.parts.key_from)?))
     }
 
     /// Puts copies on the mirror queues, before anything changes the packet. Returns the sessions that got
@@ -311,9 +337,9 @@ impl Worker {
 
 /// Whether a flow that an earlier generation allowed is not allowed any more: judged by the side that began, as far as
 /// it was heard. `subject` is a packet in `direction`.
-fn is_refused_now(generation: &Generation, entry: &FlowEntry, direction: usize, subject: &Subject) -> bool {
-    let side = if entry.last_verdict(TO_SERVER).is_some() { TO_SERVER } else { TO_CLIENT };
-    let before = entry.last_verdict(side).filter(|before| before.decision == Decision::Allow);
+fn is_refused_now(generation: &Generation, table: &FlowTable, ix: FlowIx, direction: usize, subject: &Subject) -> bool {
+    let side = if table.last_verdict(ix, TO_SERVER).is_some() { TO_SERVER } else { TO_CLIENT };
+    let before = table.last_verdict(ix, side).filter(|before| before.decision == Decision::Allow);
     // Messages of ICMP stand each for itself.
     if before.is_none_or(|before| before.generation == generation.rules.generation()) || question_of(subject).is_some()
     {
@@ -338,42 +364,46 @@ fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) ->
 /// Replies of an allowed, stateful connection pass. Everything else stands on its own rules; when those
 /// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
 /// ask for can be answered: else a SYN-ACK out of nowhere would open the way for a SYN behind it.
+#[inline]
 fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
-    let generation: &Generation = parts.generation.get();
-    let number = generation.rules.generation();
-    let entry = parts.table.entry(touch.ix);
-    if let Some(verdict) = entry.verdict(touch.direction, number) {
-        return *verdict;
+    let number = parts.generation.get().rules.generation();
+    match parts.table.verdict(touch.ix, touch.direction, number) {
+        Some(verdict) => *verdict,
+        None => decide_anew(parts, touch, subject),
     }
-    let is_answer = touch.direction == TO_CLIENT && entry.last_verdict(TO_SERVER).is_some_and(opens_both_ways);
-    if !is_answer && let Some(verdict) = kept(generation, entry.last_verdict(touch.direction), subject) {
-        parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
+}
+
+#[inline(never)]
+fn decide_anew(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
+    let generation: &Generation = parts.generation.get();
+    let (number, table, ix) = (generation.rules.generation(), &mut parts.table, touch.ix);
+    let is_answer = touch.direction == TO_CLIENT && table.last_verdict(ix, TO_SERVER).is_some_and(opens_both_ways);
+    if !is_answer && let Some(verdict) = kept(generation, table.last_verdict(ix, touch.direction), subject) {
+        table.set_verdict(ix, touch.direction, &verdict);
         return verdict;
     }
-    if touch.direction == TO_SERVER || entry.last_verdict(TO_SERVER).is_none() {
+    if touch.direction == TO_SERVER || table.last_verdict(ix, TO_SERVER).is_none() {
         let verdict = generation.rules.classify(subject);
-        let entry = parts.table.entry_mut(touch.ix);
-        entry.set_verdict(touch.direction, verdict);
+        table.set_verdict(ix, touch.direction, &verdict);
         // Said before this packet, so not of answers to it.
-        entry.forget_verdict(1 - touch.direction);
+        table.forget_verdict(ix, 1 - touch.direction);
         return verdict;
     }
     let request = subject.reversed();
-    let there = match entry.verdict(TO_SERVER, number).copied() {
+    let there = match table.verdict(ix, TO_SERVER, number).copied() {
         Some(verdict) => verdict,
-        None => kept(generation, entry.last_verdict(TO_SERVER), &request)
+        None => kept(generation, table.last_verdict(ix, TO_SERVER), &request)
             .unwrap_or_else(|| generation.rules.classify(&request)),
     };
     let stateful = there.decision == Decision::Allow && there.stateful;
     let back = if stateful { as_reply(generation, subject, &there) } else { generation.rules.classify(subject) };
-    let entry = parts.table.entry_mut(touch.ix);
-    entry.set_verdict(TO_SERVER, there);
-    entry.set_verdict(TO_CLIENT, back);
+    table.set_verdict(ix, TO_SERVER, &there);
+    table.set_verdict(ix, TO_CLIENT, &back);
     if there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
-        parts.table.flip_initiator(touch.ix);
+        table.flip_initiator(ix);
         // What was refused as a request passes from now on as an answer.
         let answer = as_reply(generation, &request, &back);
-        parts.table.entry_mut(touch.ix).set_verdict(TO_CLIENT, answer);
+        table.set_verdict(ix, TO_CLIENT, &answer);
     }
     back
 }
@@ -382,18 +412,18 @@ fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Ve
 /// a request may have the identifier of a reply. A reply passes when the other side has spoken and may ask `question`.
 fn decide_icmp(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject, question: Option<Subject>) -> Verdict {
     let generation: &Generation = parts.generation.get();
-    let entry = parts.table.entry(touch.ix);
-    let asked = question.filter(|_| entry.last_verdict(1 - touch.direction).is_some());
+    let (table, ix) = (&mut parts.table, touch.ix);
+    let asked = question.filter(|_| table.last_verdict(ix, 1 - touch.direction).is_some());
     let there = asked.map(|question| generation.rules.classify(&question)).filter(opens_both_ways);
     let verdict = match &there {
         Some(there) => as_reply(generation, subject, there),
         None => generation.rules.classify(subject),
     };
-    let refused = entry.last_verdict(TO_SERVER).is_some_and(|v| v.decision != Decision::Allow);
+    let refused = table.last_verdict(ix, TO_SERVER).is_some_and(|v| v.decision != Decision::Allow);
     let begins = touch.direction == TO_CLIENT && refused && there.is_none() && opens_both_ways(&verdict);
-    parts.table.entry_mut(touch.ix).set_verdict(touch.direction, verdict);
+    table.set_verdict(ix, touch.direction, &verdict);
     if begins {
-        parts.table.flip_initiator(touch.ix);
+        table.flip_initiator(ix);
     }
     verdict
 }

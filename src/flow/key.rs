@@ -1,0 +1,185 @@
+//! A flow key as the table keeps it: two words and a mask. What is too wide for them, an IPv6 flow or one of a virtual
+//! network, has an address in the annex instead (see [`super::slab`]) and 32 bits of its hash to tell it by.
+//!
+//! ```text
+//! word 0   narrow: lower address (32) │ higher address (32)      wide: place in the annex (32) │ fingerprint (32)
+//! word 1   port of lower (16) │ port of higher (16) │ VLAN (12), IPv6, wide, - - (16) │ protocol (8) │ marks (8)
+//! ```
+
+use super::memory::Plain;
+use crate::packet::{FlowKey, Orientation, Tuple};
+
+/// Addresses, 64 bits at a time from the least significant end of the lower one, and the VNI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct Wide {
+    pub(super) addresses: [u64; 4],
+    pub(super) vni: u64,
+}
+
+// SAFETY: plain numbers.
+unsafe impl Plain for Wide {}
+
+/// Bits of word 1.
+const VERSION_6: u64 = 1 << 44;
+const WIDE: u64 = 1 << 45;
+const VLAN_SHIFT: u32 = 32;
+pub(super) const PROTOCOL_SHIFT: u32 = 48;
+pub(super) const MARKS_SHIFT: u32 = 56;
+/// The place is taken.
+pub(super) const LIVE: u64 = 1 << MARKS_SHIFT;
+/// The initiator is the higher endpoint.
+pub(super) const FROM_HIGH: u64 = 2 << MARKS_SHIFT;
+/// What two packets of one flow have in common in word 1.
+const SAME: u64 = LIVE | (LIVE - 1);
+
+/// Key, hash and probable place of a packet's flow, see [`FlowTable::prepare`](super::FlowTable::prepare).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lookup {
+    pub(super) words: [u64; 2],
+    /// Bits of word 0 that can be compared.
+    mask: u64,
+    pub(super) hash: u64,
+    pub(super) way_high: bool,
+    /// A position, or [`NONE`](super::slab::NONE).
+    pub(super) hint: u32,
+    pub(super) wide: Wide,
+}
+
+impl Lookup {
+    /// Puts the endpoints in order, packs and hashes.
+    #[inline]
+    pub(super) fn new(tuple: &Tuple, seed: u64) -> Self {
+        let rest = u64::from(tuple.vlan & 0xfff) << VLAN_SHIFT | u64::from(tuple.protocol) << PROTOCOL_SHIFT | LIVE;
+        if tuple.version == 6 || tuple.vni != 0 || (tuple.src | tuple.dst) >> 32 != 0 {
+            return Self::wide(tuple, rest, seed);
+        }
+        let from = (tuple.src as u64) << 16 | u64::from(tuple.src_port);
+        let to = (tuple.dst as u64) << 16 | u64::from(tuple.dst_port);
+        let (low, high) = (from.min(to), from.max(to));
+        let words = [low >> 16 | (high >> 16) << 32, (low & 0xffff) | (high & 0xffff) << 16 | rest];
+        let hash = fold(fold(words[0] ^ seed, words[1] ^ SECOND), seed);
+        Self { words, mask: u64::MAX, hash, way_high: from > to, hint: u32::MAX, wide: Wide::default() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wide(tuple: &Tuple, rest: u64, seed: u64) -> Self {
+        let (key, way) = FlowKey::of(*tuple);
+        let low = key.tuple(Orientation::LowToHigh);
+        let addresses = [low.src as u64, (low.src >> 64) as u64, low.dst as u64, (low.dst >> 64) as u64];
+        let wide = Wide { addresses, vni: low.vni.into() };
+        let version = if low.version == 6 { VERSION_6 } else { 0 };
+        let rest = u64::from(low.src_port) | u64::from(low.dst_port) << 16 | rest | WIDE | version;
+        let mut hash = fold(rest ^ seed, wide.vni ^ SECOND);
+        hash = fold(addresses[0] ^ hash, addresses[2] ^ seed);
+        hash = fold(fold(addresses[1] ^ hash, addresses[3] ^ seed.rotate_left(32)), seed);
+        // Bits that neither buckets nor tags depend on much.
+        let fingerprint = hash.wrapping_mul(SECOND) & FINGERPRINT;
+        let words = [fingerprint, rest];
+        Self { words, mask: FINGERPRINT, hash, way_high: way == Orientation::HighToLow, hint: u32::MAX, wide }
+    }
+
+    /// Whether an entry's words are those of this key, as far as words can tell.
+    #[inline]
+    pub(super) fn agrees(&self, words: [u64; 2]) -> bool {
+        (words[0] ^ self.words[0]) & self.mask | (words[1] ^ self.words[1]) & SAME == 0
+    }
+
+    #[inline]
+    pub(super) fn is_wide(&self) -> bool {
+        self.mask == FINGERPRINT
+    }
+
+    /// Seeded hash of the key, the same for both directions.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+const FINGERPRINT: u64 = 0xffff_ffff_0000_0000;
+const SECOND: u64 = 0x9e6c_63d0_676a_9a99;
+
+/// One multiply-and-fold step (folded 128-bit product).
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0xa076_1d64_78bd_642f) * u128::from(b ^ 0xe703_7ed1_a0b4_28db);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+/// Place in the annex of an entry's key, if it has one.
+#[inline]
+pub(super) fn annex_of(words: [u64; 2]) -> Option<u32> {
+    (words[1] & WIDE != 0).then_some(words[0] as u32)
+}
+
+/// The key as a tuple from the lower to the higher endpoint.
+pub(super) fn unpack(words: [u64; 2], annex: impl FnOnce(u32) -> Wide) -> Tuple {
+    let [first, rest] = words;
+    let (src, dst, vni) = match annex_of(words).map(annex) {
+        None => ((first as u32).into(), u128::from(first >> 32), 0),
+        Some(Wide { addresses: [a, b, c, d], vni }) => {
+            (u128::from(a) | u128::from(b) << 64, u128::from(c) | u128::from(d) << 64, vni as u32)
+        }
+    };
+    Tuple {
+        src,
+        dst,
+        src_port: rest as u16,
+        dst_port: (rest >> 16) as u16,
+        protocol: (rest >> PROTOCOL_SHIFT) as u8,
+        version: if rest & VERSION_6 != 0 { 6 } else { 4 },
+        vlan: (rest >> VLAN_SHIFT) as u16 & 0xfff,
+        vni,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tuples() -> impl Strategy<Value = Tuple> {
+        // Few values of each field, so that keys often differ in one of them alone.
+        let four = prop::sample::select(vec![0u128, 1, 0x0a00_0001, 0xffff_ffff]);
+        let six = prop::sample::select(vec![0u128, 1, 1 << 64, u128::MAX, 0x0a00_0001, 5 << 100]);
+        let ports = || prop::sample::select(vec![0u16, 1, 53, 0xffff]);
+        let rest = (ports(), ports(), prop::sample::select(vec![1u8, 6, 17]), 0u16..3, 0u32..3);
+        prop_oneof![(four.clone(), four, Just(4u8), rest.clone()), (six.clone(), six, Just(6u8), rest)].prop_map(
+            |(src, dst, version, (src_port, dst_port, protocol, vlan, vni))| Tuple {
+                src,
+                dst,
+                src_port,
+                dst_port,
+                protocol,
+                version,
+                vlan: vlan * 2047,
+                vni: vni * 0x7fff_ffff,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        #[test]
+        fn packed_keys_are_equal_where_keys_are(one in tuples(), two in tuples(), seed: u64) {
+            let (a, b) = (Lookup::new(&one, seed), Lookup::new(&two, seed));
+            let same = FlowKey::of(one).0 == FlowKey::of(two).0;
+            prop_assert_eq!(a.agrees(b.words) && a.wide == b.wide, same);
+            if same {
+                prop_assert_eq!(a.hash, b.hash);
+            } else {
+                prop_assert_ne!(a.hash, b.hash, "64 bits");
+            }
+            let back = Lookup::new(&one.reversed(), seed);
+            prop_assert_eq!((back.words, back.wide, back.hash), (a.words, a.wide, a.hash));
+            let (key, way) = FlowKey::of(one);
+            prop_assert_eq!(unpack(a.words, |_| a.wide), key.tuple(Orientation::LowToHigh));
+            prop_assert_eq!(a.way_high, way == Orientation::HighToLow);
+            let dead = [a.words[0], a.words[1] & !LIVE];
+            prop_assert!(!a.agrees(dead));
+        }
+    }
+}
