@@ -125,7 +125,8 @@ mod tests {
         let (_, subject) = ask(&ethernet(0x86dd, &error), KeyFrom::Outer).expect("a quote");
         assert_eq!((subject.tuple.dst_port, subject.tuple.version, subject.tuple.protocol), (53, 6, 17));
 
-        let (_, subject) = ask(&ethernet(0x0800, &v4(1, &icmp(11, &v4(1, &icmp(8, b""))))), KeyFrom::Outer).expect("one");
+        let (_, subject) =
+            ask(&ethernet(0x0800, &v4(1, &icmp(11, &v4(1, &icmp(8, b""))))), KeyFrom::Outer).expect("one");
         assert_eq!((subject.tuple.src_port, subject.icmp), (0x4242, (8, 0)));
 
         assert!(ask(&ethernet(0x0800, &v4(1, &icmp(8, b"data"))), KeyFrom::Outer).is_none());
