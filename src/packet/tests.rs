@@ -36,7 +36,7 @@ fn plain_tcp_with_ethernet_padding() {
 fn tcp_options_and_window() {
     let with = |options: &[u8]| {
         let mut segment = tcp(40_000, 443, b"");
-        segment[12] = 0x50 + (options.len() as u8 / 4 << 4);
+        segment[12] = 0x50 + ((options.len() as u8 / 4) << 4);
         (segment[14], segment[15]) = (0x12, 0x34);
         let (headers, fault) = read(&v4_frame(6, &[&segment[..], options, b"hi"].concat()));
         assert_eq!((fault, headers.outer.payload_len, headers.outer.tcp_window), (None, 2, 0x1234));
