@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gnomon::config::{self, Config, ConfigErrors};
+use gnomon::flow::{TcpRules, WindowCheck};
 use gnomon::mirror::Sample;
 use gnomon::packet::KeyFrom;
 use gnomon::rules::{Action, Decision, GroupIx, LiveFlows, Mode, Selector, Tier};
@@ -39,6 +40,8 @@ const CASES: &[Case] = &[
     ("[eal]\nmemory = '64MiB'\nmbufs = 65536", &[(4, "eal.memory", "need about 144MiB", None)]),
     ("[flow.timeouts]\nudp = 60", &[(4, "flow.timeouts.udp", "wrong type", Some("\"60s\""))]),
     ("[flow.timeouts]\nudp = '0s'", &[(4, "flow.timeouts.udp", "out of range", None)]),
+    ("[flow]\ntcp_window = 'strickt'", &[(4, "flow.tcp_window", "cannot be", Some("strict"))]),
+    ("[flow.timeouts]\nudp_answered = 9", &[(4, "flow.timeouts.udp_answered", "wrong type", None)]),
     ("[flow]\nkey = 'innner'", &[(4, "flow.key", "cannot be", Some("inner"))]),
     ("[[rule]]\nid = 'a'\naction = 'alow'", &[(5, "rule[0].action", "cannot be `alow`", Some("allow"))]),
     ("[[rule]]\nid = 'a b'\naction = 'allow'", &[(4, "rule[0].id", "right form", None)]),
@@ -334,6 +337,29 @@ udp = "2m"
     assert_eq!((config.mirrors[0].sample, config.mirrors[0].target), (Sample::Flows(0.1), 2));
     assert_eq!((config.flow.key_from, config.flow.timeouts.udp), (KeyFrom::Inner, Duration::from_secs(120)));
     assert_eq!(config.flow.timeouts.icmp, Duration::from_secs(30));
+}
+
+#[test]
+fn finer_timeouts_follow_the_coarser_ones_that_are_given() {
+    let timeouts = |text: &str| config::parse(&format!("[flow.timeouts]\n{text}"), "f").expect("good").flow.timeouts;
+    let secs = Duration::from_secs;
+    let plain = timeouts("");
+    assert_eq!((plain.tcp_syn_received, plain.tcp_closing, plain.udp_answered), (secs(10), secs(240), secs(180)));
+    let coarse = timeouts("tcp_opening = '3s'\ntcp_established = '100s'\nudp = '30s'");
+    assert_eq!((coarse.tcp_syn_received, coarse.tcp_closing, coarse.udp_answered), (secs(3), secs(100), secs(30)));
+    assert_eq!(timeouts("tcp_established = '2h'").tcp_closing, secs(240));
+    let fine = timeouts("udp = '30s'\nudp_answered = '90s'\ntcp_syn_received = '4s'\ntcp_closing = '5s'");
+    assert_eq!((fine.tcp_syn_received, fine.tcp_closing, fine.udp_answered), (secs(4), secs(5), secs(90)));
+}
+
+#[test]
+fn tcp_rules_are_read_and_one_way_cannot_be_strict() {
+    let rules = |text: &str| config::parse(&format!("[flow]\n{text}"), "f").expect("good").flow.tcp;
+    assert_eq!(rules(""), TcpRules { window: WindowCheck::Loose, asymmetric: false });
+    assert_eq!(rules("tcp_window = 'strict'"), TcpRules { window: WindowCheck::Strict, asymmetric: false });
+    assert_eq!(rules("tcp_window = 'off'\nasymmetric = true").window, WindowCheck::Off);
+    let (_, warnings) = config::check_text("[flow]\nasymmetric = true\ntcp_window = 'strict'\n", "f").expect("good");
+    assert!(warnings.iter().any(|w| w.to_string().contains("one way only")), "{warnings:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::model::{Control, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
 use super::raw::{
     AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
-    RawTimeouts,
+    RawTimeouts, WindowWord,
 };
 use super::text::{DurationText, Name, SizeText};
 
@@ -27,7 +27,14 @@ impl Default for RawEal {
 
 impl Default for RawFlow {
     fn default() -> Self {
-        Self { key: KeyWord::Outer, capacity: Flow::default().capacity, timeouts: RawTimeouts::default() }
+        let Flow { capacity, tcp, .. } = Flow::default();
+        Self {
+            key: KeyWord::Outer,
+            capacity,
+            tcp_window: WindowWord::Loose,
+            asymmetric: tcp.asymmetric,
+            timeouts: RawTimeouts::default(),
+        }
     }
 }
 
@@ -37,9 +44,12 @@ impl Default for RawTimeouts {
         let text = |d: Duration| DurationText::of(d);
         Self {
             tcp_opening: text(t.tcp_opening),
+            tcp_syn_received: None,
             tcp_established: text(t.tcp_established),
+            tcp_closing: None,
             tcp_closed: text(t.tcp_closed),
             udp: text(t.udp),
+            udp_answered: None,
             icmp: text(t.icmp),
             other: text(t.other),
             active: text(t.active),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::flow::TcpRules;
 use crate::mirror::Session;
 use crate::packet::KeyFrom;
 use crate::rules::{Decision, LiveFlows, Policy};
@@ -145,18 +146,25 @@ pub struct Flow {
     pub key_from: KeyFrom,
     /// Most flows per worker.
     pub capacity: usize,
+    pub tcp: TcpRules,
     pub timeouts: Timeouts,
 }
 
 /// After how long without a packet a flow ends, by state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP before the handshake is complete.
+    /// TCP before the handshake is complete: a SYN without answer, or one side in mid-stream.
     pub tcp_opening: Duration,
+    /// TCP whose SYN was answered.
+    pub tcp_syn_received: Duration,
     pub tcp_established: Duration,
+    /// After one FIN: a side that has nothing more to send may still be sent to.
+    pub tcp_closing: Duration,
     /// After FIN both ways or RST: how long late packets still belong to the flow.
     pub tcp_closed: Duration,
     pub udp: Duration,
+    /// UDP seen both ways.
+    pub udp_answered: Duration,
     pub icmp: Duration,
     pub other: Duration,
     /// Interim slice of a flow that goes on.
@@ -291,20 +299,25 @@ impl Default for Eal {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { key_from: KeyFrom::Outer, capacity: 262_144, timeouts: Timeouts::default() }
+        Self { key_from: KeyFrom::Outer, capacity: 262_144, tcp: TcpRules::default(), timeouts: Timeouts::default() }
     }
 }
 
 impl Default for Timeouts {
     /// An established TCP connection may be silent for an hour: a firewall that forgets sooner breaks
     /// connection pools, one that waits for the two hours and four minutes that RFC 5382 asks of address
-    /// translators holds on to dead flows. A silent flow costs one table entry and may be evicted.
+    /// translators holds on to dead flows. A silent flow costs one table entry and may be evicted. Four minutes for
+    /// one that is being closed are RFC 5382's too; three for UDP that was answered lie between the least and the
+    /// recommended time of RFC 4787.
     fn default() -> Self {
         Self {
             tcp_opening: Duration::from_secs(10),
+            tcp_syn_received: Duration::from_secs(10),
             tcp_established: Duration::from_secs(3600),
+            tcp_closing: Duration::from_secs(240),
             tcp_closed: Duration::from_secs(5),
             udp: Duration::from_secs(60),
+            udp_answered: Duration::from_secs(180),
             icmp: Duration::from_secs(30),
             other: Duration::from_secs(60),
             active: Duration::from_secs(300),

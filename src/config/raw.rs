@@ -344,7 +344,21 @@ pub(super) struct RawFlow {
     /// Most flows per worker. Memory for them is taken at start.
     #[schemars(range(min = 16, max = 67_108_864))]
     pub capacity: usize,
+    /// What is done about TCP segments outside of the receiver's window: nobody looks, they are counted and do not
+    /// change the connection's state, or, where both SYNs were seen, they are dropped.
+    pub tcp_window: WindowWord,
+    /// Only one direction of connections may pass here: one side alone can bring a connection up, and no windows are
+    /// checked.
+    pub asymmetric: bool,
     pub timeouts: RawTimeouts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum WindowWord {
+    Off,
+    Loose,
+    Strict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -358,13 +372,21 @@ pub(super) enum KeyWord {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawTimeouts {
-    /// TCP before the handshake is complete.
+    /// TCP before the handshake is complete: a SYN without answer, or one side in mid-stream.
     pub tcp_opening: DurationText,
+    /// TCP whose SYN was answered, before the handshake is complete. As `tcp_opening` where only that is given.
+    pub tcp_syn_received: Option<DurationText>,
     /// TCP connections that are silent. Longer than most keep-alives and connection pools.
     pub tcp_established: DurationText,
+    /// TCP after one FIN: the other side may still have something to send. Not more than `tcp_established` where only
+    /// that is given.
+    pub tcp_closing: Option<DurationText>,
     /// After FIN both ways or RST: how long late packets still belong to the flow.
     pub tcp_closed: DurationText,
+    /// UDP in one direction only.
     pub udp: DurationText,
+    /// UDP seen both ways. As `udp` where only that is given.
+    pub udp_answered: Option<DurationText>,
     pub icmp: DurationText,
     pub other: DurationText,
     /// A flow that goes on is reported in slices of this length.

@@ -20,8 +20,11 @@ fn timeouts() -> Timeouts {
     Timeouts {
         tcp_opening: Duration::from_nanos(30),
         tcp_established: Duration::from_nanos(300),
+        tcp_syn_received: Duration::from_nanos(30),
+        tcp_closing: Duration::from_nanos(300),
         tcp_closed: Duration::from_nanos(10),
         udp: Duration::from_nanos(40),
+        udp_answered: Duration::from_nanos(40),
         icmp: Duration::from_nanos(20),
         other: Duration::from_nanos(50),
         active: Duration::from_nanos(60),

@@ -73,6 +73,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    /// The `len` bytes that were passed last.
+    pub(super) fn passed(&self, len: usize) -> &'a [u8] {
+        &self.frame[self.at.saturating_sub(len)..self.at]
+    }
+
     /// Upper four bits of the next byte, if it was captured.
     pub(super) fn nibble(&self) -> Option<u8> {
         self.peek::<1>(Malformed::Snapped).ok().map(|byte| byte[0] >> 4)

@@ -63,6 +63,12 @@ pub struct Ip {
     pub tcp_flags: u8,
     pub tcp_seq: u32,
     pub tcp_ack: u32,
+    /// As in the header, unscaled.
+    pub tcp_window: u16,
+    /// Shift of the TCP window scale option.
+    pub tcp_scale: Option<u8>,
+    /// The TCP header has SACK blocks.
+    pub tcp_sack: bool,
     /// ICMP and ICMPv6 type, code, and the echo identifier (0 for other messages).
     pub icmp_type: u8,
     pub icmp_code: u8,

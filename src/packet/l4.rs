@@ -10,7 +10,7 @@ use super::walk::{Next, Transport, Visit, Walk};
 pub(super) fn tcp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
     let head = match walk.cursor.peek::<20>(Malformed::TcpShort) {
         Ok(head) => head,
-        Err(reason) => return cut_after_ports(walk, sink, reason),
+        Err(reason) => return cut_after_ports(walk, sink, reason, true),
     };
     sink.transport(Transport::Tcp {
         src: be16(head, 0),
@@ -18,6 +18,7 @@ pub(super) fn tcp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, M
         flags: head[13],
         seq: be32(head, 4),
         ack: be32(head, 8),
+        window: be16(head, 14),
     });
     let header_len = usize::from(head[12] >> 4) * 4;
     if header_len < 20 {
@@ -28,8 +29,35 @@ pub(super) fn tcp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, M
         return Ok(Next::Stop);
     }
     walk.cursor.skip(header_len, Malformed::TcpOffset)?;
+    if header_len > 20 {
+        options(walk.cursor.passed(header_len - 20), sink);
+    }
     payload(walk, sink);
     Ok(Next::Stop)
+}
+
+/// Options of a TCP header (RFC 9293, RFC 7323, RFC 2018).
+#[inline]
+fn options<V: Visit>(bytes: &[u8], sink: &mut V) {
+    // PERF: what nearly every segment has is passed over: two fillers and a time stamp (RFC 7323, appendix A).
+    if bytes.len() == 12 && bytes.starts_with(&[1, 1, 8, 10]) {
+        return;
+    }
+    let (mut scale, mut sack, mut at) = (None, false, 0);
+    while let Some(kind) = bytes.get(at).filter(|kind| **kind != 0) {
+        let len = match (kind, bytes.get(at + 1)) {
+            (1, _) => 1,
+            (_, Some(len)) if *len >= 2 => usize::from(*len),
+            _ => break,
+        };
+        match (kind, len) {
+            (3, 3) => scale = bytes.get(at + 2).copied(),
+            (5, 10..) => sack = true,
+            _ => {}
+        }
+        at += len;
+    }
+    sink.tcp_options(scale, sack);
 }
 
 /// UDP header; tunnels over UDP follow by port.
@@ -38,7 +66,7 @@ pub(super) fn udp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, M
     let on_wire = walk.cursor.left();
     let head = match walk.cursor.take::<8>(Malformed::UdpShort) {
         Ok(head) => head,
-        Err(reason) => return cut_after_ports(walk, sink, reason),
+        Err(reason) => return cut_after_ports(walk, sink, reason, false),
     };
     let (src, dst, length) = (be16(head, 0), be16(head, 2), be16(head, 4));
     sink.transport(Transport::Udp { src, dst, length });
@@ -56,7 +84,7 @@ pub(super) fn udp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, M
 pub(super) fn sctp<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Malformed> {
     let head = match walk.cursor.take::<12>(Malformed::SctpShort) {
         Ok(head) => head,
-        Err(reason) => return cut_after_ports(walk, sink, reason),
+        Err(reason) => return cut_after_ports(walk, sink, reason, false),
     };
     sink.transport(Transport::Sctp { src: be16(head, 0), dst: be16(head, 2) });
     payload(walk, sink);
@@ -103,9 +131,15 @@ fn quoted<V: Visit>(walk: &mut Walk<'_>, sink: &mut V, is_error: bool, next: Nex
 
 /// Ports are the first four bytes of TCP, UDP and SCTP: worth keeping when the rest is missing.
 #[cold]
-fn cut_after_ports<V: Visit>(walk: &mut Walk<'_>, sink: &mut V, reason: Malformed) -> Result<Next, Malformed> {
+fn cut_after_ports<V: Visit>(
+    walk: &mut Walk<'_>,
+    sink: &mut V,
+    reason: Malformed,
+    is_tcp: bool,
+) -> Result<Next, Malformed> {
     let ports = walk.cursor.peek::<4>(reason)?;
-    sink.transport(Transport::Ports { src: be16(ports, 0), dst: be16(ports, 2) });
+    let seq = walk.cursor.peek::<8>(reason).ok().filter(|_| is_tcp).map(|head| be32(head, 4));
+    sink.transport(Transport::Ports { src: be16(ports, 0), dst: be16(ports, 2), seq });
     Err(reason)
 }
 

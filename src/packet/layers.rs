@@ -203,8 +203,8 @@ impl Visit for Collect {
 
     fn transport(&mut self, transport: Transport) {
         self.layers.push(match transport {
-            Transport::Ports { src, dst } => Layer::Ports { src, dst },
-            Transport::Tcp { src, dst, flags, seq, ack } => Layer::Tcp { src, dst, flags, seq, ack },
+            Transport::Ports { src, dst, .. } => Layer::Ports { src, dst },
+            Transport::Tcp { src, dst, flags, seq, ack, .. } => Layer::Tcp { src, dst, flags, seq, ack },
             Transport::Udp { src, dst, length } => Layer::Udp { src, dst, length },
             Transport::Sctp { src, dst } => Layer::Sctp { src, dst },
             Transport::Icmp { kind, code, id } => Layer::Icmp { kind, code, id },

@@ -21,6 +21,7 @@ mod l4;
 mod layers;
 mod link;
 mod parse;
+mod quoted;
 #[cfg(test)]
 mod samples;
 mod spread;
@@ -36,6 +37,7 @@ pub use headers::{Arp, Fragment, Headers, Ip, KeyFrom, Link, TunnelKind, Vlans};
 pub use key::{Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, ip_addr};
 pub use layers::{Layer, LayerFragment, layers};
 pub use parse::parse;
+pub use quoted::{is_error, quoted};
 pub use spread::spread;
 pub use subject::subject;
 pub use walk::MAX_NESTING;

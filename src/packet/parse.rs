@@ -24,7 +24,7 @@ use super::walk::{Transport, Tunnel, Visit, walk};
 /// the frame, except for [`Malformed::TunnelDepth`].
 pub fn parse(frame: &[u8], wire_len: u32, headers: &mut Headers) -> Result<(), Malformed> {
     *headers = Headers::default();
-    let mut sink = Fast { headers, place: Place::Link, has_id: false };
+    let mut sink = Fast::new(headers);
     walk(frame, wire_len, &mut sink)
 }
 
@@ -39,14 +39,25 @@ enum Place {
     Inner,
 }
 
-struct Fast<'a> {
-    headers: &'a mut Headers,
+pub(super) struct Fast<'a> {
+    pub(super) headers: &'a mut Headers,
     place: Place,
     /// The tunnel noted so far carries an id.
     has_id: bool,
 }
 
-impl Fast<'_> {
+impl<'a> Fast<'a> {
+    #[inline]
+    pub(super) fn new(headers: &'a mut Headers) -> Self {
+        Self { headers, place: Place::Link, has_id: false }
+    }
+
+    /// The next IP header is the first one, and the link layer is known.
+    pub(super) fn restart(&mut self) {
+        self.place = Place::Pseudowire;
+        self.has_id = false;
+    }
+
     #[inline]
     fn link(&mut self) -> Option<&mut Link> {
         (self.place == Place::Link).then_some(&mut self.headers.link)
@@ -118,17 +129,24 @@ impl Visit for Fast<'_> {
     fn transport(&mut self, transport: Transport) {
         let ip = self.ip();
         match transport {
-            Transport::Tcp { src, dst, flags, seq, ack } => {
+            Transport::Tcp { src, dst, flags, seq, ack, window } => {
                 (ip.src_port, ip.dst_port) = (src, dst);
-                (ip.tcp_flags, ip.tcp_seq, ip.tcp_ack) = (flags, seq, ack);
+                (ip.tcp_flags, ip.tcp_seq, ip.tcp_ack, ip.tcp_window) = (flags, seq, ack, window);
             }
-            Transport::Udp { src, dst, .. } | Transport::Sctp { src, dst } | Transport::Ports { src, dst } => {
-                (ip.src_port, ip.dst_port) = (src, dst);
+            Transport::Udp { src, dst, .. } | Transport::Sctp { src, dst } => (ip.src_port, ip.dst_port) = (src, dst),
+            Transport::Ports { src, dst, seq } => {
+                (ip.src_port, ip.dst_port, ip.tcp_seq) = (src, dst, seq.unwrap_or(0));
             }
             Transport::Icmp { kind, code, id } | Transport::Icmpv6 { kind, code, id } => {
                 (ip.icmp_type, ip.icmp_code, ip.icmp_id) = (kind, code, id.unwrap_or(0));
             }
         }
+    }
+
+    #[inline]
+    fn tcp_options(&mut self, scale: Option<u8>, sack: bool) {
+        let ip = self.ip();
+        (ip.tcp_scale, ip.tcp_sack) = (scale, sack);
     }
 
     #[inline]

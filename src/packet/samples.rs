@@ -26,6 +26,12 @@ pub(super) fn v4_fragment(protocol: u8, position: u16, payload: &[u8]) -> Vec<u8
     [&head[..], payload].concat()
 }
 
+/// IPv4 without options, whole, with this id.
+pub(super) fn v4_between(id: u8, src: [u8; 4], dst: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let [t0, t1] = (20 + payload.len() as u16).to_be_bytes();
+    [&[0x45, 0, t0, t1, 0, id, 0, 0, 64, protocol, 0, 0][..], &src, &dst, payload].concat()
+}
+
 /// IPv6 from 2001:db8::1 to 2001:db8::2.
 pub(super) fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
     let [l0, l1] = (payload.len() as u16).to_be_bytes();

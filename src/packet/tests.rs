@@ -33,6 +33,26 @@ fn plain_tcp_with_ethernet_padding() {
 }
 
 #[test]
+fn tcp_options_and_window() {
+    let with = |options: &[u8]| {
+        let mut segment = tcp(40_000, 443, b"");
+        segment[12] = 0x50 + ((options.len() as u8 / 4) << 4);
+        (segment[14], segment[15]) = (0x12, 0x34);
+        let (headers, fault) = read(&v4_frame(6, &[&segment[..], options, b"hi"].concat()));
+        assert_eq!((fault, headers.outer.payload_len, headers.outer.tcp_window), (None, 2, 0x1234));
+        (headers.outer.tcp_scale, headers.outer.tcp_sack)
+    };
+    assert_eq!(with(&[]), (None, false));
+    assert_eq!(with(&[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]), (Some(7), false));
+    assert_eq!(with(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]), (None, false));
+    assert_eq!(with(&[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]), (None, true));
+    assert_eq!(with(&[0, 3, 3, 7]), (None, false), "nothing after the end of options");
+    for broken in [[3, 0, 3, 3], [3, 1, 3, 3], [9, 200, 3, 3], [1, 1, 1, 3], [1, 1, 3, 3]] {
+        assert_eq!(with(&broken), (None, false), "{broken:?}");
+    }
+}
+
+#[test]
 fn three_tags_and_no_more() {
     let ip = v4(6, &tcp(1, 2, b""));
     let three = vlan(5, 0x9100, &vlan(6, 0x8100, &vlan(7, 0x0800, &ip)));

@@ -38,6 +38,8 @@ pub(super) trait Visit {
     fn network(&mut self, ip: &Ip);
     /// The transport header of the last IP header.
     fn transport(&mut self, transport: Transport);
+    /// What the options of that TCP header say: the shift of a window scale option, and whether there are SACK blocks.
+    fn tcp_options(&mut self, _scale: Option<u8>, _sack: bool) {}
     /// Where the application bytes of the last IP header start, and how many there were on the wire.
     fn payload(&mut self, offset: u16, len: u32);
     fn tunnel(&mut self, tunnel: Tunnel);
@@ -50,10 +52,11 @@ pub(super) trait Visit {
 /// What a transport header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
-    /// The first four bytes of a header that was cut after them.
+    /// The first four bytes of a header that was cut after them, and of TCP the next four if they are there.
     Ports {
         src: u16,
         dst: u16,
+        seq: Option<u32>,
     },
     Tcp {
         src: u16,
@@ -61,6 +64,7 @@ pub(super) enum Transport {
         flags: u8,
         seq: u32,
         ack: u32,
+        window: u16,
     },
     Udp {
         src: u16,

@@ -8,10 +8,11 @@ use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Li
 use crate::config::problem::Problems;
 use crate::config::raw::{
     KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
-    RawTimeouts,
+    RawTimeouts, WindowWord,
 };
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
+use crate::flow::{TcpRules, WindowCheck};
 use crate::packet::KeyFrom;
 
 /// Bytes of one packet buffer: 2 KiB of data, headroom, DPDK's header.
@@ -106,17 +107,48 @@ fn flow(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Flow {
         KeyWord::Outer => KeyFrom::Outer,
         KeyWord::Inner => KeyFrom::Inner,
     };
-    Flow { key_from, capacity: raw.capacity, timeouts: timeouts(problems, &raw.timeouts) }
+    let window = match raw.tcp_window {
+        WindowWord::Off => WindowCheck::Off,
+        WindowWord::Loose => WindowCheck::Loose,
+        WindowWord::Strict => WindowCheck::Strict,
+    };
+    let tcp = TcpRules { window, asymmetric: raw.asymmetric };
+    if tcp.asymmetric && window == WindowCheck::Strict {
+        let place = Place::root().key("flow").key("tcp_window");
+        problems
+            .warning(&place, "windows cannot be checked where connections are seen one way only")
+            .allowed("`asymmetric = false`, or `tcp_window` off or loose");
+    }
+    Flow { key_from, capacity: raw.capacity, tcp, timeouts: timeouts(problems, &raw.timeouts) }
 }
 
 fn timeouts(problems: &mut Problems<'_>, raw: &RawTimeouts) -> Timeouts {
     let place = Place::root().key("flow").key("timeouts");
+    let default = Timeouts::default();
+    let given = |key: &str| problems.document.contains(&place.key(key));
+    let [only_opening, only_established, only_udp] = ["tcp_opening", "tcp_established", "udp"].map(given);
     let mut read = |key: &str, text: &DurationText| duration(problems, &place.key(key), text);
+    let tcp_opening = read("tcp_opening", &raw.tcp_opening);
+    let tcp_established = read("tcp_established", &raw.tcp_established);
+    let udp = read("udp", &raw.udp);
+    // Files that know only the older, coarser keys mean all that these once stood for.
+    let mut finer = |key: &str, text: &Option<DurationText>, otherwise: Duration| {
+        text.as_ref().map_or(otherwise, |text| read(key, text))
+    };
+    let opening = if only_opening { tcp_opening } else { default.tcp_syn_received };
+    let closing = if only_established { tcp_established.min(default.tcp_closing) } else { default.tcp_closing };
+    let answered = if only_udp { udp } else { default.udp_answered };
+    let tcp_syn_received = finer("tcp_syn_received", &raw.tcp_syn_received, opening);
+    let tcp_closing = finer("tcp_closing", &raw.tcp_closing, closing);
+    let udp_answered = finer("udp_answered", &raw.udp_answered, answered);
     Timeouts {
-        tcp_opening: read("tcp_opening", &raw.tcp_opening),
-        tcp_established: read("tcp_established", &raw.tcp_established),
+        tcp_opening,
+        tcp_syn_received,
+        tcp_established,
+        tcp_closing,
         tcp_closed: read("tcp_closed", &raw.tcp_closed),
-        udp: read("udp", &raw.udp),
+        udp,
+        udp_answered,
         icmp: read("icmp", &raw.icmp),
         other: read("other", &raw.other),
         active: read("active", &raw.active),
