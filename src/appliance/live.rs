@@ -14,6 +14,7 @@ use super::merge::{RecordMerge, RecordOrder};
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
 use super::ports::{LivePort, WorkerIo, wire};
+use super::recent::Recent;
 use super::scoring::{Scored, Scoring, unix_nanoseconds};
 use super::totals::Summary;
 use crate::config::{self, Config};
@@ -22,7 +23,7 @@ use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
 use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::Fragments;
-use crate::worker::{Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+use crate::worker::{Mailbox, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 /// A running appliance.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ impl Finished {
 struct Shared {
     counters: Vec<Arc<WorkerCounters>>,
     records: Vec<Arc<ArrayQueue<FlowRecord>>>,
+    recent: Arc<Recent>,
     stop: Arc<AtomicBool>,
     /// A worker or consumer died.
     abort: Arc<AtomicBool>,
@@ -218,6 +220,7 @@ impl Appliance {
             notes: None,
             when_full: WhenFull::Drop,
             counters: self.shared.counters[id].clone(),
+            mailbox: self.live.mailboxes[id].clone(),
             stop: self.shared.stop.clone(),
             abort: self.shared.abort.clone(),
             seed: config.seed,
@@ -276,6 +279,7 @@ impl Shared {
         Self {
             counters: (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
+            recent: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
             abort: Arc::new(AtomicBool::new(false)),
         }
@@ -291,6 +295,9 @@ impl Shared {
         Live {
             names: host.names().clone(),
             counters: self.counters.clone(),
+            mailboxes: self.counters.iter().map(|_| Arc::new(Mailbox::default())).collect(),
+            capacity: config.flow.capacity,
+            recent: self.recent.clone(),
             ports: config.ports.iter().zip(ports).map(view).collect(),
             started: Instant::now(),
             started_at: unix_nanoseconds(),
@@ -304,6 +311,7 @@ impl Shared {
         let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
         let exports = Exports { files: Files::append(&config.export)?, collectors };
         let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), true);
+        let scoring = scoring.showing(self.recent.clone());
         let core = config.cores.scorer;
         Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
             if let Some(id) = core

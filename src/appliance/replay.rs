@@ -261,6 +261,7 @@ impl Run {
             notes: self.notes.clone(),
             when_full: WhenFull::Wait,
             counters: self.counters[id].clone(),
+            mailbox: Arc::default(),
             stop: self.abort.clone(),
             abort: self.abort.clone(),
             seed: config.seed,

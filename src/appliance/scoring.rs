@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 
 use super::merge::RecordMerge;
 use super::policy::PolicyNames;
+use super::recent::Recent;
 use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
 use crate::config::Config;
 use crate::export::{CollectorSummary, ExportError, Exports};
@@ -48,6 +49,8 @@ pub struct Scored {
     /// Final accounts, in order, up to a thousand.
     pub episodes: Vec<Alert>,
     pub pairs: BTreeMap<(GroupSetHandle, GroupSetHandle), PairTraffic>,
+    /// Live: where others look for what is new.
+    pub recent: Option<Arc<Recent>>,
     pub files: Vec<PathBuf>,
     /// Times that writing failed in a live run, which goes on without the lines.
     pub export_failures: u64,
@@ -81,6 +84,13 @@ impl Scoring {
         // Three digits; the bounds are valid, so the histogram is always made.
         let lag = if live { Histogram::new_with_bounds(1, LONGEST_LAG, 3).ok() } else { None };
         Self { scorer, merge, names, exports, abort, lag, scored: Scored::default() }
+    }
+
+    /// Others see there what is new.
+    #[must_use]
+    pub fn showing(mut self, recent: Arc<Recent>) -> Self {
+        self.scored.recent = Some(recent);
+        self
     }
 
     /// Until all workers have finished and every record is scored.
@@ -157,6 +167,9 @@ impl Scoring {
         let mut result = Ok(());
         for event in self.scorer.drain_alerts() {
             keep_first(&mut result, self.exports.alert(&event, &*self.names));
+            if let Some(recent) = &self.scored.recent {
+                recent.alert(event.alert());
+            }
             match event {
                 AlertEvent::Closed(alert) if self.scored.episodes.len() < KEPT_ALERTS => {
                     self.scored.episodes.push(alert);
@@ -199,6 +212,9 @@ fn take(
         traffic.refused += ended * u64::from(r.decision != Decision::Allow);
         traffic.packets += r.packets.iter().sum::<u64>();
         traffic.bytes += r.bytes.iter().sum::<u64>();
+    }
+    if let Some(recent) = &scored.recent {
+        recent.record(record, scored.pairs.get(&pair).map(|traffic| (pair, *traffic)));
     }
     exports.record(record, names)
 }

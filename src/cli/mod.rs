@@ -2,11 +2,16 @@
 
 mod check;
 mod explain;
+mod flow_table;
+mod flows;
+mod live;
 mod report;
 mod replay;
 mod rules;
 mod run;
 mod scenario;
+mod status;
+mod top;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,7 +39,8 @@ Start here:
                                                   what would happen to such a packet, and why
   gnomon check -c config/gateway.toml             all errors of a configuration at once
   gnomon rules report -c config/gateway.toml      rules that never act, change nothing or open too much
-  gnomon run -c config/gateway.toml               live";
+  gnomon run -c config/gateway.toml               live
+  gnomon top                                      watch the running one; `gnomon flows` lists what passes";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -48,6 +54,12 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Look after rules: which never act, change nothing, contradict each other, open too much.
     Rules(rules::RulesArgs),
+    /// Say what the running appliance is and does.
+    Status(status::StatusArgs),
+    /// List live flows of the running appliance, or flow records of a file.
+    Flows(flows::FlowsArgs),
+    /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
+    Top(top::TopArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
 }
@@ -62,6 +74,9 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
         Verb::Rules(args) => rules::run(args),
+        Verb::Status(args) => status::run(args),
+        Verb::Flows(args) => flows::run(args),
+        Verb::Top(args) => top::run(args),
         Verb::Scenario(args) => scenario::run(args),
     };
     result.unwrap_or_else(|error| {
@@ -78,6 +93,14 @@ fn told(error: &anyhow::Error) -> String {
         false if text.is_empty() => cause,
         false => format!("{text}: {cause}"),
     })
+}
+
+/// Columns of the terminal that standard output goes to, if it does.
+fn terminal_width() -> Option<u16> {
+    use std::io::IsTerminal;
+    let of_environment = || std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let of_terminal = || ratatui::crossterm::terminal::size().ok().map(|(columns, _)| columns);
+    of_environment().or_else(|| std::io::stdout().is_terminal().then(of_terminal).flatten())
 }
 
 fn start_log(verbose: u8) {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::appliance::{PolicyNames, Summary};
-use crate::worker::WorkerCounters;
+use crate::appliance::{PolicyNames, Recent, Summary};
+use crate::worker::{Mailbox, WorkerCounters};
 
 /// A running appliance, seen from outside of its threads.
 #[derive(Debug)]
@@ -15,6 +15,11 @@ pub struct Live {
     pub names: Arc<PolicyNames>,
     /// By worker.
     pub counters: Vec<Arc<WorkerCounters>>,
+    /// By worker: where questions about its flows are put.
+    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Room for flows at each worker.
+    pub capacity: usize,
+    pub recent: Arc<Recent>,
     pub ports: Vec<PortView>,
     pub started: Instant,
     /// Nanoseconds since the Unix epoch.

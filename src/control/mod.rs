@@ -9,12 +9,14 @@
 //!
 //! A verb is one entry in [`verbs::VERBS`] and a function with a [`Request`], the [`Live`] appliance and a [`Reply`].
 mod client;
+mod flows;
 mod live;
 mod place;
 mod protocol;
 mod reply;
 mod server;
 mod socket;
+mod stats;
 #[cfg(test)]
 mod tests;
 pub mod verbs;
@@ -22,6 +24,7 @@ pub mod verbs;
 use std::time::Duration;
 
 pub use client::{Answer, Client, ClientError, Part};
+pub use flows::{FlowsArguments, Key, MOST_SORTED, SortKey};
 pub use live::{Live, PortView};
 pub use place::{Place, candidates};
 pub use protocol::{Failure, Hello, PROTOCOL, Refusal, Request};

@@ -99,6 +99,9 @@ fn live() -> Arc<Live> {
     Arc::new(Live {
         names: host.names().clone(),
         counters: vec![Arc::new(WorkerCounters::new(8))],
+        mailboxes: Vec::new(),
+        capacity: 0,
+        recent: Arc::default(),
         ports: Vec::new(),
         started: Instant::now(),
         started_at: 0,

@@ -20,8 +20,12 @@ pub struct Verb {
 }
 
 /// Every verb there is.
-pub const VERBS: &[Verb] =
-    &[Verb { name: "ping", changes: never, run: ping }, Verb { name: "status", changes: never, run: status }];
+pub const VERBS: &[Verb] = &[
+    Verb { name: "ping", changes: never, run: ping },
+    Verb { name: "status", changes: never, run: status },
+    Verb { name: "stats", changes: never, run: super::stats::stats },
+    Verb { name: "flows", changes: never, run: super::flows::flows },
+];
 
 /// For verbs that only look.
 pub fn never(_: &Request) -> bool {

@@ -236,6 +236,11 @@ impl Field {
         self.definition().kind
     }
 
+    /// Whether its values are numbers, so that the greatest are of interest.
+    pub fn is_number(self) -> bool {
+        matches!(self.kind(), Kind::Number(u64::MAX) | Kind::Duration | Kind::Time | Kind::Real)
+    }
+
     /// What it is, in a few words.
     pub fn text(self) -> &'static str {
         self.definition().text

@@ -12,6 +12,7 @@ mod note;
 mod reject;
 mod sink;
 mod stages;
+mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,10 +30,12 @@ pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCo
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
+pub use walk::{MOST_WALKS, Mailbox, Walk};
 
 use io::give_way;
 use sink::RingSink;
 use stages::{Inquiry, Stamp};
+use walk::Walks;
 
 /// Flow table entries looked at for expiry, and how much flow time passes between two looks: a million
 /// entries a second, for about one per cent of a core.
@@ -71,6 +74,8 @@ pub struct WorkerParts {
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
     pub when_full: WhenFull,
     pub counters: Arc<WorkerCounters>,
+    /// Questions about flows.
+    pub mailbox: Arc<Mailbox>,
     /// Finish: take no more packets, hand out all records, return.
     pub stop: Arc<AtomicBool>,
     /// Give up waiting for room anywhere.
@@ -91,6 +96,7 @@ pub struct Worker {
     /// Flow time: that of the latest packet or, live, of the latest poll.
     clock: u64,
     next_sweep: u64,
+    walks: Walks,
 }
 
 impl Worker {
@@ -106,6 +112,7 @@ impl Worker {
             inquiries: Box::new([Inquiry::default(); BURST]),
             clock: 0,
             next_sweep: 0,
+            walks: Walks::default(),
         }
     }
 
@@ -126,6 +133,7 @@ impl Worker {
                 received += self.poll(lane);
             }
             self.expire();
+            self.answer_questions();
             if received == 0 {
                 self.flush();
                 self.rest();
@@ -199,6 +207,14 @@ impl Worker {
             parts.counters.watermark.store(parts.table.watermark(), Ordering::Release);
         }
         parts.counters.show(&parts.table.stats());
+    }
+
+    /// A few flow table entries for whoever asked.
+    fn answer_questions(&mut self) {
+        let parts = &self.parts;
+        if !parts.mailbox.is_empty() {
+            self.walks.step(&parts.mailbox, &parts.table, parts.id as u16);
+        }
     }
 
     fn flush(&mut self) {

@@ -373,6 +373,7 @@ impl Built {
             notes: self.notes.clone(),
             when_full: setup.when_full,
             counters: io.counters[id].clone(),
+            mailbox: Arc::default(),
             stop: io.stop.clone(),
             abort: Arc::new(AtomicBool::new(false)),
             seed: config.seed,
