@@ -5,12 +5,16 @@
 //! When full: see the worker; replay's consumers never stop draining, so its workers always get on.
 
 mod collect;
+mod health;
 mod live;
 mod merge;
+mod metrics;
 mod notes;
+mod observed;
 mod policy;
 mod pools;
 mod ports;
+mod pressure;
 mod replay;
 mod scoring;
 mod totals;
@@ -20,5 +24,5 @@ pub use policy::{PolicyHost, PolicyNames, Targets};
 pub use pools::Pools;
 pub use ports::LivePort;
 pub use replay::{Progress, ReplayOptions, Replayed, replay};
-pub use scoring::{PairTraffic, Scored};
-pub use totals::{Mirrored, RuleHits, Summary};
+pub use scoring::{PairTraffic, Scored, ScorerCounters};
+pub use totals::{Mirrored, Quantiles, RuleHits, Summary};

@@ -191,7 +191,7 @@ impl Run {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::FlowTime);
         let files = Files::create(out)?;
-        let scoring = Scoring::new(config, merge, self.host.names().clone(), files, self.abort.clone(), false);
+        let scoring = Scoring::new(config, merge, self.host.names().clone(), files, self.abort.clone(), None);
         let outlets = self.outlets(config, out);
         let (counters, abort) = (self.counters.clone(), self.abort.clone());
         let noting = self.notes.clone().map(|notes| {

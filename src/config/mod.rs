@@ -22,7 +22,10 @@ mod text;
 
 use std::path::Path;
 
-pub use model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Port, Scorer, Timeouts, Vm};
+pub use model::{
+    Config, Control, Cores, Detect, Eal, EventKind, EventSocket, Export, Flow, Limits, Metrics, Port, Rotation, Scorer,
+    SocketKind, Timeouts, Vm,
+};
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;
 

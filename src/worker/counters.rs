@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::distribution::Distribution;
+use crate::dpdk::BURST;
 use crate::packet::DropReason;
 use crate::rules::RuleHandle;
 
@@ -18,6 +20,11 @@ impl Counter {
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// For levels, and for totals that are kept elsewhere.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> u64 {
@@ -99,6 +106,11 @@ pub struct WorkerCounters {
     pub progress: CachePadded<AtomicU64>,
     /// Flows in the table now.
     pub flows_live: AtomicU32,
+    /// Live: nanoseconds from the poll that received a burst to the end of the flush that sent it, for each packet
+    /// sent to a paired port.
+    pub latency: Distribution,
+    /// Polls of an input by the number of packets that they brought.
+    pub batches: [Counter; BURST + 1],
 }
 
 impl WorkerCounters {
@@ -124,6 +136,8 @@ impl WorkerCounters {
             watermark: CachePadded::default(),
             progress: CachePadded::default(),
             flows_live: AtomicU32::new(0),
+            latency: Distribution::default(),
+            batches: std::array::from_fn(|_| Counter::default()),
         }
     }
 

@@ -1,14 +1,14 @@
-//! Tables that stand once: cores, eal, flow, scorer, export, limits.
+//! Tables that stand once: cores, eal, flow, scorer, limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::export;
 use crate::config::document::Place;
-use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
-    KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
-    RawTimeouts,
+    KeyWord, RawControl, RawCores, RawDetect, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
 };
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
@@ -26,12 +26,12 @@ pub(super) struct Settings {
     pub(super) scorer: Scorer,
     pub(super) export: Export,
     pub(super) control: Control,
+    pub(super) metrics: Metrics,
     pub(super) limits: Limits,
     pub(super) seed: u64,
 }
 
 pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Settings {
-    let raw: RawExport = shaped.section(problems, "export");
     let RawControl { enabled, socket, group } = shaped.section(problems, "control");
     let limits: RawLimits = shaped.section(problems, "limits");
     let seed: Option<u64> = shaped.section(problems, "seed");
@@ -40,8 +40,9 @@ pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Setti
         eal: eal(problems, shaped),
         flow: flow(problems, shaped),
         scorer: scorer(problems, shaped),
-        export: Export { directory: PathBuf::from(raw.directory), flows: raw.flows, alerts: raw.alerts },
+        export: export::export(problems, shaped),
         control: Control { enabled, socket: socket.map(PathBuf::from), group },
+        metrics: export::metrics(problems, shaped),
         limits: Limits {
             rules: limits.rules,
             fragments: limits.fragments,
@@ -139,7 +140,7 @@ fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
     Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect }
 }
 
-fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
+pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
     text.duration().filter(|d| !d.is_zero() && *d <= LONGEST).unwrap_or_else(|| {
         let found = problems.document.source(place);
         problems.error(place, "the duration is out of range").found(found).allowed("a duration from 1ms to 30d");
