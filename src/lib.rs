@@ -23,6 +23,7 @@ pub mod worker;
 pub mod behaviour;
 pub mod export;
 pub mod filter;
+pub mod metrics;
 
 pub mod appliance;
 pub mod capture;

@@ -47,6 +47,24 @@ const CASES: &[Case] = &[
     ("[[rule]]\nid = 'a b'\naction = 'allow'", &[(4, "rule[0].id", "right form", None)]),
     ("[[rule]]\nid = 'a'\naction = 'allow'\ntier = 'default'", &[(6, "rule[0].tier", "cannot be `default`", None)]),
     ("[[rule]]\nid = 'a'\naction = 'deny'\nmode = 'shadw'", &[(6, "rule[0].mode", "cannot be", Some("shadow"))]),
+    // Outputs.
+    ("[export]\nrotate_size = '0MiB'", &[(4, "export.rotate_size", "out of range", None)]),
+    ("[export]\nrotate_every = '500ms'", &[(4, "export.rotate_every", "too short", None)]),
+    ("[export]\nkeep = 0", &[(4, "export.keep", "out of range", None)]),
+    ("[export]\nrotate_sise = '1MiB'", &[(4, "export.rotate_sise", "unknown key", Some("rotate_size"))]),
+    ("[[export.socket]]\nkind = 'stream'", &[(3, "export.socket[0].path", "`path` is missing", None)]),
+    ("[[export.socket]]\npath = 'a'\nkind = 'dgram'", &[(5, "export.socket[0].kind", "cannot be `dgram`", None)]),
+    (
+        "[[export.socket]]\npath = 'a'\nevents = ['flows']",
+        &[(5, "export.socket[0].events[0]", "cannot be `flows`", Some("flow"))],
+    ),
+    (
+        "[[export.socket]]\npath = 'a'\n[[export.socket]]\npath = 'a'",
+        &[(6, "export.socket[1].path", "two sockets with the path a", None)],
+    ),
+    ("[metrics]\nlisten = 'localhost'", &[(4, "metrics.listen", "right form", None)]),
+    ("[metrics]\nlisten = '127.0.0.1:99999'", &[(4, "metrics.listen", "not an address and a port", None)]),
+    ("[metrics]\npressure_fill = '0%'", &[(4, "metrics.pressure_fill", "out of range", None)]),
     // Ports and pairs.
     (
         "[[port]]\nname = 'a'\ndevice = 'eth1'",

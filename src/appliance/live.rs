@@ -1,6 +1,7 @@
 //! The appliance on live ports: opens them, launches workers and scorer, watches, reloads, stops.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -10,7 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
+use super::health::Health;
 use super::merge::{RecordMerge, RecordOrder};
+use super::metrics::serve_metrics;
+use super::observed::Observed;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
 use super::ports::{LivePort, WorkerIo, wire};
@@ -22,6 +26,7 @@ use crate::control::{Live, PortView};
 use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
 use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
+use crate::metrics::MetricsServer;
 use crate::packet::Fragments;
 use crate::worker::{Mailbox, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
@@ -31,6 +36,7 @@ pub struct Appliance {
     config: Config,
     workers: Vec<RunningLcore<Worker>>,
     scoring: Option<JoinHandle<Result<Scored>>>,
+    metrics: Option<MetricsServer>,
     shared: Shared,
     live: Arc<Live>,
     // Readers live in the workers, so this goes after them.
@@ -112,10 +118,19 @@ impl Appliance {
         let ports = LivePort::open_all(&eal, &config, &pools)?;
         let shared = Shared::new(&config);
         let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
-        let scoring = Some(shared.start_scoring(&config, &host)?);
-        let live = Arc::new(shared.live(&config, &host, &ports));
+        let files = Files::append(&config.export)?;
+        let live = Arc::new(shared.live(&config, &host, &ports, &files));
+        let observed = Arc::new(Observed {
+            live: live.clone(),
+            devices: ports.iter().map(|live| live.port.clone()).collect(),
+            capacity: config.flow.capacity as u64,
+            pools: pools.clone(),
+        });
+        let metrics = config.metrics.listen.map(|listen| serve_metrics(listen, observed.clone())).transpose()?;
+        let health = Health::new(&config, observed);
+        let scoring = Some(shared.start_scoring(&config, &host, files, health)?);
         let workers = Vec::new();
-        let mut appliance = Self { config, workers, scoring, shared, live, host, ports, pools, eal };
+        let mut appliance = Self { config, workers, scoring, metrics, shared, live, host, ports, pools, eal };
         appliance.launch(io)?;
         Ok(appliance)
     }
@@ -160,6 +175,11 @@ impl Appliance {
     /// The view of other threads.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
     }
 
     pub fn ports(&self) -> &[LivePort] {
@@ -255,6 +275,7 @@ impl Appliance {
             ("[export]", now.export == next.export),
             ("[control]", now.control == next.control),
             ("[[ipfix]]", now.ipfix == next.ipfix),
+            ("[metrics]", now.metrics == next.metrics),
             ("[limits]", now.limits == next.limits),
             ("seed", now.seed == next.seed),
         ];
@@ -285,7 +306,7 @@ impl Shared {
         }
     }
 
-    fn live(&self, config: &Config, host: &PolicyHost, ports: &[LivePort]) -> Live {
+    fn live(&self, config: &Config, host: &PolicyHost, ports: &[LivePort], files: &Files) -> Live {
         let view = |(port, live): (&config::Port, &LivePort)| PortView {
             name: port.name.clone(),
             device: port.device.clone(),
@@ -302,15 +323,23 @@ impl Shared {
             started: Instant::now(),
             started_at: unix_nanoseconds(),
             generation: AtomicU32::new(host.generation()),
+            scorer: Arc::default(),
+            outputs: files.counters(),
         }
     }
 
-    fn start_scoring(&self, config: &Config, host: &PolicyHost) -> Result<JoinHandle<Result<Scored>>> {
+    fn start_scoring(
+        &self,
+        config: &Config,
+        host: &PolicyHost,
+        files: Files,
+        health: Health,
+    ) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival);
         let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
-        let exports = Exports { files: Files::append(&config.export)?, collectors };
-        let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), true);
+        let exports = Exports { files, collectors };
+        let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), Some(health));
         let scoring = scoring.showing(self.recent.clone());
         let core = config.cores.scorer;
         Ok(thread::Builder::new().name("scorer".into()).spawn(move || {

@@ -25,6 +25,10 @@ pub struct RecordMerge {
     sources: Vec<(Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>)>,
     order: RecordOrder,
     waiting: BinaryHeap<Reverse<Keyed>>,
+    /// By source: the number of the record that should come next.
+    expected: Vec<u64>,
+    /// Records that were missing in the numbers and are not told yet.
+    missing: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -32,27 +36,31 @@ struct Keyed(FlowRecord);
 
 impl RecordMerge {
     pub fn new(sources: Vec<(Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>)>, order: RecordOrder) -> Self {
-        Self { sources, order, waiting: BinaryHeap::new() }
+        let expected = vec![0; sources.len()];
+        Self { sources, order, waiting: BinaryHeap::new(), expected, missing: 0 }
     }
 
     /// Hands out what is ready, of each ring at most what it holds now: a worker that is faster than the scorer keeps
-    /// neither the other rings nor the caller waiting. Returns true when all workers have finished and nothing is left.
-    pub fn drain(&mut self, mut each: impl FnMut(FlowRecord)) -> bool {
+    /// neither the other rings nor the caller waiting. With each goes how many were found lost since the one before,
+    /// by the gaps in the workers' numbers. Returns true when all workers have finished and nothing is left.
+    pub fn drain(&mut self, mut each: impl FnMut(FlowRecord, u64)) -> bool {
         // Read before draining: what was pushed before the report is then in the rings.
         let watermarks = self.sources.iter().map(|(_, c)| c.watermark.load(Ordering::Acquire));
         let watermark = watermarks.min().unwrap_or(u64::MAX);
-        for (ring, _) in &self.sources {
+        for ((ring, _), expected) in self.sources.iter().zip(&mut self.expected) {
             for _ in 0..ring.len() {
                 let Some(record) = ring.pop() else { break };
+                self.missing += record.sequence.saturating_sub(*expected);
+                *expected = record.sequence + 1;
                 match self.order {
-                    RecordOrder::Arrival => each(record),
+                    RecordOrder::Arrival => each(record, std::mem::take(&mut self.missing)),
                     RecordOrder::FlowTime => self.waiting.push(Reverse(Keyed(record))),
                 }
             }
         }
         while self.waiting.peek().is_some_and(|Reverse(Keyed(first))| first.emitted <= watermark) {
             if let Some(Reverse(Keyed(record))) = self.waiting.pop() {
-                each(record);
+                each(record, std::mem::take(&mut self.missing));
             }
         }
         watermark == u64::MAX
@@ -97,7 +105,7 @@ mod tests {
 
     fn drain(merge: &mut RecordMerge) -> (Vec<u64>, bool) {
         let mut got = Vec::new();
-        let done = merge.drain(|record| got.push(record.flow_id));
+        let done = merge.drain(|record, _| got.push(record.flow_id));
         (got, done)
     }
 
@@ -128,6 +136,22 @@ mod tests {
             sources[worker].1.watermark.store(u64::MAX, Ordering::Release);
         }
         assert_eq!(drain(&mut merge), (vec![3, 8, 9, 1], true));
+    }
+
+    #[test]
+    fn gaps_in_the_numbers_are_told_once() {
+        for order in [RecordOrder::Arrival, RecordOrder::FlowTime] {
+            let (mut merge, sources) = merge(order);
+            // Not in the order of their time: a worker hands out what it finds due.
+            for (worker, sequence, emitted) in [(0, 0, 9), (0, 1, 3), (1, 2, 5), (0, 4, 1), (1, 3, 2)] {
+                let record = FlowRecord { sequence, ..record(emitted, 0, 0) };
+                assert!(sources[worker].0.push(record).is_ok());
+                sources[worker].1.watermark.store(u64::MAX, Ordering::Release);
+            }
+            let (mut records, mut lost) = (0, 0);
+            merge.drain(|_, missing| (records, lost) = (records + 1, lost + missing));
+            assert_eq!((records, lost), (5, 4), "{order:?}");
+        }
     }
 
     #[test]

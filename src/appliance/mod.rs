@@ -5,12 +5,16 @@
 //! When full: see the worker; replay's consumers never stop draining, so its workers always get on.
 
 mod collect;
+mod health;
 mod live;
 mod merge;
+mod metrics;
 mod notes;
+mod observed;
 mod policy;
 mod pools;
 mod ports;
+mod pressure;
 mod recent;
 mod replay;
 mod scoring;
@@ -22,5 +26,5 @@ pub use pools::Pools;
 pub use ports::LivePort;
 pub use recent::Recent;
 pub use replay::{Progress, ReplayOptions, Replayed, replay};
-pub use scoring::{PairTraffic, Scored};
-pub use totals::{Mirrored, RuleHits, Summary};
+pub use scoring::{PairTraffic, Scored, ScorerCounters};
+pub use totals::{Mirrored, Quantiles, RuleHits, Summary};

@@ -35,9 +35,9 @@ struct SessionNames {
     slots: Vec<Arc<str>>,
     /// Slot → how the latest generation that had the session treats it.
     settings: Vec<(Sample, u32)>,
-    /// Generation → slot of each bit, ascending. Generations that have what the one before them had are left out,
-    /// so that reloads of rules alone take no memory.
-    generations: Vec<(u32, Arc<[u16]>)>,
+    /// Generation → slot and sampling of each bit, ascending. Generations that have what the one before them had are
+    /// left out, so that reloads of rules alone take no memory.
+    generations: Vec<(u32, Arc<[(u16, Sample)]>)>,
 }
 
 /// Which worker output carries a session's copies.
@@ -149,14 +149,14 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
             Targets::ByPort => session.target,
             Targets::BySession { first } => first + bit,
         },
-        slot: slots[bit],
+        slot: slots[bit].0,
     };
     Ok(config.mirrors.iter().enumerate().map(lane).collect())
 }
 
 impl PolicyNames {
     /// Gives each session of a generation its counter slot; sessions of the same name share one.
-    fn enter(&self, generation: u32, config: &Config) -> Result<Arc<[u16]>, PolicyError> {
+    fn enter(&self, generation: u32, config: &Config) -> Result<Arc<[(u16, Sample)]>, PolicyError> {
         let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut slots = Vec::with_capacity(config.mirrors.len());
         for session in &config.mirrors {
@@ -169,9 +169,9 @@ impl PolicyNames {
             if known.is_none() {
                 sessions.slots.push(Arc::from(session.name.as_str()));
             }
-            slots.push(slot as u16);
+            slots.push((slot as u16, session.sample));
         }
-        let slots: Arc<[u16]> = slots.into();
+        let slots: Arc<[_]> = slots.into();
         if sessions.generations.last().is_none_or(|(_, before)| *before != slots) {
             sessions.generations.push((generation, slots.clone()));
         }
@@ -218,8 +218,7 @@ impl PolicyNames {
     /// Name of a mirror session by its bit in a generation's verdicts.
     pub fn session(&self, generation: u32, bit: usize) -> Option<Arc<str>> {
         let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let at = sessions.generations.partition_point(|(number, _)| *number <= generation).checked_sub(1)?;
-        let slot = *sessions.generations[at].1.get(bit)?;
+        let (slot, _) = sessions.at(generation, bit)?;
         sessions.slots.get(usize::from(slot)).cloned()
     }
 
@@ -250,12 +249,19 @@ impl Vocabulary for PolicyNames {
     fn sessions(&self, note: &mut dyn FnMut(u32, u8, &str)) {
         let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         for (generation, slots) in &sessions.generations {
-            for (bit, slot) in slots.iter().enumerate() {
+            for (bit, (slot, _)) in slots.iter().enumerate() {
                 if let Some(name) = sessions.slots.get(usize::from(*slot)) {
                     note(*generation, bit as u8, name);
                 }
             }
         }
+    }
+}
+
+impl SessionNames {
+    fn at(&self, generation: u32, bit: usize) -> Option<(u16, Sample)> {
+        let at = self.generations.partition_point(|(number, _)| *number <= generation).checked_sub(1)?;
+        self.generations[at].1.get(bit).copied()
     }
 }
 
@@ -270,6 +276,11 @@ impl Names for PolicyNames {
 
     fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
         self.session(generation, bit).map_or(Cow::Borrowed(""), |name| Cow::Owned(name.to_string()))
+    }
+
+    fn mirror_sample(&self, generation: u32, bit: usize) -> Option<Sample> {
+        let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sessions.at(generation, bit).map(|(_, sample)| sample)
     }
 }
 

@@ -194,7 +194,7 @@ impl Run {
         let merge = RecordMerge::new(sources, RecordOrder::FlowTime);
         let collectors = Collectors::start(&options.ipfix, self.host.names(), true)?;
         let exports = Exports { files: Files::create(out)?, collectors };
-        let scoring = Scoring::new(config, merge, self.host.names().clone(), exports, self.abort.clone(), false);
+        let scoring = Scoring::new(config, merge, self.host.names().clone(), exports, self.abort.clone(), None);
         let outlets = self.outlets(config, out);
         let (counters, abort) = (self.counters.clone(), self.abort.clone());
         let noting = self.notes.clone().map(|notes| {

@@ -1,6 +1,6 @@
 //! The scorer's thread: records of all workers → scores and alerts → files and collectors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +9,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+use super::health::Health;
 use super::merge::RecordMerge;
 use super::policy::PolicyNames;
 use super::recent::Recent;
 use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
 use crate::config::Config;
-use crate::export::{CollectorSummary, ExportError, Exports};
+use crate::export::{CollectorSummary, ExportError, Exports, PRESSURE};
 use crate::flow::EndReason;
 use crate::rules::{Decision, GroupSetHandle};
-use crate::worker::Alarm;
+use crate::worker::{Alarm, Counter, Distributed, Distribution};
 
 /// Alerts kept for the report at the end; the file has all of them.
 const KEPT_ALERTS: usize = 1000;
 /// Pairs of group sets counted apart.
 const MAX_PAIRS: usize = 10_000;
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// Longest lag that is told apart, in microseconds.
-const LONGEST_LAG: u64 = 3_600_000_000;
 
 /// One run of the scorer.
 #[derive(Debug)]
@@ -35,9 +34,74 @@ pub struct Scoring {
     names: Arc<PolicyNames>,
     exports: Exports,
     abort: Arc<AtomicBool>,
-    /// Live: how far behind the end of a flow its record is scored.
-    lag: Option<Histogram<u64>>,
+    /// Live: what else is looked after on this thread.
+    health: Option<Health>,
+    counters: Arc<ScorerCounters>,
+    numbers: StreamNumbers,
     scored: Scored,
+}
+
+/// What the scorer has done so far, for others to read.
+#[derive(Debug, Default)]
+pub struct ScorerCounters {
+    pub records: Counter,
+    pub scored: Counter,
+    pub outliers: Counter,
+    /// Hosts, pairs and relations in memory, and how many were forgotten to stay within limits.
+    pub entries: Counter,
+    pub forgotten: Counter,
+    /// Episodes opened, in the order of [`AlertKind::ALL`], and of pressure on the flow tables.
+    pub alerts: [Counter; AlertKind::ALL.len()],
+    pub pressure_alerts: Counter,
+    /// 1 while the flow tables are under pressure.
+    pub pressure: Counter,
+    /// Live: microseconds from a record's making to its taking by the scorer.
+    pub lag: Distribution,
+    /// The number that the next record of the stream has, and how many numbers went to lost records.
+    pub next_seq: Counter,
+    pub lost: Counter,
+}
+
+impl ScorerCounters {
+    fn update(&self, stats: &Stats) {
+        self.records.set(stats.records);
+        self.scored.set(stats.scored);
+        self.outliers.set(stats.outliers);
+        self.entries.set(stats.entries);
+        self.forgotten.set(stats.evicted);
+        self.alerts.iter().zip(stats.alerts).for_each(|(counter, count)| counter.set(count));
+    }
+}
+
+/// Numbers of records in the stream: those that workers lost have one too, so readers see what is missing.
+#[derive(Debug, Default)]
+struct StreamNumbers {
+    entered: u64,
+    left: u64,
+    /// Records that entered before a loss, and its size.
+    losses: VecDeque<(u64, u64)>,
+    lost: u64,
+}
+
+impl StreamNumbers {
+    /// A record goes to the scorer; so many were lost before it.
+    fn enter(&mut self, lost: u64) {
+        if lost > 0 {
+            self.losses.push_back((self.entered, lost));
+        }
+        self.entered += 1;
+    }
+
+    /// The number of the next record that comes out: the scorer keeps their order.
+    fn next(&mut self) -> u64 {
+        while let Some((_, lost)) = self.losses.front().filter(|(before, _)| *before <= self.left) {
+            self.lost += lost;
+            self.losses.pop_front();
+        }
+        let number = self.left + self.lost;
+        self.left += 1;
+        number
+    }
 }
 
 /// What the scorer found in a run.
@@ -56,6 +120,8 @@ pub struct Scored {
     pub export_failures: u64,
     /// What IPFIX collectors got.
     pub collectors: Vec<CollectorSummary>,
+    /// Lines that did not get into a file or socket.
+    pub lines_lost: u64,
     /// Microseconds from a record's making to its score.
     pub lag: Option<Histogram<u64>>,
 }
@@ -71,19 +137,19 @@ pub struct PairTraffic {
 }
 
 impl Scoring {
-    /// A scorer reading from `merge`. `live`: write alerts when they open, keep an eye on lag.
+    /// A scorer reading from `merge`. `health`, in a live run: also keeps an eye on lag, pressure and counters.
     pub fn new(
         config: &Config,
         merge: RecordMerge,
         names: Arc<PolicyNames>,
         exports: Exports,
         abort: Arc<AtomicBool>,
-        live: bool,
+        health: Option<Health>,
     ) -> Self {
         let scorer = Scorer::new(&config.scorer, config.seed);
-        // Three digits; the bounds are valid, so the histogram is always made.
-        let lag = if live { Histogram::new_with_bounds(1, LONGEST_LAG, 3).ok() } else { None };
-        Self { scorer, merge, names, exports, abort, lag, scored: Scored::default() }
+        let counters = health.as_ref().map_or_else(Arc::default, |health| health.observed().live.scorer.clone());
+        let (numbers, scored) = (StreamNumbers::default(), Scored::default());
+        Self { scorer, merge, names, exports, abort, health, counters, numbers, scored }
     }
 
     /// Others see there what is new.
@@ -104,9 +170,16 @@ impl Scoring {
         outcome?;
         self.scored.stats = self.scorer.stats();
         self.scored.alerts = by_kind(&self.scored.stats);
+        let pressure = self.counters.pressure_alerts.get();
+        if pressure > 0 {
+            self.scored.alerts.insert(PRESSURE.to_owned(), pressure);
+        }
+        let files = &self.exports.files;
         self.scored.files = self.exports.paths();
+        self.scored.export_failures = files.counters().iter().map(|output| output.failures()).sum();
+        self.scored.lines_lost = files.counters().iter().map(|output| output.lost_lines()).sum();
         self.scored.collectors = self.exports.finish()?;
-        self.scored.lag = self.lag;
+        self.scored.lag = self.health.is_some().then(|| Distributed::of([&self.counters.lag]).histogram());
         Ok(self.scored)
     }
 
@@ -118,48 +191,55 @@ impl Scoring {
                 break;
             }
             if flushed.elapsed() > FLUSH_EVERY {
-                let flush = self.exports.flush();
-                self.tolerate(flush)?;
+                self.look_after()?;
+                self.exports.flush()?;
                 flushed = Instant::now();
             }
             if handled == 0 {
                 self.score_waiting()?;
+                self.exports.files.flush_sockets();
                 std::thread::sleep(Duration::from_micros(100));
             }
         }
-        let (names, exports, scored) = (&*self.names, &mut self.exports, &mut self.scored);
+        let (names, exports, scored, numbers) = (&*self.names, &mut self.exports, &mut self.scored, &mut self.numbers);
         let mut result = Ok(());
-        self.scorer.flush(&mut |record| keep_first(&mut result, take(exports, scored, names, &record)));
-        self.tolerate(result)?;
+        self.scorer.flush(&mut |record| keep_first(&mut result, take(exports, scored, names, numbers, &record)));
+        result?;
         self.pass_alerts_on()?;
-        let flush = self.exports.flush();
-        self.tolerate(flush)
+        self.update_counters();
+        if let Some(health) = &mut self.health {
+            health.finish(&mut self.exports.files)?;
+        }
+        self.exports.files.finish()
     }
 
     /// Takes what the workers have; true when they have finished.
     fn drain(&mut self) -> Result<(bool, u64), ExportError> {
         let mut handled = 0;
         let mut result = Ok(());
-        let (scorer, names) = (&mut self.scorer, &*self.names);
-        let (exports, scored, lag) = (&mut self.exports, &mut self.scored, &mut self.lag);
-        let now = lag.as_ref().map_or(0, |_| unix_nanoseconds());
-        let finished = self.merge.drain(|record| {
+        let (scorer, names, lag) = (&mut self.scorer, &*self.names, &self.counters.lag);
+        let (exports, scored, numbers) = (&mut self.exports, &mut self.scored, &mut self.numbers);
+        let now = self.health.as_ref().map(|_| unix_nanoseconds());
+        let finished = self.merge.drain(|record, lost| {
             handled += 1;
-            if let Some(lag) = lag {
-                lag.saturating_record(now.saturating_sub(record.emitted) / 1000);
+            if let Some(now) = now {
+                lag.record(now.saturating_sub(record.emitted) / 1000, 1);
             }
-            scorer.observe(record, &mut |record| keep_first(&mut result, take(exports, scored, names, &record)));
+            numbers.enter(lost);
+            scorer.observe(record, &mut |record| {
+                keep_first(&mut result, take(exports, scored, names, numbers, &record));
+            });
         });
-        self.tolerate(result)?;
+        result?;
         self.pass_alerts_on()?;
         Ok((finished, handled))
     }
 
     fn score_waiting(&mut self) -> Result<(), ExportError> {
-        let (names, exports, scored) = (&*self.names, &mut self.exports, &mut self.scored);
+        let (names, exports, scored, numbers) = (&*self.names, &mut self.exports, &mut self.scored, &mut self.numbers);
         let mut result = Ok(());
-        self.scorer.drain(&mut |record| keep_first(&mut result, take(exports, scored, names, &record)));
-        self.tolerate(result)?;
+        self.scorer.drain(&mut |record| keep_first(&mut result, take(exports, scored, names, numbers, &record)));
+        result?;
         self.pass_alerts_on()
     }
 
@@ -177,22 +257,22 @@ impl Scoring {
                 _ => {}
             }
         }
-        self.tolerate(result)
+        result
     }
 
-    /// A full disk must not stop the traffic: a live run says so, counts, and goes on.
-    fn tolerate(&mut self, result: Result<(), ExportError>) -> Result<(), ExportError> {
-        match result {
-            Err(error) if self.lag.is_some() => {
-                self.scored.export_failures += 1;
-                // The first time, and then ever more seldom.
-                if self.scored.export_failures.is_power_of_two() {
-                    log::error!("{error} (failed {} times)", self.scored.export_failures);
-                }
-                Ok(())
-            }
-            other => other,
+    /// Once a second, live.
+    fn look_after(&mut self) -> Result<(), ExportError> {
+        self.update_counters();
+        match &mut self.health {
+            Some(health) => health.look(&mut self.exports.files, || self.scorer.reserve_episode()),
+            None => Ok(()),
         }
+    }
+
+    fn update_counters(&self) {
+        self.counters.update(&self.scorer.stats());
+        self.counters.next_seq.set(self.numbers.left + self.numbers.lost);
+        self.counters.lost.set(self.numbers.lost);
     }
 }
 
@@ -201,6 +281,7 @@ fn take(
     exports: &mut Exports,
     scored: &mut Scored,
     names: &PolicyNames,
+    numbers: &mut StreamNumbers,
     record: &ScoredRecord,
 ) -> Result<(), ExportError> {
     let r = &record.record;
@@ -216,7 +297,7 @@ fn take(
     if let Some(recent) = &scored.recent {
         recent.record(record, scored.pairs.get(&pair).map(|traffic| (pair, *traffic)));
     }
-    exports.record(record, names)
+    exports.record(record, numbers.next(), names)
 }
 
 fn keep_first(result: &mut Result<(), ExportError>, next: Result<(), ExportError>) {
@@ -234,4 +315,20 @@ fn by_kind(stats: &Stats) -> BTreeMap<String, u64> {
 pub(super) fn unix_nanoseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_records_have_numbers_too() {
+        let mut numbers = StreamNumbers::default();
+        // Records come out of the scorer in batches, later than they went in.
+        [0, 2, 0].into_iter().for_each(|lost| numbers.enter(lost));
+        assert_eq!([numbers.next(), numbers.next()], [0, 3]);
+        [1, 0].into_iter().for_each(|lost| numbers.enter(lost));
+        assert_eq!([numbers.next(), numbers.next(), numbers.next()], [4, 6, 7]);
+        assert_eq!(numbers.lost, 3);
+    }
 }

@@ -12,7 +12,7 @@ use crate::export::CollectorSummary;
 use crate::export::iso8601;
 use crate::packet::DropReason;
 use crate::rules::RuleHandle;
-use crate::worker::{Counter, WorkerCounters};
+use crate::worker::{Counter, Distributed, Distribution, MirrorCounters, WorkerCounters};
 
 /// `summary.json`. Always `rx = tx + consumed + sum(drops)`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -52,6 +52,16 @@ pub struct Summary {
     /// Hits by rule id; `default` is what no rule decided.
     pub rules: BTreeMap<String, RuleHits>,
     pub workers: usize,
+    /// Live: time that forwarded packets spent in the box, from the poll that received them to the end of the flush that
+    /// sent them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<Quantiles>,
+    /// Live: packets that a poll brought, of the polls that brought any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Quantiles>,
+    /// Live: from a record's making to its scoring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scorer_lag_us: Option<Quantiles>,
     /// The capture ended in the middle of a packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncated: Option<String>,
@@ -68,6 +78,36 @@ pub struct Mirrored {
     pub bytes: u64,
     /// `selected - packets`: no buffer, or the mirror queue was full.
     pub lost: u64,
+}
+
+/// Values that half, nine tenths … of a distribution do not exceed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Quantiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+    pub mean: f64,
+    pub count: u64,
+}
+
+impl Quantiles {
+    /// In units of `unit`; `None` when there are no values.
+    fn of(distributed: &Distributed, unit: f64) -> Option<Self> {
+        let histogram = distributed.histogram();
+        let rounded = |value: f64| (value / unit * 1000.0).round() / 1000.0;
+        let at = |quantile| rounded(histogram.value_at_quantile(quantile).min(distributed.max) as f64);
+        (distributed.count > 0).then(|| Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: rounded(distributed.max as f64),
+            mean: rounded(distributed.sum as f64 / distributed.count as f64),
+            count: distributed.count,
+        })
+    }
 }
 
 /// What one rule did.
@@ -121,10 +161,23 @@ impl Summary {
             rx_bytes: sum(|w| &w.rx_bytes),
             tx_bytes: sum(|w| &w.tx_bytes),
             generated: sum(|w| &w.generated),
-            rules: rules(workers, names),
+            rules: rule_totals(workers, names),
             workers: workers.len(),
             ..Self::default()
         }
+    }
+
+    /// With what only a live run has.
+    #[must_use]
+    pub fn timed(mut self, workers: &[Arc<WorkerCounters>], lag: &Distribution) -> Self {
+        self.latency_us = Quantiles::of(&Distributed::of(workers.iter().map(|w| &w.latency)), 1000.0);
+        let batches = Distribution::default();
+        for (packets, count) in workers.iter().flat_map(|w| w.batches.iter().enumerate().skip(1)) {
+            batches.record(packets as u64, count.get());
+        }
+        self.batch = Quantiles::of(&Distributed::of([&batches]), 1.0);
+        self.scorer_lag_us = Quantiles::of(&Distributed::of([lag]), 1.0);
+        self
     }
 
     /// `rx = tx + consumed + sum(drops)`.
@@ -149,11 +202,20 @@ impl Summary {
     }
 }
 
+/// Every worker's counters of each session.
+pub(super) fn mirror_counters<'a>(
+    workers: &'a [Arc<WorkerCounters>],
+    names: &PolicyNames,
+) -> Vec<(Arc<str>, Vec<&'a MirrorCounters>)> {
+    let of = |(slot, name)| (name, workers.iter().map(|w| &w.mirrors[slot]).collect());
+    names.slots().into_iter().enumerate().map(of).collect()
+}
+
 fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<String, Mirrored> {
     let mut sessions = BTreeMap::new();
-    for (slot, name) in names.slots().iter().enumerate() {
+    for (name, of_workers) in mirror_counters(workers, names) {
         let mut total = Mirrored::default();
-        for counters in workers.iter().map(|w| &w.mirrors[slot]) {
+        for counters in of_workers {
             total.selected += counters.selected.get();
             total.packets += counters.packets.get();
             total.bytes += counters.bytes.get();
@@ -164,7 +226,8 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
     sessions
 }
 
-fn rules(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<String, RuleHits> {
+/// Hits by rule id.
+pub(super) fn rule_totals(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<String, RuleHits> {
     let mut rules = BTreeMap::new();
     for (number, since) in names.since().into_iter().enumerate() {
         let Ok(handle) = u32::try_from(number).map(RuleHandle) else { break };

@@ -145,6 +145,11 @@ impl Scorer {
         self.alerts.drain(..)
     }
 
+    /// A number for an episode of an alert that others raise, so that numbers are unique in a run.
+    pub fn reserve_episode(&mut self) -> u64 {
+        self.detectors.book.reserve()
+    }
+
     pub fn stats(&self) -> Stats {
         Stats {
             alerts: self.detectors.book.by_kind(),

@@ -163,6 +163,13 @@ impl Report<'_> {
             let (median, tail) = (lag.value_at_quantile(0.5), lag.value_at_quantile(0.99));
             writeln!(f, "  records waited {median} µs for it in the median, {tail} µs at the 99th percentile")?;
         }
+        if let Some(box_time) = &self.summary.latency_us {
+            let (median, tail) = (box_time.p50, box_time.p99);
+            writeln!(f, "  time in the box: half of the packets within {median} µs, 99 % within {tail} µs")?;
+        }
+        if self.scored.lines_lost > 0 {
+            writeln!(f, "  {} events did not get into a file or socket", count(self.scored.lines_lost))?;
+        }
         if self.scored.export_failures > 0 {
             writeln!(f, "  writing files failed {} times: lines are missing", count(self.scored.export_failures))?;
         }

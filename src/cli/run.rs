@@ -19,8 +19,9 @@ use crate::control::{Listening, Server};
 /// Run the appliance on live ports until SIGINT or SIGTERM.
 ///
 /// SIGHUP reads the configuration again and puts its groups, rules and mirrors in force without losing a packet;
-/// a configuration with errors changes nothing. Flow records and alerts are appended to the export folder,
-/// and summary.json is written there at the end.
+/// a configuration with errors changes nothing. Flow records, alerts and counters are appended to files in the export
+/// folder, which are put aside when they are large or old if [export] says so, and summary.json is written there at the
+/// end. Files that other programs rename are noticed within a second and made anew, without a signal.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// Configuration.
@@ -109,6 +110,9 @@ fn started(appliance: &Appliance, server: Option<&Server>) -> String {
         appliance.summary().generation,
         config.export.directory.display()
     ));
+    if let Some(address) = appliance.metrics_address() {
+        text.push_str(&format!("  metrics at http://{address}/metrics\n"));
+    }
     text
 }
 

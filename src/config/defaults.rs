@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::model::{Control, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use super::model::{Control, Cores, Detect, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use super::raw::{
-    AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
-    RawTimeouts, WindowWord,
+    AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
+    RawScorerCore, RawTimeouts, WindowWord,
 };
-use super::text::{DurationText, Name, SizeText};
+use super::text::{DurationText, Name, ShareText, SizeText};
 
 impl Default for RawCores {
     fn default() -> Self {
@@ -74,8 +74,27 @@ impl Default for RawDetect {
 
 impl Default for RawExport {
     fn default() -> Self {
-        let Export { directory, flows, alerts } = Export::default();
-        Self { directory: directory.display().to_string(), flows, alerts }
+        let Export { directory, flows, alerts, stats, rotation, .. } = Export::default();
+        Self {
+            directory: directory.display().to_string(),
+            flows,
+            alerts,
+            stats: stats.is_some(),
+            stats_interval: DurationText::of(stats.unwrap_or(Duration::from_secs(10))),
+            rotate_size: None,
+            rotate_every: None,
+            keep: rotation.keep,
+            compress: rotation.compress,
+            socket: Vec::new(),
+        }
+    }
+}
+
+impl Default for RawMetrics {
+    fn default() -> Self {
+        let Metrics { pressure_fill, pressure_evictions, .. } = Metrics::default();
+        let pressure_fill = ShareText(format!("{}%", pressure_fill * 100.0));
+        Self { listen: None, pressure_fill, pressure_evictions }
     }
 }
 

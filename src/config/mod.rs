@@ -23,7 +23,8 @@ mod text;
 use std::path::Path;
 
 pub use model::{
-    Config, Control, Cores, Detect, Eal, Export, Flow, Ipfix, IpfixTransport, Limits, Port, Scorer, Timeouts, Vm,
+    Config, Control, Cores, Detect, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics,
+    Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
 };
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;

@@ -2,8 +2,12 @@
 //! needs checking again.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::flow::TcpRules;
 use crate::mirror::Session;
@@ -31,6 +35,7 @@ pub struct Config {
     pub control: Control,
     /// Collectors that flow records are sent to.
     pub ipfix: Vec<Ipfix>,
+    pub metrics: Metrics,
     pub limits: Limits,
     /// Seed of everything random.
     pub seed: u64,
@@ -56,6 +61,7 @@ impl Config {
             export: Export::default(),
             control: Control::default(),
             ipfix: Vec::new(),
+            metrics: Metrics::default(),
             limits: Limits::default(),
             seed: Self::DEFAULT_SEED,
         }
@@ -210,6 +216,59 @@ pub struct Export {
     pub directory: PathBuf,
     pub flows: bool,
     pub alerts: bool,
+    /// How often counters are written as an event; `None`: never.
+    pub stats: Option<Duration>,
+    pub rotation: Rotation,
+    pub sockets: Vec<EventSocket>,
+}
+
+/// When an output file is put aside and begun anew, and what becomes of those put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Most bytes of a file; a single line may be longer.
+    pub size: Option<u64>,
+    /// Files end at full multiples of this since the Unix epoch.
+    pub every: Option<Duration>,
+    /// Files put aside that stay.
+    pub keep: usize,
+    pub compress: bool,
+}
+
+/// A Unix socket that events are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSocket {
+    pub path: PathBuf,
+    pub kind: SocketKind,
+    pub events: Vec<EventKind>,
+    /// Bytes of events that may wait for the reader.
+    pub buffer: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketKind {
+    #[default]
+    Stream,
+    Datagram,
+}
+
+/// Kinds of events, by their `event_type`; anomalies go with alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    Flow,
+    Alert,
+    Stats,
+}
+
+/// Counters for a Prometheus server, and when the flow table is said to be under pressure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    pub listen: Option<SocketAddr>,
+    /// Share of a worker's flow table that is in use.
+    pub pressure_fill: f64,
+    /// Flows evicted and packets refused a place, per second, by all workers together.
+    pub pressure_evictions: u32,
 }
 
 /// How a running appliance is talked to.
@@ -355,7 +414,26 @@ impl Default for Detect {
 
 impl Default for Export {
     fn default() -> Self {
-        Self { directory: PathBuf::from("gnomon-out"), flows: true, alerts: true }
+        Self {
+            directory: PathBuf::from("gnomon-out"),
+            flows: true,
+            alerts: true,
+            stats: Some(Duration::from_secs(10)),
+            rotation: Rotation::default(),
+            sockets: Vec::new(),
+        }
+    }
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self { size: None, every: None, keep: 10, compress: false }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: None, pressure_fill: 0.9, pressure_evictions: 100 }
     }
 }
 

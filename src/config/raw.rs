@@ -4,9 +4,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::model::Ipfix;
+use super::model::{EventKind, Ipfix, SocketKind};
 use super::text::{
-    CollectorText, DeviceText, DurationText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText, SizeText, Tag,
+    CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText,
+    SizeText, Tag,
 };
 use crate::rules::{Action, Decision, LiveFlows, Mode};
 
@@ -32,6 +33,7 @@ pub(super) struct RawConfig {
     pub export: RawExport,
     pub control: RawControl,
     pub ipfix: Vec<RawIpfix>,
+    pub metrics: RawMetrics,
     pub limits: RawLimits,
 }
 
@@ -449,6 +451,55 @@ pub(super) struct RawExport {
     pub directory: String,
     pub flows: bool,
     pub alerts: bool,
+    /// Write counters to stats.jsonl as events of type `stats`, this often.
+    pub stats: bool,
+    pub stats_interval: DurationText,
+    /// A file that would grow beyond this is renamed to `flows.TIME.jsonl` and begun anew. Left out: never for its
+    /// size. From 1MiB.
+    pub rotate_size: Option<SizeText>,
+    /// Files are renamed and begun anew this often, at full multiples of it in UTC. Left out: never for their age.
+    /// From 1s.
+    pub rotate_every: Option<DurationText>,
+    /// Renamed files that are kept of each kind; the oldest are deleted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub keep: usize,
+    /// Renamed files are compressed (gzip).
+    pub compress: bool,
+    /// Unix sockets that get the events too, one JSON object a line.
+    pub socket: Vec<RawEventSocket>,
+}
+
+/// A Unix socket that another program listens on.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEventSocket {
+    /// Of the socket. When nobody listens there, gnomon tries again every second.
+    #[schemars(length(min = 1, max = 107))]
+    pub path: String,
+    /// "stream": one connection, lines ended by newlines. "datagram": one datagram a line.
+    #[serde(default)]
+    pub kind: SocketKind,
+    /// What is sent.
+    #[serde(default = "all_events")]
+    #[schemars(length(min = 1))]
+    pub events: Vec<EventKind>,
+    /// Memory for events that the reader has not taken yet; what does not fit is lost, counted, and missing in the
+    /// numbers of the stream (`gnomon.seq`). Up to 4GiB.
+    #[serde(default = "event_buffer")]
+    pub buffer: SizeText,
+}
+
+/// Counters for a Prometheus server, and when the flow table is said to be under pressure.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMetrics {
+    /// Address and port that answer `GET /metrics`, such as "127.0.0.1:9464". Left out: none.
+    pub listen: Option<ListenText>,
+    /// An alert is raised when the flow table of a worker is this full,
+    pub pressure_fill: ShareText,
+    /// or when so many flows a second were evicted, or packets found no place, in all workers together.
+    #[schemars(range(min = 1, max = 4_294_967_295u64))]
+    pub pressure_evictions: u32,
 }
 
 /// The Unix socket by which `gnomon flows`, `gnomon top` and the like talk to a running `gnomon run`.
@@ -520,6 +571,14 @@ pub(super) struct RawLimits {
     /// Memory that the compiled policy may take, from 1MiB. A policy that needs more is refused, with the rules that
     /// cost most named; the one in force stays.
     pub policy_memory: SizeText,
+}
+
+fn all_events() -> Vec<EventKind> {
+    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats]
+}
+
+fn event_buffer() -> SizeText {
+    SizeText("16MiB".to_owned())
 }
 
 fn yes() -> bool {

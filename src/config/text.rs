@@ -74,6 +74,13 @@ text_type!(
     ["8000-8100"]
 );
 text_type!(
+    /// An IP address and a port.
+    ListenText,
+    "an address and a port",
+    r"^([0-9.]{7,15}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$",
+    ["127.0.0.1:9464", "[::1]:9464"]
+);
+text_type!(
     /// One in n.
     SampleText,
     "a rate one in n",

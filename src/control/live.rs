@@ -1,12 +1,15 @@
 //! What verbs can see of the running appliance, from any thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::appliance::{PolicyNames, Recent, Summary};
+use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary};
+use crate::behaviour::AlertKind;
+use crate::export::{OutputCounters, PRESSURE};
 use crate::worker::{Mailbox, WorkerCounters};
 
 /// A running appliance, seen from outside of its threads.
@@ -26,6 +29,9 @@ pub struct Live {
     pub started_at: u64,
     /// Number of the policy in force; kept by the appliance.
     pub generation: AtomicU32,
+    pub scorer: Arc<ScorerCounters>,
+    /// Files and sockets that events go to.
+    pub outputs: Vec<Arc<OutputCounters>>,
 }
 
 /// One port.
@@ -51,8 +57,17 @@ impl Live {
 
     /// Counters now.
     pub fn summary(&self) -> Summary {
-        let mut summary = Summary::of(&self.counters, &self.names).over(self.uptime());
+        let summary = Summary::of(&self.counters, &self.names).over(self.uptime());
+        let mut summary = summary.timed(&self.counters, &self.scorer.lag);
         summary.generation = self.generation.load(Ordering::Relaxed);
+        summary.alerts = self.alerts().into_iter().filter(|(_, count)| *count > 0).collect();
         summary
+    }
+
+    /// Episodes opened so far, by kind.
+    pub fn alerts(&self) -> BTreeMap<String, u64> {
+        let kinds = AlertKind::ALL.iter().zip(&self.scorer.alerts).map(|(kind, count)| (kind.name(), count.get()));
+        let pressure = (PRESSURE, self.scorer.pressure_alerts.get());
+        kinds.chain([pressure]).map(|(kind, count)| (kind.to_owned(), count)).collect()
     }
 }

@@ -106,6 +106,8 @@ fn live() -> Arc<Live> {
         started: Instant::now(),
         started_at: 0,
         generation: AtomicU32::new(1),
+        scorer: Arc::default(),
+        outputs: Vec::new(),
     })
 }
 

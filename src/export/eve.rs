@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::behaviour::{Alert, AlertKind, Flags, ScoredRecord};
-use crate::flow::{FlowRecord, TO_CLIENT, TO_SERVER};
+use crate::flow::{FlowRecord, Spread, TO_CLIENT, TO_SERVER};
+use crate::mirror::Sample;
 use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
 
 use super::community_id;
@@ -21,10 +22,12 @@ pub trait Names {
     fn groups(&self, groups: GroupSetHandle) -> Vec<Cow<'_, str>>;
     /// Name of the mirror session at a bit of `FlowRecord::mirrors`, in a generation.
     fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str>;
+    /// How much of its traffic that session takes.
+    fn mirror_sample(&self, generation: u32, bit: usize) -> Option<Sample>;
 }
 
-/// Writes one line of `flows.jsonl`.
-pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, names: &impl Names) -> io::Result<()> {
+/// Writes one line of `flows.jsonl`. `seq` is the number of a record in the stream, lost ones counted.
+pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, seq: Option<u64>, names: &impl Names) -> io::Result<()> {
     let r = &scored.record;
     let line = FlowLine {
         timestamp: iso8601(r.emitted),
@@ -34,11 +37,9 @@ pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, names: &impl Name
         ends: Ends::of(r),
         community_id: community_id(&r.tuple, r.icmp, 0),
         flow: Flow::of(r),
-        tcp: (r.tuple.protocol == 6).then(|| Tcp {
-            tcp_flags_ts: format!("{:02x}", r.tcp_flags[TO_SERVER]),
-            tcp_flags_tc: format!("{:02x}", r.tcp_flags[TO_CLIENT]),
-        }),
+        tcp: (r.tuple.protocol == 6).then(|| Tcp::of(r)),
         gnomon: Gnomon {
+            seq,
             src_groups: names.groups(r.src_groups),
             dst_groups: names.groups(r.dst_groups),
             rule: names.rule(r.rule),
@@ -46,6 +47,7 @@ pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, names: &impl Name
             action: r.decision,
             generation: r.generation,
             mirror: mirrors(r, names),
+            mirror_rates: mirror_rates(r, names),
             vni: Some(r.tuple.vni).filter(|v| *v != 0),
             score: scored.score.map(round),
             flags: flag_names(scored.flags),
@@ -85,7 +87,7 @@ pub fn write_alert(out: &mut impl Write, alert: &Alert, names: &impl Names) -> i
 }
 
 /// One JSON object and a newline.
-fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, line).map_err(io::Error::from)?;
     out.write_all(b"\n")
 }
@@ -151,6 +153,64 @@ struct Flow {
     age: u64,
     state: &'static str,
     reason: &'static str,
+    #[serde(flatten)]
+    sizes: Option<Sizes>,
+    #[serde(flatten)]
+    gaps: Option<Gaps>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy_toserver: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy_toclient: Option<f64>,
+}
+
+/// Bytes, to the thousandth.
+#[derive(Serialize)]
+struct Sizes {
+    size_min: u64,
+    size_max: u64,
+    size_mean: Number,
+    size_sd: Number,
+}
+
+impl Sizes {
+    fn of(sizes: &Spread) -> Self {
+        let number = |bytes| Number(thousandths(bytes));
+        Self { size_min: sizes.min, size_max: sizes.max, size_mean: number(sizes.mean), size_sd: number(sizes.sd) }
+    }
+}
+
+/// Microseconds, to the nanosecond.
+#[derive(Serialize)]
+struct Gaps {
+    gap_min: Number,
+    gap_max: Number,
+    gap_mean: Number,
+    gap_sd: Number,
+}
+
+impl Gaps {
+    fn of(gaps: &Spread) -> Self {
+        let number = |nanoseconds: f64| Number(thousandths(nanoseconds / 1000.0));
+        Self {
+            gap_min: number(gaps.min as f64),
+            gap_max: number(gaps.max as f64),
+            gap_mean: number(gaps.mean),
+            gap_sd: number(gaps.sd),
+        }
+    }
+}
+
+/// Written without a point where it is whole.
+struct Number(f64);
+
+impl Serialize for Number {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.fract() == 0.0 && self.0.abs() < 9e15 {
+            serializer.serialize_i64(self.0 as i64)
+        } else {
+            serializer.serialize_f64(self.0)
+        }
+    }
 }
 
 impl Flow {
@@ -165,19 +225,46 @@ impl Flow {
             age: r.end.saturating_sub(r.start) / 1_000_000_000,
             state: r.state.name(),
             reason: r.reason.name(),
+            sizes: (!r.is_empty()).then(|| Sizes::of(&r.sizes)),
+            gaps: (r.packets.iter().sum::<u64>() > 1).then(|| Gaps::of(&r.gaps)),
+            entropy_toserver: r.entropy[TO_SERVER].map(|bits| thousandths(bits.into())),
+            entropy_toclient: r.entropy[TO_CLIENT].map(|bits| thousandths(bits.into())),
         }
     }
 }
 
-/// Flags of all packets of a direction together, two hexadecimal digits.
 #[derive(Serialize)]
 struct Tcp {
+    /// Flags of all packets of a direction together, two hexadecimal digits.
     tcp_flags_ts: String,
     tcp_flags_tc: String,
+    /// Microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt: Option<Number>,
+    retransmissions_ts: u32,
+    retransmissions_tc: u32,
+    out_of_window_ts: u32,
+    out_of_window_tc: u32,
+}
+
+impl Tcp {
+    fn of(r: &FlowRecord) -> Self {
+        Self {
+            tcp_flags_ts: format!("{:02x}", r.tcp_flags[TO_SERVER]),
+            tcp_flags_tc: format!("{:02x}", r.tcp_flags[TO_CLIENT]),
+            rtt: r.handshake_rtt.map(|ns| Number(thousandths(ns as f64 / 1000.0))),
+            retransmissions_ts: r.retransmissions[TO_SERVER],
+            retransmissions_tc: r.retransmissions[TO_CLIENT],
+            out_of_window_ts: r.out_of_window[TO_SERVER],
+            out_of_window_tc: r.out_of_window[TO_CLIENT],
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct Gnomon<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
     src_groups: Vec<Cow<'a, str>>,
     dst_groups: Vec<Cow<'a, str>>,
     rule: Cow<'a, str>,
@@ -185,6 +272,9 @@ struct Gnomon<'a> {
     action: Decision,
     generation: u32,
     mirror: Vec<Cow<'a, str>>,
+    /// By position in `mirror`: the share of packets, or of flows, that the session takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mirror_rates: Vec<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vni: Option<u32>,
     /// `null` before the forest is trained.
@@ -304,6 +394,10 @@ fn round(x: f32) -> f64 {
     (f64::from(x) * 1e6).round() / 1e6
 }
 
+fn thousandths(x: f64) -> f64 {
+    (x * 1e3).round() / 1e3
+}
+
 fn vlan(id: u16) -> Vec<u16> {
     if id == 0 { Vec::new() } else { vec![id] }
 }
@@ -313,7 +407,21 @@ fn flag_names(flags: Flags) -> Vec<&'static str> {
 }
 
 fn mirrors<'a>(r: &FlowRecord, names: &'a impl Names) -> Vec<Cow<'a, str>> {
-    (0..64).filter(|bit| r.mirrors & (1 << bit) != 0).map(|bit| names.mirror(r.generation, bit)).collect()
+    mirror_bits(r).map(|bit| names.mirror(r.generation, bit)).collect()
+}
+
+fn mirror_rates(r: &FlowRecord, names: &impl Names) -> Vec<f64> {
+    let rate = |sample| match sample {
+        Sample::Packets(n) => (1e6 / f64::from(n)).round() / 1e6,
+        Sample::Flows(share) => share,
+    };
+    // A session that is not known any more counts as one that takes all.
+    mirror_bits(r).map(|bit| names.mirror_sample(r.generation, bit).map_or(1.0, rate)).collect()
+}
+
+fn mirror_bits(r: &FlowRecord) -> impl Iterator<Item = usize> {
+    let mirrors = r.mirrors;
+    (0..64).filter(move |bit| mirrors & (1 << bit) != 0)
 }
 
 /// Suricata's names; the number as text for protocols without one here.
@@ -352,6 +460,10 @@ pub(super) mod tests {
         fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
             format!("session-{generation}-{bit}").into()
         }
+
+        fn mirror_sample(&self, _: u32, bit: usize) -> Option<Sample> {
+            Some(if bit == 0 { Sample::Packets(3) } else { Sample::Flows(0.5) })
+        }
     }
 
     fn host(text: &str) -> Host {
@@ -384,6 +496,12 @@ pub(super) mod tests {
             generation: 3,
             src_groups: GroupSetHandle(1),
             mirrors: 0b101,
+            sizes: Spread { min: 60, max: 92, mean: 610.0 / 9.0, sd: 10.123_46 },
+            gaps: Spread { min: 1_500, max: 3_000_000_000, mean: 487_500_000.0, sd: 1_234_567.4 },
+            handshake_rtt: Some(21_345_678),
+            retransmissions: [1, 0],
+            out_of_window: [0, 2],
+            entropy: [Some(4.251_234), None],
             ..FlowRecord::default()
         };
         let mut flags = Flags::default();
@@ -406,13 +524,16 @@ pub(super) mod tests {
             r#""community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","#,
             r#""flow":{"pkts_toserver":5,"pkts_toclient":4,"bytes_toserver":338,"bytes_toclient":272,"#,
             r#""start":"2016-05-12T09:11:22.000000+0000","end":"2016-05-12T09:11:25.900000+0000","age":3,"#,
-            r#""state":"closed","reason":"fin"},"tcp":{"tcp_flags_ts":"1b","tcp_flags_tc":"02"},"#,
-            r#""gnomon":{"src_groups":["group \"0\""],"dst_groups":[],"rule":"rule-7","tier":"policy","#,
-            r#""action":"allow","generation":3,"mirror":["session-3-0","session-3-2"],"score":0.123457,"#,
-            r#""flags":["syn_flood","outlier"]}}"#,
+            r#""state":"closed","reason":"fin","size_min":60,"size_max":92,"size_mean":67.778,"size_sd":10.123,"#,
+            r#""gap_min":1.5,"gap_max":3000000,"gap_mean":487500,"gap_sd":1234.567,"entropy_toserver":4.251},"#,
+            r#""tcp":{"tcp_flags_ts":"1b","tcp_flags_tc":"02","rtt":21345.678,"#,
+            r#""retransmissions_ts":1,"retransmissions_tc":0,"out_of_window_ts":0,"out_of_window_tc":2},"#,
+            r#""gnomon":{"seq":17,"src_groups":["group \"0\""],"dst_groups":[],"rule":"rule-7","tier":"policy","#,
+            r#""action":"allow","generation":3,"mirror":["session-3-0","session-3-2"],"mirror_rates":[0.333333,0.5],"#,
+            r#""score":0.123457,"flags":["syn_flood","outlier"]}}"#,
             "\n"
         );
-        assert_eq!(line(|out| write_flow(out, &scored(), &Fixed)), want);
+        assert_eq!(line(|out| write_flow(out, &scored(), Some(17), &Fixed)), want);
     }
 
     #[test]
@@ -423,13 +544,13 @@ pub(super) mod tests {
         s.record.tuple.vlan = 0;
         s.record.tuple.vni = 5001;
         s.score = None;
-        let v: serde_json::Value = serde_json::from_str(&line(|out| write_flow(out, &s, &Fixed))).unwrap();
+        let v: serde_json::Value = serde_json::from_str(&line(|out| write_flow(out, &s, None, &Fixed))).unwrap();
         assert_eq!((&v["icmp_type"], &v["icmp_code"]), (&8.into(), &0.into()));
         assert!(v.get("src_port").is_none() && v.get("tcp").is_none() && v.get("vlan").is_none());
         assert!(v["gnomon"]["score"].is_null() && v["gnomon"].get("score").is_some());
         assert_eq!(v["gnomon"]["vni"], 5001);
         s.record.tuple.protocol = 89;
-        let v: serde_json::Value = serde_json::from_str(&line(|out| write_flow(out, &s, &Fixed))).unwrap();
+        let v: serde_json::Value = serde_json::from_str(&line(|out| write_flow(out, &s, None, &Fixed))).unwrap();
         assert_eq!(v["proto"], "89");
         assert!(v.get("icmp_type").is_none() && v.get("dest_port").is_none());
     }

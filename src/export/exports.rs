@@ -15,10 +15,10 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Hands a record to the collectors and writes it to the files.
-    pub fn record(&mut self, scored: &ScoredRecord, names: &impl Names) -> Result<(), ExportError> {
+    /// Hands a record to the collectors and writes it to the files, where `number` is its place in the stream.
+    pub fn record(&mut self, scored: &ScoredRecord, number: u64, names: &impl Names) -> Result<(), ExportError> {
         self.collectors.record(scored);
-        self.files.record(scored, names)
+        self.files.record(scored, number, names)
     }
 
     /// Writes an alert to the files.

@@ -17,6 +17,14 @@ pub fn iso8601(nanoseconds: u64) -> String {
     text
 }
 
+/// `20160512T091122.123456Z`: the same instant as [`iso8601`] says, for names of files.
+pub(super) fn compact(nanoseconds: u64) -> String {
+    let text = iso8601(nanoseconds);
+    let mut compact: String = text.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    compact.truncate(compact.find('+').unwrap_or(compact.len()));
+    compact + "Z"
+}
+
 /// Days since 1970-01-01 as year, month, day of the Gregorian calendar. Years are counted from
 /// March, so that the leap day is the last of its year; 400 years are 146 097 days.
 fn date(days: u64) -> (u64, u64, u64) {
@@ -42,6 +50,11 @@ mod tests {
         assert_eq!(iso8601(951_827_696_000_000_999), "2000-02-29T12:34:56.000000+0000");
         assert_eq!(iso8601(4_107_542_399_999_999_999), "2100-02-28T23:59:59.999999+0000");
         assert_eq!(iso8601(u64::MAX), "2554-07-21T23:34:33.709551+0000");
+    }
+
+    #[test]
+    fn in_names_of_files() {
+        assert_eq!(compact(1_463_044_282_123_456_789), "20160512T091122.123456Z");
     }
 
     #[test]

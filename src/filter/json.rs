@@ -33,6 +33,10 @@ impl Fields for JsonLine<'_> {
             Field::Packets => self.sum([Field::PacketsToServer, Field::PacketsToClient]),
             Field::Bytes => self.sum([Field::BytesToServer, Field::BytesToClient]),
             Field::Retransmissions => self.sum([Field::RetransmissionsToServer, Field::RetransmissionsToClient]),
+            Field::OutOfWindow => {
+                let ends = ["tcp.out_of_window_ts", "tcp.out_of_window_tc"].map(|name| self.at(name).as_u64());
+                ends.into_iter().flatten().reduce(|a, b| a + b).map_or(Value::Absent, Value::Number)
+            }
             Field::Age => match (self.value(Field::Start), self.value(Field::End)) {
                 (Value::Number(start), Value::Number(end)) => Value::Number(end.saturating_sub(start)),
                 _ => Value::Absent,

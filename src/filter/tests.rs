@@ -25,6 +25,10 @@ fn session_name(generation: u32, bit: usize) -> &'static str {
 }
 
 impl Names for Fixture {
+    fn mirror_sample(&self, _: u32, _: usize) -> Option<crate::mirror::Sample> {
+        None
+    }
+
     fn rule(&self, rule: RuleHandle) -> Cow<'_, str> {
         rule_name(rule.0).into()
     }
@@ -98,7 +102,7 @@ fn json_of(record: &FlowRecord) -> serde_json::Value {
     flags.insert(AlertKind::PortScan);
     let scored = ScoredRecord { record: *record, score: Some(0.75), flags };
     let mut line = Vec::new();
-    write_flow(&mut line, &scored, &Fixture).unwrap();
+    write_flow(&mut line, &scored, None, &Fixture).unwrap();
     serde_json::from_slice(&line).unwrap()
 }
 

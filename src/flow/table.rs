@@ -316,16 +316,6 @@ impl FlowTable {
         self.watermark = self.watermark.max(clock_ns);
     }
 
-    /// Hands the flows in up to `budget` places from `from` on to `look`, each as the record of its slice so far, and
-    /// says where to go on; `None` after the last. Nothing is changed.
-    pub fn survey(&self, from: usize, budget: usize, mut look: impl FnMut(FlowRecord)) -> Option<usize> {
-        let stop = self.slab.len().min(from.saturating_add(budget));
-        for entry in (from..stop).map(|position| self.slab.get(position as u32)).filter(|entry| entry.live) {
-            look(entry.record(EndReason::Active, entry.last()));
-        }
-        (stop < self.slab.len()).then_some(stop)
-    }
-
     pub fn stats(&self) -> FlowStats {
         let (live, disposable) = (self.slab.live(), self.disposable.len());
         FlowStats { live, disposable, verdicts_refused: self.verdicts.refused(), ..self.stats }

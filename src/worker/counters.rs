@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::distribution::Distribution;
+use crate::dpdk::BURST;
 use crate::flow::FlowStats;
 use crate::packet::DropReason;
 use crate::rules::RuleHandle;
@@ -21,8 +23,8 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// A number that is counted elsewhere.
-    pub(super) fn set(&self, n: u64) {
+    /// For levels, and for totals that are kept elsewhere.
+    pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
@@ -114,6 +116,11 @@ pub struct WorkerCounters {
     /// Flows in the table now, and those of them that are half-open, one-way or over.
     pub flows_live: AtomicU32,
     pub flows_disposable: AtomicU32,
+    /// Live: nanoseconds from the poll that received a burst to the end of the flush that sent it, for each packet
+    /// sent to a paired port.
+    pub latency: Distribution,
+    /// Polls of an input by the number of packets that they brought.
+    pub batches: [Counter; BURST + 1],
 }
 
 impl WorkerCounters {
@@ -145,6 +152,8 @@ impl WorkerCounters {
             progress: CachePadded::default(),
             flows_live: AtomicU32::new(0),
             flows_disposable: AtomicU32::new(0),
+            latency: Distribution::default(),
+            batches: std::array::from_fn(|_| Counter::default()),
         }
     }
 

@@ -6,6 +6,7 @@
 //! drops the record and counts it; in replay all of them wait instead.
 
 mod counters;
+mod distribution;
 mod generation;
 mod io;
 mod note;
@@ -27,6 +28,7 @@ use crate::packet::{Fragments, Headers, KeyFrom};
 use crate::rules::Reader;
 
 pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
+pub use distribution::{Distributed, Distribution};
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
@@ -148,13 +150,16 @@ impl Worker {
             return 0;
         }
         let received = self.parts.lanes[lane].ingress.receive(&mut self.burst);
+        self.parts.counters.batches[received].add(1);
         if received > 0 {
+            let sent = self.parts.counters.tx_packets.get();
             self.stamp();
             self.parse();
             self.redistribute(lane);
             self.look_up();
             self.judge_and_act(lane);
             self.flush();
+            self.time(sent);
         }
         received
     }
@@ -221,6 +226,18 @@ impl Worker {
         let WorkerParts { outputs, lanes, counters, .. } = &mut self.parts;
         outputs.iter_mut().for_each(|output| output.flush(counters));
         lanes.iter_mut().flat_map(|lane| lane.owners.iter_mut().flatten()).for_each(|handoff| handoff.flush(counters));
+    }
+
+    /// Counts how long the packets of a burst were in the box: those sent since `tx_packets` was at `before`. One look at
+    /// the clock a burst, so a packet that left with the first half of it counts as if it had waited for the second.
+    fn time(&self, before: u64) {
+        let counters = &self.parts.counters;
+        let sent = counters.tx_packets.get() - before;
+        if let Timing::Live(clock) = self.parts.timing
+            && sent > 0
+        {
+            counters.latency.record(clock.now().saturating_sub(self.clock), sent);
+        }
     }
 
     fn rest(&self) {

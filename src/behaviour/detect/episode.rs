@@ -357,6 +357,12 @@ impl Book {
         }
     }
 
+    /// Takes the number of an episode that is told elsewhere.
+    pub(crate) fn reserve(&mut self) -> u64 {
+        self.opened += 1;
+        self.opened
+    }
+
     /// Episodes opened so far, by kind.
     pub(crate) fn by_kind(&self) -> [u64; AlertKind::ALL.len()] {
         self.by_kind

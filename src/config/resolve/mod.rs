@@ -1,6 +1,7 @@
 //! Second check: what the tables mean together. Collects all errors; on each, goes on with something harmless, so
 //! the result is only good when there were none.
 
+mod export;
 mod filter;
 mod groups;
 mod ipfix;
@@ -47,6 +48,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         export: settings.export,
         control: settings.control,
         ipfix: ipfix::resolve(problems, &mut shaped),
+        metrics: settings.metrics,
         limits: settings.limits,
         seed: settings.seed,
     }

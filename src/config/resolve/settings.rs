@@ -1,14 +1,15 @@
-//! Tables that stand once: cores, eal, flow, scorer, export, limits.
+//! Tables that stand once: cores, eal, flow, scorer, limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::export;
 use crate::config::document::Place;
-use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Scorer, Timeouts};
+use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
-    KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawScorer, RawScorerCore,
-    RawTimeouts, WindowWord,
+    KeyWord, RawControl, RawCores, RawDetect, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
+    WindowWord,
 };
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
@@ -27,12 +28,12 @@ pub(super) struct Settings {
     pub(super) scorer: Scorer,
     pub(super) export: Export,
     pub(super) control: Control,
+    pub(super) metrics: Metrics,
     pub(super) limits: Limits,
     pub(super) seed: u64,
 }
 
 pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Settings {
-    let raw: RawExport = shaped.section(problems, "export");
     let RawControl { enabled, socket, group } = shaped.section(problems, "control");
     let limits: RawLimits = shaped.section(problems, "limits");
     let seed: Option<u64> = shaped.section(problems, "seed");
@@ -41,8 +42,9 @@ pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Setti
         eal: eal(problems, shaped),
         flow: flow(problems, shaped),
         scorer: scorer(problems, shaped),
-        export: Export { directory: PathBuf::from(raw.directory), flows: raw.flows, alerts: raw.alerts },
+        export: export::export(problems, shaped),
         control: Control { enabled, socket: socket.map(PathBuf::from), group },
+        metrics: export::metrics(problems, shaped),
         limits: Limits {
             rules: limits.rules,
             fragments: limits.fragments,
