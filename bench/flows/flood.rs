@@ -45,10 +45,8 @@ fn headers(n: u32, flood: bool, to_client: bool, flags: u8) -> Headers {
 impl Generator<'_> {
     fn offer(&mut self, headers: &Headers) {
         self.offered += 1;
-        match Mbuf::with_bytes(self.packets, &frame(headers), 0) {
-            Some(packet) if self.outbox.push(packet).is_ok() => {}
-            _ => self.refused += 1,
-        }
+        let made = Mbuf::with_bytes(self.packets, &frame(headers), 0).map(|packet| self.outbox.push(packet));
+        self.refused += u64::from(!matches!(made, Some(Ok(()))));
         if self.outbox.is_full() {
             self.flush();
         }
