@@ -47,8 +47,8 @@ fn draw_panel<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, mix: Mix, points: &
         .light_line_style(WHITE)
         .label_style(("sans-serif", 12))
         .draw()?;
-    let sides: [(&str, RGBColor, fn(&Point) -> f64); 2] = [("gnomon", OURS, |p| p.2), ("rte_hash", THEIRS, |p| p.3)];
-    for (name, colour, of) in sides {
+    for (name, colour) in [("gnomon", OURS), ("rte_hash", THEIRS)] {
+        let of = |point: &Point| if name == "gnomon" { point.2 } else { point.3 };
         let line: Vec<(f64, f64)> =
             points.iter().filter(|point| point.1 == mix).map(|point| (f64::from(point.0), of(point))).collect();
         chart

@@ -132,8 +132,9 @@ pub fn run(eal: &Arc<Eal>, options: &Options, results: &mut Results) -> Result<(
         ended_connections: 0,
     };
     for n in 0..CONNECTIONS {
-        [(false, SYN), (true, SYN_ACK), (false, ACK)]
-            .map(|(back, flags)| generator.offer(&headers(n, false, back, flags)));
+        for (back, flags) in [(false, SYN), (true, SYN_ACK), (false, ACK)] {
+            generator.offer(&headers(n, false, back, flags));
+        }
         generator.settle();
     }
     let (rounds, seconds) = (5, f64::from(flood) / 5.0 / 1e6 * 2.0);
