@@ -62,7 +62,8 @@ fn a_syn_flood_evicts_itself_and_every_record_is_numbered() {
     );
     assert_eq!((summary.flows_evicted_idle, summary.flows_evicted_closed, summary.untracked), (0, 0, 0));
 
-    let (kept, flood): (Vec<_>, Vec<_>) = out.records.iter().partition(|record| is_established_client(record));
+    let (kept, flood): (Vec<&FlowRecord>, Vec<&FlowRecord>) =
+        out.records.iter().partition(|record| is_established_client(record));
     assert_eq!(kept.len(), usize::from(ESTABLISHED));
     for record in kept {
         assert_eq!((record.state, record.reason), (FlowState::Established, EndReason::Forced));
@@ -82,8 +83,8 @@ fn a_syn_flood_evicts_itself_and_every_record_is_numbered() {
 fn a_table_full_of_established_flows_refuses_newcomers_and_counts_them() {
     let rig = Rig::start();
     let out = rig.run(&setup(usize::from(ESTABLISHED)), &traffic());
-    assert_eq!((out.summary.flows, out.summary.flows_evicted), (ESTABLISHED.into(), 0));
-    assert_eq!(out.summary.untracked, FLOOD.into());
+    assert_eq!((out.summary.flows, out.summary.flows_evicted), (u64::from(ESTABLISHED), 0));
+    assert_eq!(out.summary.untracked, u64::from(FLOOD));
     assert_eq!(out.forwarded.len(), traffic().len(), "judged without state");
 }
 
