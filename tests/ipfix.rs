@@ -533,3 +533,22 @@ fn addresses_of_both_families_are_what_they_were() {
     let found: Vec<_> = decoder.flows().iter().map(text).collect();
     assert_eq!(found, pairs.map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
+
+#[test]
+fn a_tcp_collector_that_is_late_gets_everything_in_a_lossless_run() {
+    let address = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound");
+    let mut settings = collector(address, IpfixTransport::Tcp);
+    settings.queue = 16;
+    let mut collectors = Collectors::start(&[settings], &Arc::new(Fixed), true).expect("started");
+    let reader = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(400));
+        whole_connection(&TcpListener::bind(address).expect("bound"))
+    });
+    let sent = records(300);
+    sent.iter().for_each(|record| collectors.record(record));
+    let summary = collectors.finish().expect("errors of connecting are no losses").remove(0);
+    let mut decoder = Decoder::default();
+    decoder.stream(&reader.join().expect("read"));
+    assert!(summary.errors > 0 && summary.lost == 0, "{summary:?}");
+    assert_eq!(decoder.flows().len(), 300);
+}

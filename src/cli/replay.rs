@@ -120,6 +120,9 @@ fn collectors(asked: &[String], config: &Config) -> Result<Vec<Ipfix>> {
     let mut all = Vec::new();
     for text in asked {
         if text == "config" {
+            if config.ipfix.is_empty() {
+                return Err(anyhow!("--ipfix config: the configuration has no [[ipfix]]"));
+            }
             all.extend(config.ipfix.iter().cloned());
             continue;
         }

@@ -50,6 +50,7 @@ impl fmt::Display for Report<'_> {
         section(f, "Verdicts by rule", self.rules())?;
         section(f, "Dropped packets by reason", self.drops())?;
         section(f, "Mirror sessions", self.mirrors())?;
+        section(f, "IPFIX collectors", self.collectors())?;
         section(f, "Top talkers between groups", self.talkers())?;
         section(f, "Alerts", self.alerts())?;
         self.scorer(f)?;
@@ -116,6 +117,17 @@ impl Report<'_> {
             right(&mut table, [name.clone(), count(m.packets), bytes(m.bytes), count(m.lost)]);
         }
         (!self.summary.mirrored.is_empty()).then_some(table)
+    }
+
+    fn collectors(&self) -> Option<Table> {
+        let mut table = table(&["collector", "records", "lost", "messages", "bytes"]);
+        for c in &self.scored.collectors {
+            right(
+                &mut table,
+                [c.collector.clone(), count(c.records), count(c.lost), count(c.messages), bytes(c.octets)],
+            );
+        }
+        (!self.scored.collectors.is_empty()).then_some(table)
     }
 
     fn talkers(&self) -> Option<Table> {

@@ -382,7 +382,7 @@ impl FlowEntry {
         let gap = clock.wrapping_sub(self.last) & LAST;
         let small = shrink(gap);
         self.gaps = [self.gaps[0].min(small), self.gaps[1].max(small)];
-        let sum = unpack_sum(self.gap_squares()) + (gap as f64) * (gap as f64);
+        let sum = unpack_sum(self.gap_squares()) + square(gap);
         let packed = pack_sum(sum, clock);
         self.squares = self.squares & !0xffff | packed & 0xffff;
         self.slice_start = self.slice_start & START | (packed >> 16 & 0xff) << 56;
@@ -576,6 +576,13 @@ fn grow(small: u32) -> u64 {
 /// A sum of squares as a floating point number of 40 bits: seven of exponent, 33 of mantissa.
 const SUM_EXPONENT: u64 = 1022 << 33;
 const SUM_CUT: u32 = 19;
+
+#[inline]
+fn square(gap: u64) -> f64 {
+    // PERF: one instruction from a signed number, five from an unsigned one.
+    let gap = gap as i64 as f64;
+    gap * gap
+}
 
 /// What is cut off is rounded up or down by `dice`, in proportion: in a long sum the errors of many additions then cancel
 /// instead of adding up.

@@ -37,63 +37,82 @@ const SAME: u64 = LIVE | (LIVE - 1);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lookup {
     pub(super) words: [u64; 2],
-    /// Bits of word 0 that can be compared.
-    mask: u64,
     pub(super) hash: u64,
-    pub(super) way_high: bool,
     /// A position, or [`NONE`](super::slab::NONE).
     pub(super) hint: u32,
-    pub(super) wide: Wide,
+    /// The packet comes from the key's higher endpoint.
+    pub(super) from_high: bool,
 }
+
+const _: () = assert!(size_of::<Lookup>() == 32);
 
 impl Lookup {
     /// Puts the endpoints in order, packs and hashes.
     #[inline]
     pub(super) fn new(tuple: &Tuple, seed: u64) -> Self {
+        let mut lookup = Self::default();
+        lookup.set(tuple, seed);
+        lookup
+    }
+
+    /// PERF: in place, because a copy would have to wait for the stores of its parts.
+    #[inline]
+    pub(super) fn set(&mut self, tuple: &Tuple, seed: u64) {
         let rest = u64::from(tuple.vlan & 0xfff) << VLAN_SHIFT | u64::from(tuple.protocol) << PROTOCOL_SHIFT | LIVE;
         if tuple.version == 6 || tuple.vni != 0 || (tuple.src | tuple.dst) >> 32 != 0 {
-            return Self::wide(tuple, rest, seed);
+            *self = Self::wide(tuple, rest, seed);
+            return;
         }
         let from = (tuple.src as u64) << 16 | u64::from(tuple.src_port);
         let to = (tuple.dst as u64) << 16 | u64::from(tuple.dst_port);
         let (low, high) = (from.min(to), from.max(to));
         let words = [low >> 16 | (high >> 16) << 32, (low & 0xffff) | (high & 0xffff) << 16 | rest];
-        let hash = fold(fold(words[0] ^ seed, words[1] ^ SECOND), seed);
-        Self { words, mask: u64::MAX, hash, way_high: from > to, hint: u32::MAX, wide: Wide::default() }
+        self.words = words;
+        self.hash = fold(fold(words[0] ^ seed, words[1] ^ SECOND), seed);
+        self.hint = u32::MAX;
+        self.from_high = from > to;
     }
 
     #[cold]
     #[inline(never)]
     fn wide(tuple: &Tuple, rest: u64, seed: u64) -> Self {
-        let (key, way) = FlowKey::of(*tuple);
-        let low = key.tuple(Orientation::LowToHigh);
-        let addresses = [low.src as u64, (low.src >> 64) as u64, low.dst as u64, (low.dst >> 64) as u64];
-        let wide = Wide { addresses, vni: low.vni.into() };
+        let (wide, low, from_high) = Wide::of(tuple);
+        let [a, b, c, d] = wide.addresses;
         let version = if low.version == 6 { VERSION_6 } else { 0 };
         let rest = u64::from(low.src_port) | u64::from(low.dst_port) << 16 | rest | WIDE | version;
         let mut hash = fold(rest ^ seed, wide.vni ^ SECOND);
-        hash = fold(addresses[0] ^ hash, addresses[2] ^ seed);
-        hash = fold(fold(addresses[1] ^ hash, addresses[3] ^ seed.rotate_left(32)), seed);
+        hash = fold(a ^ hash, c ^ seed);
+        hash = fold(fold(b ^ hash, d ^ seed.rotate_left(32)), seed);
         // Bits that neither buckets nor tags depend on much.
-        let fingerprint = hash.wrapping_mul(SECOND) & FINGERPRINT;
-        let words = [fingerprint, rest];
-        Self { words, mask: FINGERPRINT, hash, way_high: way == Orientation::HighToLow, hint: u32::MAX, wide }
+        let words = [hash.wrapping_mul(SECOND) & FINGERPRINT, rest];
+        Self { words, hash, hint: u32::MAX, from_high }
     }
 
-    /// Whether an entry's words are those of this key, as far as words can tell.
+    /// Whether an entry's words are those of this key. Of a wide key there is more to compare, see [`Wide`].
     #[inline]
     pub(super) fn agrees(&self, words: [u64; 2]) -> bool {
-        (words[0] ^ self.words[0]) & self.mask | (words[1] ^ self.words[1]) & SAME == 0
+        let mask = if self.is_wide() { FINGERPRINT } else { u64::MAX };
+        (words[0] ^ self.words[0]) & mask | (words[1] ^ self.words[1]) & SAME == 0
     }
 
     #[inline]
     pub(super) fn is_wide(&self) -> bool {
-        self.mask == FINGERPRINT
+        self.words[1] & WIDE != 0
     }
 
     /// Seeded hash of the key, the same for both directions.
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+}
+
+impl Wide {
+    /// With the tuple from the lower to the higher endpoint, and whether that is the other way round.
+    pub(super) fn of(tuple: &Tuple) -> (Self, Tuple, bool) {
+        let (key, way) = FlowKey::of(*tuple);
+        let low = key.tuple(Orientation::LowToHigh);
+        let addresses = [low.src as u64, (low.src >> 64) as u64, low.dst as u64, (low.dst >> 64) as u64];
+        (Self { addresses, vni: low.vni.into() }, low, way == Orientation::HighToLow)
     }
 }
 
@@ -167,17 +186,18 @@ mod tests {
         fn packed_keys_are_equal_where_keys_are(one in tuples(), two in tuples(), seed: u64) {
             let (a, b) = (Lookup::new(&one, seed), Lookup::new(&two, seed));
             let same = FlowKey::of(one).0 == FlowKey::of(two).0;
-            prop_assert_eq!(a.agrees(b.words) && a.wide == b.wide, same);
+            let wide = |tuple: &Tuple| Wide::of(tuple).0;
+            prop_assert_eq!(a.agrees(b.words) && (!a.is_wide() || wide(&one) == wide(&two)), same);
             if same {
                 prop_assert_eq!(a.hash, b.hash);
             } else {
                 prop_assert_ne!(a.hash, b.hash, "64 bits");
             }
             let back = Lookup::new(&one.reversed(), seed);
-            prop_assert_eq!((back.words, back.wide, back.hash), (a.words, a.wide, a.hash));
+            prop_assert_eq!((back.words, wide(&one.reversed()), back.hash), (a.words, wide(&one), a.hash));
             let (key, way) = FlowKey::of(one);
-            prop_assert_eq!(unpack(a.words, |_| a.wide), key.tuple(Orientation::LowToHigh));
-            prop_assert_eq!(a.way_high, way == Orientation::HighToLow);
+            prop_assert_eq!(unpack(a.words, |_| wide(&one)), key.tuple(Orientation::LowToHigh));
+            prop_assert_eq!(a.from_high, way == Orientation::HighToLow);
             let dead = [a.words[0], a.words[1] & !LIVE];
             prop_assert!(!a.agrees(dead));
         }

@@ -131,7 +131,7 @@ impl Slab {
     pub(super) fn insert(
         &mut self,
         words: [u64; 2],
-        wide: &Wide,
+        wide: impl FnOnce() -> Wide,
         make: impl FnOnce([u64; 2]) -> FlowEntry,
     ) -> Option<u32> {
         let position = self.entries.take()?;
@@ -142,7 +142,7 @@ impl Slab {
                 self.entries.give_back(position);
                 return None;
             };
-            self.annex.places[place as usize] = *wide;
+            self.annex.places[place as usize] = wide();
             words[0] |= u64::from(place);
         }
         self.entries.places[position as usize] = make(words);

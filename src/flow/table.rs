@@ -5,7 +5,7 @@ use std::fmt;
 use super::bitset::BitSet;
 use super::entry::{FARTHEST_NS, FlowEntry, FlowPacket, Handle, TimeoutsNs};
 use super::index::Index;
-use super::key::{Lookup, unpack};
+use super::key::{Lookup, Wide, unpack};
 use super::probe::prefetch;
 use super::record::{EndReason, FlowRecord, FlowState};
 use super::slab::{NONE, Slab};
@@ -138,15 +138,14 @@ impl FlowTable {
 
     /// Counts a packet to its flow, which is made if there is none.
     pub fn touch(&mut self, packet: &FlowPacket, sink: &mut impl RecordSink) -> Result<Touch, TableFull> {
-        self.touch_prepared(packet, &self.prepare(&packet.tuple), sink)
+        self.touch_prepared(packet, &Lookup::new(&packet.tuple, self.secret), sink)
     }
 
-    /// First step for a burst: key and hash; asks for the line of the index.
+    /// First step for a burst: key and hash into `lookup`; asks for the line of the index.
     #[inline]
-    pub fn prepare(&self, tuple: &Tuple) -> Lookup {
-        let lookup = Lookup::new(tuple, self.secret);
+    pub fn prepare(&self, tuple: &Tuple, lookup: &mut Lookup) {
+        lookup.set(tuple, self.secret);
         self.index.prefetch(lookup.hash);
-        lookup
     }
 
     /// Second step for a burst: reads the index and asks for the flow's lines. Done for all packets of a burst before
@@ -169,7 +168,7 @@ impl FlowTable {
         sink: &mut impl RecordSink,
     ) -> Result<Touch, TableFull> {
         self.advance(packet.clock_ns, sink);
-        if let Some(position) = self.hinted(lookup) {
+        if let Some(position) = self.hinted(lookup, &packet.tuple) {
             let entry = self.slab.get(position);
             if entry.is_quiet(self.now, &self.times) && !packet.opens_connection() {
                 return Ok(self.count(position, lookup, packet, false, sink));
@@ -188,7 +187,7 @@ impl FlowTable {
     ) -> Result<Touch, TableFull> {
         let clock = self.now;
         let mut previous = None;
-        if let Some(position) = self.find(lookup) {
+        if let Some(position) = self.find(lookup, &packet.tuple) {
             let entry = self.slab.get(position);
             if entry.state() == FlowState::Closed && packet.opens_connection() {
                 previous = (entry.last(clock) == clock).then_some(entry.flow_id());
@@ -207,9 +206,9 @@ impl FlowTable {
     /// The flow of a lookup made by this table and the packet's direction in it, if there is one; it may be over by the
     /// time of the packet. Nothing is counted.
     #[inline]
-    pub fn peek(&self, lookup: &Lookup) -> Option<(FlowIx, usize)> {
-        let position = self.hinted(lookup).or_else(|| self.find(lookup))?;
-        Some((FlowIx(position), self.slab.get(position).direction(lookup.way_high)))
+    pub fn peek(&self, lookup: &Lookup, tuple: &Tuple) -> Option<(FlowIx, usize)> {
+        let position = self.hinted(lookup, tuple).or_else(|| self.find(lookup, tuple))?;
+        Some((FlowIx(position), self.slab.get(position).direction(lookup.from_high)))
     }
 
     /// Ends a flow before its time: the next packet begins another.
@@ -366,19 +365,19 @@ impl FlowTable {
     }
 
     #[inline]
-    fn find(&self, lookup: &Lookup) -> Option<u32> {
-        self.index.find(lookup.hash, |position| self.is(position, lookup))
+    fn find(&self, lookup: &Lookup, tuple: &Tuple) -> Option<u32> {
+        self.index.find(lookup.hash, |position| self.is(position, lookup, tuple))
     }
 
     #[inline]
-    fn is(&self, position: u32, lookup: &Lookup) -> bool {
+    fn is(&self, position: u32, lookup: &Lookup, tuple: &Tuple) -> bool {
         let words = self.slab.get(position).words;
-        lookup.agrees(words) && (!lookup.is_wide() || self.slab.wide(words) == lookup.wide)
+        lookup.agrees(words) && (!lookup.is_wide() || self.slab.wide(words) == Wide::of(tuple).0)
     }
 
     #[inline]
-    fn hinted(&self, lookup: &Lookup) -> Option<u32> {
-        (lookup.hint != NONE && self.is(lookup.hint, lookup)).then_some(lookup.hint)
+    fn hinted(&self, lookup: &Lookup, tuple: &Tuple) -> Option<u32> {
+        (lookup.hint != NONE && self.is(lookup.hint, lookup, tuple)).then_some(lookup.hint)
     }
 
     #[inline]
@@ -391,7 +390,7 @@ impl FlowTable {
         sink: &mut impl RecordSink,
     ) -> Touch {
         let entry = self.slab.get_mut(position);
-        let direction = entry.direction(lookup.way_high);
+        let direction = entry.direction(lookup.from_high);
         let was = !is_new && entry.is_disposable();
         let counted = entry.count(direction, packet, self.now);
         let is = entry.is_disposable();
@@ -514,8 +513,8 @@ impl FlowTable {
             flow_id = scramble(flow_id ^ scramble(salt));
         }
         // 53 bits: what JSON readers that know only doubles keep exactly.
-        let make = |words| FlowEntry::new(words, lookup.way_high, packet, clock, flow_id >> 11);
-        let position = self.slab.insert(lookup.words, &lookup.wide, make).ok_or(TableFull)?;
+        let make = |words| FlowEntry::new(words, lookup.from_high, packet, clock, flow_id >> 11);
+        let position = self.slab.insert(lookup.words, || Wide::of(&packet.tuple).0, make).ok_or(TableFull)?;
         self.index.insert(lookup.hash, position);
         self.stats.inserted += 1;
         self.stats.high_water = self.stats.high_water.max(self.slab.live());

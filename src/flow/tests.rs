@@ -64,6 +64,12 @@ fn tcp(n: u32, to_client: bool, flags: u8, clock_ns: u64) -> FlowPacket {
     FlowPacket { tuple, clock_ns, bytes: 60, tcp_flags: flags, ..FlowPacket::default() }
 }
 
+fn prepared(table: &FlowTable, tuple: &Tuple) -> Lookup {
+    let mut lookup = Lookup::default();
+    table.prepare(tuple, &mut lookup);
+    lookup
+}
+
 fn establish(table: &mut FlowTable, n: u32, clock: u64, sink: &mut Vec<FlowRecord>) {
     table.touch(&tcp(n, false, SYN, clock), sink).unwrap();
     table.touch(&tcp(n, true, SYN | ACK, clock), sink).unwrap();
@@ -366,7 +372,7 @@ proptest! {
         let (mut plain, mut stepped) = (table(capacity), table(capacity));
         let (mut expected, mut found) = (Vec::new(), Vec::new());
         for chunk in packets.chunks(burst) {
-            let mut lookups: Vec<_> = chunk.iter().map(|p| stepped.prepare(&p.tuple)).collect();
+            let mut lookups: Vec<_> = chunk.iter().map(|p| prepared(&stepped, &p.tuple)).collect();
             lookups.iter_mut().for_each(|lookup| stepped.locate(lookup));
             for (packet, lookup) in chunk.iter().zip(&lookups) {
                 let touched = stepped.touch_prepared(packet, lookup, &mut found);
@@ -384,7 +390,7 @@ fn a_flow_that_ended_after_it_was_located_is_begun_anew() {
     let mut sink = Vec::new();
     table.touch(&tcp(1, false, SYN, 10), &mut sink).unwrap();
     let packet = tcp(1, false, SYN, 100);
-    let mut lookup = table.prepare(&packet.tuple);
+    let mut lookup = prepared(&table, &packet.tuple);
     table.locate(&mut lookup);
     table.sweep(100, 10, &mut sink);
     assert_eq!(sink.len(), 1);
@@ -460,7 +466,7 @@ fn full_buckets_evict_among_their_own() {
     let mut large = table(55);
     let buckets =
         |hash: u64| [hash, hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32].map(|h| (u64::from(h as u32) * 11) >> 32);
-    let of = |n: u32| buckets(large.prepare(&tcp(n, false, SYN, 10).tuple).hash());
+    let of = |n: u32| buckets(prepared(&large, &tcp(n, false, SYN, 10).tuple).hash());
     let home = (0..).map(of).find(|[a, b]| a != b).unwrap();
     let crowd: Vec<u32> = (0..).filter(|n| of(*n) == home).take(50).collect();
     sink.clear();

@@ -123,7 +123,7 @@ impl Worker {
             parts.fragments.resolve(ip, &mut subject, stamp.clock);
         }
         inquiry.packet = flow_packet(stamp, ip, &subject);
-        inquiry.lookup = parts.table.prepare(&subject.tuple);
+        parts.table.prepare(&subject.tuple, &mut inquiry.lookup);
         inquiry.is_neighbour_discovery = is_neighbour_discovery(ip, &subject);
         inquiry.subject = subject;
         inquiry.has_flow = true;
@@ -156,7 +156,7 @@ impl Worker {
         let generation = parts.generation.get();
         if generation.live_flows == LiveFlows::Drop
             && self.stamps[i].problem.is_none()
-            && let Some((ix, direction)) = parts.table.peek(lookup)
+            && let Some((ix, direction)) = parts.table.peek(lookup, &packet.tuple)
             && is_refused_now(generation, &parts.table, ix, direction, subject)
         {
             parts.table.end_flow(ix, packet.clock_ns, &mut self.sink);

@@ -11,7 +11,7 @@ use super::counters::{CollectorSummary, Counters};
 use super::options::Directory;
 use super::stream::Stream;
 use crate::behaviour::ScoredRecord;
-use crate::config::Ipfix;
+use crate::config::{Ipfix, IpfixTransport};
 
 /// Sends every record to every collector.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Collectors {
 #[derive(Debug)]
 struct Collector {
     name: String,
+    /// Errors of sending are losses: datagrams were refused. Over TCP they were sent again.
+    datagrams: bool,
     queue: Arc<ArrayQueue<ScoredRecord>>,
     counters: Arc<Counters>,
     thread: Option<JoinHandle<()>>,
@@ -49,7 +51,8 @@ impl Collectors {
             let (queue, counters) = (Arc::new(ArrayQueue::new(one.queue)), Arc::new(Counters::default()));
             let stream = Stream::new(one, names.clone(), queue.clone(), counters.clone(), lossless);
             let thread = thread::Builder::new().name("ipfix".into()).spawn(move || stream.run())?;
-            all.push(Collector { name: one.to_string(), queue, counters, thread: Some(thread) });
+            let datagrams = one.transport == IpfixTransport::Udp;
+            all.push(Collector { name: one.to_string(), datagrams, queue, counters, thread: Some(thread) });
         }
         Ok(Self { all, lossless })
     }
@@ -81,11 +84,11 @@ impl Collectors {
     /// Something was lost in a run that must lose nothing.
     pub fn finish(&mut self) -> Result<Vec<CollectorSummary>, IpfixError> {
         self.close();
-        let summaries: Vec<_> = self.all.iter().map(|one| one.counters.summary(&one.name)).collect();
-        let bad = |summary: &&CollectorSummary| summary.lost + summary.errors > 0;
-        match summaries.iter().find(bad).filter(|_| self.lossless) {
-            Some(summary) => Err(IpfixError(summary.clone())),
-            None => Ok(summaries),
+        let summaries = self.all.iter().map(|one| (one.datagrams, one.counters.summary(&one.name)));
+        let bad = |datagrams: bool, s: &CollectorSummary| s.lost > 0 || (datagrams && s.errors > 0);
+        match summaries.clone().find(|(datagrams, summary)| bad(*datagrams, summary)).filter(|_| self.lossless) {
+            Some((_, summary)) => Err(IpfixError(summary)),
+            None => Ok(summaries.map(|(_, summary)| summary).collect()),
         }
     }
 

@@ -266,7 +266,6 @@ impl Stream {
     /// Templates (over TCP once in a session), what they need to be understood, and statistics.
     fn refresh(&mut self) {
         let first = self.refreshed.is_none();
-        self.refreshed = Some((Instant::now(), self.counters.messages.load(Ordering::Relaxed) as u32));
         let (enterprise, domain) = (self.settings.enterprise_number, self.settings.domain);
         let mut records = Vec::new();
         if first || self.settings.transport == IpfixTransport::Udp {
@@ -276,6 +275,8 @@ impl Stream {
         records.extend(self.dictionary.everything(&*self.names.0, enterprise, domain, room));
         records.extend(statistics(&self.counters.statistics(), domain));
         self.send_apart(records);
+        // From its end: a refresh of very many names must not make the next one due.
+        self.refreshed = Some((Instant::now(), self.counters.messages.load(Ordering::Relaxed) as u32));
     }
 
     fn tell_statistics(&mut self) {
