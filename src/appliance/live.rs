@@ -216,6 +216,7 @@ impl Appliance {
             packets: self.pools.packets.clone(),
             records: self.shared.records[id].clone(),
             notes: None,
+            taps: None,
             when_full: WhenFull::Drop,
             counters: self.shared.counters[id].clone(),
             stop: self.shared.stop.clone(),

@@ -259,6 +259,7 @@ impl Run {
             packets: pools.packets.clone(),
             records: self.records[id].clone(),
             notes: self.notes.clone(),
+            taps: None,
             when_full: WhenFull::Wait,
             counters: self.counters[id].clone(),
             stop: self.abort.clone(),
