@@ -31,3 +31,4 @@ pub mod config;
 pub mod control;
 pub mod dpdk;
 pub mod scenario;
+pub mod taps;
