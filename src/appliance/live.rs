@@ -22,6 +22,7 @@ use crate::dpdk::{Clock, Eal, EalOptions, RunningLcore};
 use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::Fragments;
+use crate::taps::TapHost;
 use crate::worker::{Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 /// A running appliance.
@@ -126,6 +127,7 @@ impl Appliance {
         }
         self.ports.iter().for_each(LivePort::refresh_link);
         self.host.reclaim();
+        self.live.taps.tend();
         Ok(())
     }
 
@@ -138,6 +140,7 @@ impl Appliance {
         }
         let number = self.host.replace(&config, unix_nanoseconds())?;
         self.live.generation.store(number, Ordering::Relaxed);
+        self.live.taps.rebind();
         self.config = config;
         let deadline = Instant::now() + ADOPT_WITHIN;
         while self.host.reclaim().iter().any(|generation| *generation < number) {
@@ -216,7 +219,7 @@ impl Appliance {
             packets: self.pools.packets.clone(),
             records: self.shared.records[id].clone(),
             notes: None,
-            taps: None,
+            taps: Some(self.live.taps.reader()),
             when_full: WhenFull::Drop,
             counters: self.shared.counters[id].clone(),
             stop: self.shared.stop.clone(),
@@ -289,7 +292,9 @@ impl Shared {
             paired_with: live.paired_with.map(|other| config.ports[other].name.clone()),
             up: live.up.clone(),
         };
+        let port_names = config.ports.iter().map(|port| port.name.clone()).collect();
         Live {
+            taps: TapHost::new(host.names().clone(), port_names, self.counters.len()),
             names: host.names().clone(),
             counters: self.counters.clone(),
             ports: config.ports.iter().zip(ports).map(view).collect(),

@@ -19,6 +19,6 @@ pub use live::{Appliance, Finished, eal_options};
 pub use policy::{PolicyHost, PolicyNames, Targets};
 pub use pools::Pools;
 pub use ports::LivePort;
-pub use replay::{Progress, ReplayOptions, Replayed, replay};
+pub use replay::{Progress, ReplayOptions, ReplayTrace, Replayed, replay};
 pub use scoring::{PairTraffic, Scored};
 pub use totals::{Mirrored, RuleHits, Summary};

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::appliance::{PolicyNames, Summary};
+use crate::taps::TapHost;
 use crate::worker::WorkerCounters;
 
 /// A running appliance, seen from outside of its threads.
@@ -16,6 +17,8 @@ pub struct Live {
     /// By worker.
     pub counters: Vec<Arc<WorkerCounters>>,
     pub ports: Vec<PortView>,
+    /// Captures and traces.
+    pub taps: Arc<TapHost>,
     pub started: Instant,
     /// Nanoseconds since the Unix epoch.
     pub started_at: u64,

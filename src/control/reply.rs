@@ -80,6 +80,13 @@ impl Reply {
         self.out.flush().map_err(Failure::Gone)
     }
 
+    /// The client will ask nothing more: it has closed its sending side, or is gone. Ends what goes on without end.
+    pub fn is_half_closed(&self) -> bool {
+        let mut about = [PollFd::new(self.out.get_ref().as_fd(), PollFlags::POLLRDHUP)];
+        let ready = poll(&mut about, PollTimeout::ZERO).unwrap_or(0);
+        ready > 0 && about[0].revents().is_some_and(|events| events.contains(PollFlags::POLLRDHUP))
+    }
+
     /// To be asked while there is nothing to write, a few times a second.
     ///
     /// # Errors

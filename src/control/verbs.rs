@@ -9,6 +9,7 @@ use super::live::Live;
 use super::protocol::{Failure, Hello, Request};
 use super::reply::Reply;
 use crate::export::iso8601;
+use crate::taps::verbs as taps;
 
 /// One verb. It writes the lines of its answer; the end is written for it.
 #[derive(Debug)]

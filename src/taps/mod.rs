@@ -14,13 +14,16 @@
 //! A capture ends with its client: the tap is removed when [`CaptureTap`] is dropped. A trace stays until it is removed.
 
 mod capture;
+mod file;
 mod host;
 mod line;
 mod trace;
+pub mod verbs;
 mod way;
 pub mod wire;
 
 pub use capture::{CaptureTap, Drained};
+pub use file::{CaptureBegin, Decoder, Lines, Outlet, PcapngFiles, Rotation};
 pub use host::{CaptureSpec, Chosen, TapError, TapHost, TapNames};
 pub use line::summary;
 pub use trace::{Numbered, TraceInfo, TraceSpec};

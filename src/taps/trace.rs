@@ -94,6 +94,18 @@ impl Trace {
         })
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Notes that a worker gave up for newer ones before anybody took them.
+    pub fn overwritten(&self) -> u64 {
+        match self.spec.keep {
+            Keep::Last => self.lanes.iter().map(|lane| lane.given_up.get()).sum(),
+            Keep::First => 0,
+        }
+    }
+
     /// The workers need not look any more.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)

@@ -93,7 +93,8 @@ mod tests {
             items.iter().for_each(|item| put(item, &mut buffer));
             let mut rest = &buffer[..];
             for item in &items {
-                prop_assert_eq!(take(&mut rest).as_ref(), Some(item));
+                let taken = take(&mut rest);
+                prop_assert_eq!(taken.as_ref(), Some(item));
             }
             prop_assert!(rest.is_empty());
             // Cut off anywhere it is no item, and nothing panics.
