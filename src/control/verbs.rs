@@ -21,8 +21,15 @@ pub struct Verb {
 }
 
 /// Every verb there is.
-pub const VERBS: &[Verb] =
-    &[Verb { name: "ping", changes: never, run: ping }, Verb { name: "status", changes: never, run: status }];
+pub const VERBS: &[Verb] = &[
+    Verb { name: "ping", changes: never, run: ping },
+    Verb { name: "status", changes: never, run: status },
+    Verb { name: "capture", changes: always, run: taps::capture },
+    Verb { name: "trace_add", changes: always, run: taps::trace_add },
+    Verb { name: "trace_list", changes: never, run: taps::trace_list },
+    Verb { name: "trace_show", changes: never, run: taps::trace_show },
+    Verb { name: "trace_remove", changes: always, run: taps::trace_remove },
+];
 
 /// For verbs that only look.
 pub fn never(_: &Request) -> bool {

@@ -11,7 +11,7 @@ use super::trace::TraceSpec;
 use super::way::way;
 use crate::control::{Failure, Live, Refusal, Reply, Request};
 use crate::filter::{Expression, Schema};
-use crate::worker::tap::{Keep, Point, Points};
+use crate::worker::tap::{Keep, Point, Points, TraceNote};
 
 /// Packets sent at once.
 const SHARE: usize = 4096;
@@ -188,7 +188,7 @@ pub fn trace_show(live: &Live, request: &Request, reply: &mut Reply) -> Result<(
     let trace = live.taps.find_trace(arguments.name.as_deref()).map_err(Refusal::from)?;
     let (notes, mut next) = trace.notes(0);
     let skipped = notes.len().saturating_sub(arguments.last.unwrap_or(usize::MAX));
-    let tell = |note| way(note, &*live.taps.names, &live.taps.ports, false);
+    let tell = |note: &TraceNote| way(note, &*live.taps.names, &live.taps.ports, false);
     notes.iter().skip(skipped).try_for_each(|numbered| reply.line(&tell(&numbered.note)))?;
     let mut overwritten = trace.overwritten();
     while arguments.follow && live.taps.find_trace(Some(trace.name())).is_ok() && !reply.is_half_closed() {
