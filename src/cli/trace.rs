@@ -163,7 +163,7 @@ fn list(args: &ListArgs) -> Result<()> {
     let mut client = args.common.socket.connect()?;
     let mut answer = client.ask(&with_verb("trace_list", Value::Null))?;
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(["NAME", "EXPRESSION", "POINTS", "KEEPS", "CHOSEN", "KEPT", "GIVEN UP", "STATE"]);
     while let Some(part) = answer.next_part()? {
         let Part::Line(line) = part else { continue };
