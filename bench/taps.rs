@@ -19,9 +19,7 @@ use gnomon::filter::{Expression, Schema};
 use gnomon::flow::FlowTable;
 use gnomon::packet::{Fragments, KeyFrom};
 use gnomon::rules::Publisher;
-use gnomon::worker::tap::{
-    CaptureHead, CaptureLane, Keep, Point, PortMask, Tap, TapSet, TapSink, TraceLane,
-};
+use gnomon::worker::tap::{CaptureHead, CaptureLane, Keep, Point, PortMask, Tap, TapSet, TapSink, TraceLane};
 use gnomon::worker::{Egress, Ingress, Lane, Output, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 use common::{Options, median, udp_frame};
@@ -126,9 +124,8 @@ impl Bench {
         let lanes: Vec<Tap> = taps.clone().unwrap_or_default();
         let mut host = PolicyHost::new(&self.config, Targets::ByPort, 0).expect("compiles");
         let ports = ["out", "in"].map(str::to_owned);
-        let mut published = taps.map(|taps| {
-            Publisher::new(TapSet { number: 1, taps, ports: ports.into() }).expect("a first number")
-        });
+        let mut published =
+            taps.map(|taps| Publisher::new(TapSet { number: 1, taps, ports: ports.into() }).expect("a first number"));
         let mut worker = self.worker(&mut host, published.as_mut());
         let started = ticks();
         worker.run();
@@ -176,8 +173,7 @@ impl Bench {
             frame[36..38].copy_from_slice(&port.to_be_bytes());
             let (ns, len) = (u64::from(n) * 100, frame.len() as u32);
             let flags = Preamble::flags(true);
-            let preamble =
-                Preamble { clock_ns: ns, ts_ns: ns, index: n.into(), wire_len: len, count_len: len, flags };
+            let preamble = Preamble { clock_ns: ns, ts_ns: ns, index: n.into(), wire_len: len, count_len: len, flags };
             let bytes = [&preamble.to_bytes()[..], &frame].concat();
             let mbuf = Mbuf::with_bytes(&self.packets, &bytes, 0).expect("a buffer");
             assert!(outbox.push(mbuf).is_ok() && self.input.send(&mut outbox) == 1, "room in the ring");

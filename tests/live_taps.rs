@@ -89,8 +89,7 @@ static TURN: Mutex<()> = Mutex::new(());
 fn totals(output: &Output) -> [u64; 3] {
     let said = String::from_utf8_lossy(&output.stderr);
     let line = said.lines().find(|line| line.contains("packets captured")).unwrap_or_else(|| panic!("{said}"));
-    let numbers: Vec<u64> =
-        line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<u64> = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
     [numbers[0], numbers[1], numbers[3]]
 }
 
@@ -132,7 +131,8 @@ fn captures_and_traces_at_full_speed_count_exactly() {
     let mut stuck = live.command(&["capture", "-w", "-", "--buffer", "64Ki"]);
     let mut stuck = stuck.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    let nothing = live.ask(&["capture", "--duration", "500ms", "length=1", "-w", path("none.pcapng").to_str().unwrap()]);
+    let nothing =
+        live.ask(&["capture", "--duration", "500ms", "length=1", "-w", path("none.pcapng").to_str().unwrap()]);
     common::succeeds(&nothing);
     assert_eq!(totals(&nothing), [0, 0, 0]);
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("that came by"), "packets came by meanwhile");
@@ -252,7 +252,8 @@ fn captures_at_drop_show_exactly_what_was_denied() {
     assert_eq!((&way["verdict"]["rule"], &way["mirrors"][0]["outcome"]), (&"ping".into(), &"copied".into()));
 
     // A pipe, as for Wireshark; and a client that is killed leaves nothing behind.
-    let piped = format!("{} capture icmp --count 2 -w - --socket {}", env!("CARGO_BIN_EXE_gnomon"), live.socket.display());
+    let piped =
+        format!("{} capture icmp --count 2 -w - --socket {}", env!("CARGO_BIN_EXE_gnomon"), live.socket.display());
     let pipe = Background::start(shell(&format!("{piped} | tshark -r - -T fields -e icmp.type")), lab.path("pipe.log"));
     let pinged = || lab.client.ping(&["-c", "1", SERVER]) == (1, 1) && pipe.printed().contains("8\n0\n");
     assert!(eventually(Duration::from_secs(15), pinged), "{}", pipe.printed());

@@ -218,9 +218,8 @@ fn a_full_ring_holds_nobody_up_and_is_counted_exactly() {
     let rig = Rig::start();
     let (tap, lanes) = capture("dest_port=53", &Point::ALL, 1, 4096, 2000);
     let setup = Setup { taps: vec![tap], ..Setup::new(RULES) };
-    let sent: Vec<_> = (0..3000u16)
-        .map(|n| frames::udp((A, B), (n, if n % 3 == 0 { 54 } else { 53 }), &[n as u8; 100]))
-        .collect();
+    let sent: Vec<_> =
+        (0..3000u16).map(|n| frames::udp((A, B), (n, if n % 3 == 0 { 54 } else { 53 }), &[n as u8; 100])).collect();
     let (mut kept, mut told) = (0u64, 0);
     let out = rig.live(&setup, |io| {
         for (n, batch) in sent.chunks(500).enumerate() {
@@ -270,7 +269,8 @@ fn a_trace_tells_the_way_through_the_stages() {
         let verdict = note.verdict.expect("judged");
         assert_eq!((verdict.rule, verdict.decision, note.shadows), (seen.rule, seen.decision, seen.shadows));
     }
-    let flow: Vec<_> = notes.iter().map(|note| (note.flow, note.direction, note.cached, note.flow_state.name())).collect();
+    let flow: Vec<_> =
+        notes.iter().map(|note| (note.flow, note.direction, note.cached, note.flow_state.name())).collect();
     assert_eq!(flow[0], (FlowSight::New, 0, false, "new"));
     assert_eq!(flow[1], (FlowSight::Known, 1, false, "new"));
     assert_eq!(flow[2], (FlowSight::Known, 0, true, "established"));
@@ -302,7 +302,12 @@ fn a_trace_says_why_copies_were_lost() {
         let session = &out.summary.mirrored["all"];
         assert_eq!(count(&|n| n.mirrors.selected), session.selected);
         assert_eq!(count(&|n| n.mirrors.copied & !n.mirrors.queue_full), session.packets);
-        (count(&|n| n.mirrors.no_buffer), count(&|n| n.mirrors.link_down), count(&|n| n.mirrors.queue_full), session.lost)
+        (
+            count(&|n| n.mirrors.no_buffer),
+            count(&|n| n.mirrors.link_down),
+            count(&|n| n.mirrors.queue_full),
+            session.lost,
+        )
     };
     assert_eq!(lost(&|setup| Setup { mirror_ring: 64, ..setup }), (0, 0, 237, 237));
     assert_eq!(lost(&|setup| Setup { mirror_link_up: false, ..setup }), (0, 300, 0, 300));

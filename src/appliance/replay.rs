@@ -352,7 +352,13 @@ impl Run {
         }
         files.extend(scored.files.iter().cloned());
         files.extend(consumers.packets_file);
-        Ok(Replayed { summary: summary(&self, &scored), scored, names: self.host.names().clone(), files, trace: Vec::new() })
+        Ok(Replayed {
+            summary: summary(&self, &scored),
+            scored,
+            names: self.host.names().clone(),
+            files,
+            trace: Vec::new(),
+        })
     }
 }
 

@@ -183,11 +183,7 @@ impl CaptureArgs {
     fn request(&self) -> Result<Value> {
         let points = self.at.iter().filter_map(|at| at.to_possible_value()).map(|at| at.get_name().to_owned());
         let arguments = CaptureArguments {
-            wanted: Wanted {
-                filter: self.expression.join(" "),
-                points: points.collect(),
-                ports: self.port.clone(),
-            },
+            wanted: Wanted { filter: self.expression.join(" "), points: points.collect(), ports: self.port.clone() },
             snap_len: self.snaplen.unwrap_or_default(),
             buffer: usize::try_from(self.buffer)?,
             count: self.count,

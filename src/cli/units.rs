@@ -49,7 +49,10 @@ mod tests {
 
     #[test]
     fn units_are_understood_and_nonsense_is_not() {
-        assert_eq!(["100M", "64Ki", "5000", "1.5G"].map(bytes), [Ok(100_000_000), Ok(65_536), Ok(5000), Ok(1_500_000_000)]);
+        assert_eq!(
+            ["100M", "64Ki", "5000", "1.5G"].map(bytes),
+            [Ok(100_000_000), Ok(65_536), Ok(5000), Ok(1_500_000_000)]
+        );
         let of = |text| time(text).map(|time| time.as_millis());
         assert_eq!(["60s", "250ms", "10m", "2"].map(of), [Ok(60_000), Ok(250), Ok(600_000), Ok(2_000)]);
         for bad in ["", "M", "1X", "-5", "0", "1..2", "ten"] {

@@ -74,7 +74,8 @@ impl Decoder {
     /// The bytes are no capture, or the outlet cannot be written.
     pub fn decode(&mut self, mut bytes: &[u8], most: Option<u64>, outlet: &mut dyn Outlet) -> io::Result<bool> {
         while !bytes.is_empty() {
-            let strange = || io::Error::new(io::ErrorKind::InvalidData, "the appliance sent what this program cannot read");
+            let strange =
+                || io::Error::new(io::ErrorKind::InvalidData, "the appliance sent what this program cannot read");
             match wire::take(&mut bytes).ok_or_else(strange)? {
                 Item::Rule(number, id) => _ = self.rules.insert(number, id.into()),
                 Item::Mirror { generation, bit, name } => _ = self.mirrors.insert((generation, bit), name.into()),
@@ -410,8 +411,7 @@ mod tests {
     }
 
     fn head(n: u64) -> CaptureHead {
-        let judged =
-            Judged { decision: Decision::Deny, tier: Tier::Policy, rule: RuleHandle(7), generation: 3 };
+        let judged = Judged { decision: Decision::Deny, tier: Tier::Policy, rule: RuleHandle(7), generation: 3 };
         CaptureHead {
             point: Point::Rx,
             port: 1,
@@ -473,7 +473,8 @@ mod tests {
         assert_eq!(files.made(), 6);
         let names = listed(folder.path());
         let shown: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-        let expected = ["x_00004_19700101000030.pcapng", "x_00005_19700101000040.pcapng", "x_00006_19700101000050.pcapng"];
+        let expected =
+            ["x_00004_19700101000030.pcapng", "x_00005_19700101000040.pcapng", "x_00006_19700101000050.pcapng"];
         assert_eq!(shown, expected);
         assert_eq!(names.iter().map(|path| frames(path).len()).collect::<Vec<_>>(), [10, 10, 5]);
         let sized = tempfile::tempdir().unwrap();
@@ -482,7 +483,11 @@ mod tests {
         (0..50).for_each(|n| files.packet(&head(n), &[0; 100], "comment").unwrap());
         files.finish(&[], 0).unwrap();
         let all: Vec<_> = listed(sized.path()).iter().flat_map(|path| frames(path)).collect();
-        assert_eq!(all, (0..50).map(|n| (n * 1_000_000_000, 200)).collect::<Vec<_>>(), "nothing twice, nothing missing");
+        assert_eq!(
+            all,
+            (0..50).map(|n| (n * 1_000_000_000, 200)).collect::<Vec<_>>(),
+            "nothing twice, nothing missing"
+        );
         assert!(files.made() > 3 && listed(sized.path()).iter().all(|p| p.metadata().unwrap().len() < 2700));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::filter::{Field, Fields, Value};
 use crate::flow::{FlowState, TO_SERVER};
-use crate::packet::{DropReason, Headers, Ip, KeyFrom, Tuple, TunnelKind};
+use crate::packet::{DropReason, Headers, Ip, KeyFrom, TunnelKind, Tuple};
 use crate::rules::{Decision, Tier};
 use crate::worker::stages::Judgement;
 
@@ -32,9 +32,7 @@ impl PacketView<'_> {
     /// What the rules saw, with a fragment's ports filled in; else what the header says.
     fn tuple(&self) -> Option<Tuple> {
         let judged = self.judgement.map(|judgement| judgement.tuple).filter(|tuple| tuple.version != 0);
-        judged.or_else(|| {
-            crate::packet::subject(self.headers, self.key_from).map(|subject| subject.tuple)
-        })
+        judged.or_else(|| crate::packet::subject(self.headers, self.key_from).map(|subject| subject.tuple))
     }
 
     fn of_ip<'v>(&self, value: impl FnOnce(&Ip) -> Value<'v>) -> Value<'v> {
