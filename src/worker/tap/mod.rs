@@ -23,6 +23,7 @@
 //!
 //! While nothing is tapped a burst costs two tests of a plain field (see `bench/taps.rs`).
 
+mod desk;
 mod note;
 mod record;
 mod ring;

@@ -1,13 +1,12 @@
 //! The worker's part: asks the taps about each packet, and settles what depends on the device when the burst is out.
 
-use super::record::{FLAGS_WORD, TIME_WORD};
-use super::ring::Place;
+use super::desk::{Bytes, Desk};
 use super::view::PacketView;
 use super::{
     CaptureHead, CaptureLane, Copies, Fate, FlowSight, HEAD_BYTES, Judged, MAX_TAPS, Point, Points, Tap, TapSet,
     TapSink, TraceNote,
 };
-use crate::dpdk::{BURST, Burst, Mbuf};
+use crate::dpdk::{BURST, Mbuf};
 use crate::flow::FlowState;
 use crate::packet::{DropReason, Headers, KeyFrom};
 use crate::rules::{Reader, RuleHandle};
@@ -29,15 +28,6 @@ pub(in crate::worker) struct TapState {
     desk: Desk,
 }
 
-/// What taps write on.
-#[derive(Debug)]
-struct Desk {
-    /// Records at [`Point::Tx`] that are not published: their packets or answers are on the way to the device.
-    pending: Vec<Pending>,
-    /// For packets of several segments.
-    scratch: Box<[u8]>,
-}
-
 /// What is kept of a packet until its burst is out.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
@@ -54,16 +44,6 @@ struct Staged {
     head: [u8; HEAD_BYTES],
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    tap: u8,
-    /// Place in the burst.
-    at: u8,
-    head: CaptureHead,
-    /// `None` when there was no room.
-    place: Option<Place>,
-}
-
 /// A burst of one lane.
 struct Scene<'a> {
     set: &'a TapSet,
@@ -75,20 +55,10 @@ struct Scene<'a> {
     out_port: Option<u16>,
 }
 
-/// Where a packet's bytes are.
-#[derive(Clone, Copy)]
-enum Bytes<'a> {
-    Burst(&'a Burst, usize),
-    Packet(&'a Mbuf),
-    Plain(&'a [u8]),
-}
-
 impl TapState {
     /// Without a reader nothing is ever tapped.
     pub(in crate::worker) fn new(reader: Option<Reader<TapSet>>, worker: usize) -> Self {
-        // A packet and an answer to it are not both on the way to a device.
-        let (pending, scratch) = if reader.is_some() { (MAX_TAPS * BURST, MAX_SNAP) } else { (0, 0) };
-        let desk = Desk { pending: Vec::with_capacity(pending), scratch: vec![0; scratch].into() };
+        let desk = Desk::new(reader.is_some());
         let on = reader.as_ref().is_some_and(|reader| !reader.get().taps.is_empty());
         Self { reader, on, worker: worker as u16, staged: Box::new([Staged::NOTHING; BURST]), desk }
     }
@@ -199,7 +169,7 @@ impl Worker {
             }
             lost.clear();
         }
-        desk.settle(&scene, now, unsent, unanswered);
+        desk.settle((scene.set, usize::from(scene.worker)), now, unsent, unanswered);
         let handed_over = parts.workers > 1 && matches!(parts.lanes[lane].ingress, Ingress::Ring(_));
         for (i, staged) in staged[..burst.len()].iter_mut().enumerate().filter(|(_, staged)| staged.traces != 0) {
             let verdict = staged.judgement.map(|judgement| judgement.verdict);
@@ -214,7 +184,8 @@ impl Worker {
     }
 }
 
-fn taps(set: &TapSet) -> impl Iterator<Item = (usize, &Tap)> {
+/// What is tapped, with its number in the set.
+pub(super) fn taps(set: &TapSet) -> impl Iterator<Item = (usize, &Tap)> {
     set.taps.iter().take(MAX_TAPS).enumerate()
 }
 
@@ -396,55 +367,6 @@ impl<'a> Scene<'a> {
     }
 }
 
-impl Desk {
-    /// Writes a record of packet `at` for tap `n`; what goes to a device is only pending.
-    fn capture(&mut self, (n, at): (usize, usize), lane: &CaptureLane, head: CaptureHead, bytes: Bytes<'_>) {
-        let Some(counters) = lane.at(head.port, head.point) else { return };
-        let untold = counters.lost.get().wrapping_sub(counters.told.get());
-        let bytes = bytes.get(lane.snap_len as usize, &mut self.scratch);
-        let head = CaptureHead { captured_len: bytes.len() as u32, lost: untold as u32, ..head };
-        let place = lane.ring.write(&head.to_words(), bytes);
-        if place.is_some() {
-            counters.told.add(untold);
-        }
-        if head.point == Point::Tx {
-            self.pending.push(Pending { tap: n as u8, at: at as u8, head, place });
-            return;
-        }
-        counters.matched.add(1);
-        counters.lost.add(place.is_none().into());
-    }
-
-    /// Completes or voids what was pending, and lets the readers see all of it. `unsent` and `unanswered` are places in
-    /// the burst.
-    fn settle(&mut self, scene: &Scene<'_>, now: Option<u64>, unsent: u32, unanswered: u32) {
-        let worker = usize::from(scene.worker);
-        for Pending { tap, at, head, place } in self.pending.drain(..) {
-            let TapSink::Capture(lanes) = &scene.set.taps[usize::from(tap)].sink else { continue };
-            let lane = &lanes[worker];
-            let gone = if head.generated { unanswered } else { unsent } >> at & 1 != 0;
-            match place {
-                Some(place) if gone => {
-                    lane.ring.change(place, FLAGS_WORD, CaptureHead { void: true, ..head }.flags_word());
-                }
-                Some(place) => lane.ring.change(place, TIME_WORD, now.unwrap_or(head.ns)),
-                None => {}
-            }
-            if let Some(counters) = lane.at(head.port, head.point).filter(|_| !gone) {
-                counters.matched.add(1);
-                counters.lost.add(place.is_none().into());
-            }
-        }
-        for (_, tap) in taps(scene.set) {
-            if let TapSink::Capture(lanes) = &tap.sink
-                && let Some(lane) = lanes.get(worker)
-            {
-                lane.ring.publish();
-            }
-        }
-    }
-}
-
 impl Staged {
     const NOTHING: Staged = Staged {
         judgement: None,
@@ -490,35 +412,5 @@ impl Staged {
         let head = bytes.get(HEAD_BYTES, &mut desk.scratch);
         self.head[..head.len()].copy_from_slice(head);
         self.head_len = head.len() as u16;
-    }
-}
-
-impl<'a> Bytes<'a> {
-    fn len(self) -> usize {
-        match self {
-            Bytes::Burst(burst, i) => burst.packet_len(i) as usize,
-            Bytes::Packet(packet) => packet.len(),
-            Bytes::Plain(bytes) => bytes.len(),
-        }
-    }
-
-    /// The first `most` bytes, through `scratch` if they are not in one piece.
-    fn get<'b>(self, most: usize, scratch: &'b mut [u8]) -> &'b [u8]
-    where
-        'a: 'b,
-    {
-        let len = self.len().min(most).min(MAX_SNAP);
-        let (packet, first): (_, &[u8]) = match self {
-            Bytes::Burst(burst, i) => (burst.packet(i), burst.frame(i)),
-            Bytes::Packet(packet) => (Some(packet), &[]),
-            Bytes::Plain(bytes) => (None, bytes),
-        };
-        match packet {
-            Some(packet) if first.len() < len => {
-                let copied = packet.copy_into(&mut scratch[..len]);
-                &scratch[..copied]
-            }
-            _ => &first[..len.min(first.len())],
-        }
     }
 }
