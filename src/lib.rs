@@ -32,3 +32,4 @@ pub mod config;
 pub mod control;
 pub mod dpdk;
 pub mod scenario;
+pub mod taps;

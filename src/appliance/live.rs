@@ -28,6 +28,7 @@ use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::metrics::MetricsServer;
 use crate::packet::Fragments;
+use crate::taps::TapHost;
 use crate::worker::{Mailbox, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 /// A running appliance.
@@ -143,6 +144,7 @@ impl Appliance {
         }
         self.ports.iter().for_each(LivePort::refresh_link);
         self.host.reclaim();
+        self.live.taps.tend();
         Ok(())
     }
 
@@ -155,6 +157,7 @@ impl Appliance {
         }
         let number = self.host.replace(&config, unix_nanoseconds())?;
         self.live.generation.store(number, Ordering::Relaxed);
+        self.live.taps.rebind();
         self.config = config;
         let deadline = Instant::now() + ADOPT_WITHIN;
         while self.host.reclaim().iter().any(|generation| *generation < number) {
@@ -238,6 +241,7 @@ impl Appliance {
             packets: self.pools.packets.clone(),
             records: self.shared.records[id].clone(),
             notes: None,
+            taps: Some(self.live.taps.reader()),
             when_full: WhenFull::Drop,
             counters: self.shared.counters[id].clone(),
             mailbox: self.live.mailboxes[id].clone(),
@@ -313,7 +317,9 @@ impl Shared {
             paired_with: live.paired_with.map(|other| config.ports[other].name.clone()),
             up: live.up.clone(),
         };
+        let port_names = config.ports.iter().map(|port| port.name.clone()).collect();
         Live {
+            taps: TapHost::new(host.names().clone(), port_names, self.counters.len()),
             names: host.names().clone(),
             counters: self.counters.clone(),
             mailboxes: self.counters.iter().map(|_| Arc::new(Mailbox::default())).collect(),

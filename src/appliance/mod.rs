@@ -25,6 +25,6 @@ pub use policy::{PolicyHost, PolicyNames, Targets};
 pub use pools::Pools;
 pub use ports::LivePort;
 pub use recent::Recent;
-pub use replay::{Progress, ReplayOptions, Replayed, replay};
+pub use replay::{Progress, ReplayOptions, ReplayTrace, Replayed, replay};
 pub use scoring::{PairTraffic, Scored, ScorerCounters};
 pub use totals::{Mirrored, Quantiles, RuleHits, Summary};

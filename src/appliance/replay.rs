@@ -27,8 +27,11 @@ use crate::capture::{Split, normalise};
 use crate::config::{Config, Ipfix};
 use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
 use crate::export::{Collectors, Exports, Files};
+use crate::filter::Expression;
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers};
+use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
+use crate::worker::tap::{Keep, Point};
 use crate::worker::{
     Alarm, Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
 };
@@ -41,6 +44,16 @@ pub struct ReplayOptions {
     pub packets: bool,
     /// Also send the flow records to these collectors.
     pub ipfix: Vec<Ipfix>,
+    /// Also tell the way of the first packets that an expression chooses, and write it to `trace.jsonl`.
+    pub trace: Option<ReplayTrace>,
+}
+
+/// Which packets of a replay are traced.
+#[derive(Clone, Debug)]
+pub struct ReplayTrace {
+    pub filter: Expression,
+    /// The first so many.
+    pub count: usize,
 }
 
 /// What came of a replay.
@@ -50,6 +63,8 @@ pub struct Replayed {
     pub scored: Scored,
     pub names: Arc<PolicyNames>,
     pub files: Vec<PathBuf>,
+    /// What [`ReplayOptions::trace`] asked for, in order of frames.
+    pub trace: Vec<Way>,
 }
 
 /// Where a replay is, for a progress display.
@@ -85,7 +100,13 @@ pub fn replay(
     let workers = run.start_workers(eal, config, pools, &port);
     // Workers that were never started would be waited for without end.
     let waited = if workers.is_ok() { run.watch(&port, &mut progress) } else { Ok(()) };
-    run.finish(eal, workers, waited, consumers)
+    let traced = run.taps.clone();
+    let mut replayed = run.finish(eal, workers, waited, consumers)?;
+    if let (Some(wanted), Some(taps)) = (&options.trace, traced) {
+        replayed.trace = first_ways(&taps, wanted.count)?;
+        replayed.files.push(write_trace(&replayed.trace, out)?);
+    }
+    Ok(replayed)
 }
 
 /// The files that the pcap device reads; removed whatever happens.
@@ -131,6 +152,7 @@ struct Run {
     counters: Vec<Arc<WorkerCounters>>,
     records: Vec<Arc<ArrayQueue<FlowRecord>>>,
     notes: Option<Arc<ArrayQueue<PacketNote>>>,
+    taps: Option<Arc<TapHost>>,
     rings: Vec<PacketRing>,
     abort: Arc<AtomicBool>,
 }
@@ -151,9 +173,12 @@ impl Run {
             .collect::<Result<Vec<_>, _>>()?;
         let workers = options.workers;
         let began = split.first_ts_ns.unwrap_or(0);
+        let host = PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, began)?;
+        let taps = options.trace.as_ref().map(|trace| start_trace(trace, &host, workers)).transpose()?;
         Ok(Self {
             split,
-            host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, began)?,
+            taps,
+            host,
             counters: (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
             notes: options.packets.then(|| Arc::new(ArrayQueue::new(NOTES))),
@@ -259,6 +284,7 @@ impl Run {
             packets: pools.packets.clone(),
             records: self.records[id].clone(),
             notes: self.notes.clone(),
+            taps: self.taps.as_ref().map(|taps| taps.reader()),
             when_full: WhenFull::Wait,
             counters: self.counters[id].clone(),
             mailbox: Arc::default(),
@@ -327,8 +353,36 @@ impl Run {
         }
         files.extend(scored.files.iter().cloned());
         files.extend(consumers.packets_file);
-        Ok(Replayed { summary: summary(&self, &scored), scored, names: self.host.names().clone(), files })
+        Ok(Replayed {
+            summary: summary(&self, &scored),
+            scored,
+            names: self.host.names().clone(),
+            files,
+            trace: Vec::new(),
+        })
     }
+}
+
+/// Every worker keeps as many as are wanted of all: the first of them are among those.
+fn start_trace(trace: &ReplayTrace, host: &PolicyHost, workers: usize) -> Result<Arc<TapHost>> {
+    let ports = ["out", "in"].map(str::to_owned).to_vec();
+    let taps = TapHost::new(host.names().clone(), ports, workers);
+    let chosen = Chosen { filter: trace.filter.clone(), points: Point::ALL.into_iter().collect(), ports: Vec::new() };
+    taps.trace(&TraceSpec { name: None, chosen, count: trace.count, keep: Keep::First })?;
+    Ok(taps)
+}
+
+fn first_ways(taps: &TapHost, count: usize) -> Result<Vec<Way>> {
+    let mut notes = taps.find_trace(None)?.notes(0).0;
+    notes.sort_by_key(|numbered| numbered.note.index);
+    Ok(notes.iter().take(count).map(|numbered| way(&numbered.note, &*taps.names, &taps.ports, true)).collect())
+}
+
+fn write_trace(ways: &[Way], out: &Path) -> Result<PathBuf> {
+    let path = out.join("trace.jsonl");
+    let lines = ways.iter().map(|way| Ok(serde_json::to_string(way)? + "\n")).collect::<Result<String>>()?;
+    std::fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
 }
 
 fn join<T>(handle: JoinHandle<Result<T>>) -> Result<T> {

@@ -1,5 +1,6 @@
 //! The command line: one file per verb. Exit codes: 0 done, 1 failed, 2 wrong use.
 
+mod capture;
 mod check;
 mod explain;
 mod flow_table;
@@ -10,8 +11,11 @@ mod replay;
 mod rules;
 mod run;
 mod scenario;
+mod socket;
 mod status;
 mod top;
+mod trace;
+mod units;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -62,6 +66,10 @@ enum Verb {
     Top(top::TopArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
+    /// Capture packets of the running appliance, with what became of them.
+    Capture(capture::CaptureArgs),
+    /// Follow packets of the running appliance through its stages.
+    Trace(trace::TraceArgs),
 }
 
 /// Parses the command line and runs one verb.
@@ -78,6 +86,8 @@ pub fn main() -> ExitCode {
         Verb::Flows(args) => flows::run(args),
         Verb::Top(args) => top::run(args),
         Verb::Scenario(args) => scenario::run(args),
+        Verb::Capture(args) => capture::run(args),
+        Verb::Trace(args) => trace::run(args),
     };
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is gone.

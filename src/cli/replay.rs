@@ -12,9 +12,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::Report;
-use crate::appliance::{Pools, Progress, ReplayOptions, replay};
+use crate::appliance::{Pools, Progress, ReplayOptions, ReplayTrace, replay};
 use crate::config::{self, Config, Ipfix, IpfixTransport};
 use crate::dpdk::{Eal, EalOptions};
+use crate::filter::{Expression, Schema};
 
 /// Send captures through the appliance, with their own time, and write what came of it.
 ///
@@ -45,6 +46,14 @@ pub(super) struct ReplayArgs {
     /// configuration. Over UDP at most a thousand messages a second, so that no collector is overrun; over TCP as fast as it reads.
     #[arg(long, value_name = "HOST:PORT[/udp|/tcp]")]
     ipfix: Vec<String>,
+    /// Tell the way of packets through the stages: of those that this expression chooses, such as 'drop=denied' or
+    /// 'host=10.0.0.1 and tcp_flags=syn'; also written to trace.jsonl.
+    #[arg(long, value_name = "EXPR")]
+    trace: Option<String>,
+    /// Packets traced at most: the first ones.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "trace",
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    trace_count: u32,
     /// Seed of everything random, instead of the configuration's.
     #[arg(long)]
     seed: Option<u64>,
@@ -54,6 +63,16 @@ pub(super) struct ReplayArgs {
     /// Print nothing but errors.
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
+}
+
+impl ReplayArgs {
+    fn options(&self, config: &Config) -> Result<ReplayOptions> {
+        let parse = |text: &String| Expression::parse(text, &Schema::PACKET);
+        let filter = self.trace.as_ref().map(parse).transpose().map_err(|error| anyhow!("--trace: {error}"))?;
+        let trace = filter.map(|filter| ReplayTrace { filter, count: self.trace_count as usize });
+        let ipfix = collectors(&self.ipfix, config)?;
+        Ok(ReplayOptions { workers: usize::from(self.workers), packets: self.packets, ipfix, trace })
+    }
 }
 
 /// Buffers for packets and copies; with the device's chains of segments enough for every ring.
@@ -66,14 +85,14 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         None => Config::default_pair(),
     };
     config.seed = args.seed.unwrap_or(config.seed);
-    let collectors = collectors(&args.ipfix, &config)?;
+    let options = args.options(&config)?;
     let eal = Arc::new(Eal::start(&eal_options(args.workers))?);
     let pools = Pools::new(&eal, BUFFERS)?;
     let mut folders = Folders::default();
     let mut failures = 0;
     for capture in &args.captures {
         let out = folders.folder_for(args, capture);
-        if let Err(error) = replay_one(args, &config, &collectors, &eal, &pools, capture, &out) {
+        if let Err(error) = replay_one(args, &options, &config, &eal, &pools, capture, &out) {
             failures += 1;
             writeln!(std::io::stderr(), "gnomon: {}", super::told(&error.context(capture.display().to_string())))?;
         }
@@ -86,8 +105,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
 
 fn replay_one(
     args: &ReplayArgs,
+    options: &ReplayOptions,
     config: &Config,
-    collectors: &[Ipfix],
     eal: &Arc<Eal>,
     pools: &Pools,
     capture: &Path,
@@ -95,10 +114,8 @@ fn replay_one(
 ) -> Result<()> {
     clean_folder(out)?;
     let bar = if args.quiet || args.json { ProgressBar::hidden() } else { progress_bar() };
-    let options =
-        ReplayOptions { workers: usize::from(args.workers), packets: args.packets, ipfix: collectors.to_vec() };
     let started = Instant::now();
-    let replayed = replay(eal, pools, config, capture, out, &options, |progress| show(&bar, progress));
+    let replayed = replay(eal, pools, config, capture, out, options, |progress| show(&bar, progress));
     bar.finish_and_clear();
     let mut replayed = replayed?;
     replayed.files.push(replayed.summary.write(out)?);
@@ -111,6 +128,9 @@ fn replay_one(
         writeln!(stdout)?;
     } else if !args.quiet {
         write!(stdout, "{}", Report::of_replay(capture, &replayed, started.elapsed()))?;
+        for way in &replayed.trace {
+            write!(stdout, "\n{way}")?;
+        }
     }
     Ok(())
 }
@@ -160,7 +180,7 @@ fn clean_folder(out: &Path) -> Result<()> {
     for entry in std::fs::read_dir(out).with_context(|| format!("reading {}", out.display()))? {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let ours = matches!(name, "forwarded.pcap" | "replies.pcap" | "packets.jsonl" | "summary.json")
+        let ours = matches!(name, "forwarded.pcap" | "replies.pcap" | "packets.jsonl" | "summary.json" | "trace.jsonl")
             || matches!(name, "flows.jsonl" | "alerts.jsonl" | "suggestions.jsonl")
             || (name.starts_with("mirror-") && name.ends_with(".pcap"));
         if ours {

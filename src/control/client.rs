@@ -87,6 +87,18 @@ impl Client {
         Ok(client)
     }
 
+    /// Closes the sending side when called, from any thread: what goes on without end then ends in order.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn last_word(&self) -> io::Result<impl Fn() + Send + use<>> {
+        let stream = self.reader.get_ref().try_clone()?;
+        Ok(move || {
+            // Gone already is as good.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        })
+    }
+
     /// Sends a request: an object with a `verb`.
     ///
     /// # Errors

@@ -178,7 +178,8 @@ impl Listing<'_> {
 fn line(live: &Live, record: &FlowRecord, scored: Option<Scored>) -> Result<Vec<u8>, Failure> {
     let Scored { score, flags } = scored.unwrap_or_default();
     let mut line = Vec::with_capacity(1024);
-    write_flow(&mut line, &ScoredRecord { record: *record, score, flags }, None, &*live.names).map_err(Failure::Gone)?;
+    write_flow(&mut line, &ScoredRecord { record: *record, score, flags }, None, &*live.names)
+        .map_err(Failure::Gone)?;
     line.truncate(line.trim_ascii_end().len().saturating_sub(1));
     let idle = now().saturating_sub(record.end) / 1000;
     line.extend(format!(",\"worker\":{},\"idle\":{idle}}}\n", record.worker).bytes());

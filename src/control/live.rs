@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary};
 use crate::behaviour::AlertKind;
 use crate::export::{OutputCounters, PRESSURE};
+use crate::taps::TapHost;
 use crate::worker::{Mailbox, WorkerCounters};
 
 /// A running appliance, seen from outside of its threads.
@@ -24,6 +25,8 @@ pub struct Live {
     pub capacity: usize,
     pub recent: Arc<Recent>,
     pub ports: Vec<PortView>,
+    /// Captures and traces.
+    pub taps: Arc<TapHost>,
     pub started: Instant,
     /// Nanoseconds since the Unix epoch.
     pub started_at: u64,

@@ -1,12 +1,13 @@
 //! The way back to one client.
 
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -78,6 +79,13 @@ impl Reply {
     /// The client is gone, or too slow.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(Failure::Gone)
+    }
+
+    /// The client will ask nothing more: it has closed its sending side, or is gone. Ends what goes on without end.
+    pub fn is_half_closed(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        // Nothing to read for now is an error; nothing ever again is zero bytes.
+        matches!(recv(self.out.get_ref().as_raw_fd(), &mut [0], flags), Ok(0))
     }
 
     /// To be asked while there is nothing to write, a few times a second.

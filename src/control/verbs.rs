@@ -9,6 +9,7 @@ use super::live::Live;
 use super::protocol::{Failure, Hello, Request};
 use super::reply::Reply;
 use crate::export::iso8601;
+use crate::taps::verbs as taps;
 
 /// One verb. It writes the lines of its answer; the end is written for it.
 #[derive(Debug)]
@@ -25,6 +26,11 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "status", changes: never, run: status },
     Verb { name: "stats", changes: never, run: super::stats::stats },
     Verb { name: "flows", changes: never, run: super::flows::flows },
+    Verb { name: "capture", changes: always, run: taps::capture },
+    Verb { name: "trace_add", changes: always, run: taps::trace_add },
+    Verb { name: "trace_list", changes: never, run: taps::trace_list },
+    Verb { name: "trace_show", changes: never, run: taps::trace_show },
+    Verb { name: "trace_remove", changes: always, run: taps::trace_remove },
 ];
 
 /// For verbs that only look.

@@ -69,14 +69,19 @@ impl Mbuf {
         self.len() == 0
     }
 
+    /// Copies as many bytes of all segments as `to` has room for; returns how many.
+    pub fn copy_into(&self, to: &mut [u8]) -> usize {
+        let len = u32::try_from(to.len()).unwrap_or(u32::MAX);
+        // SAFETY: `to` has `len` initialised bytes; the shim copies at most that many.
+        unsafe { ffi::gn_copy_out(self.raw(), to.as_mut_ptr(), len) as usize }
+    }
+
     /// Replaces `to` by the bytes of all segments.
     pub fn copy_to(&self, to: &mut Vec<u8>) {
         to.clear();
         to.resize(self.len(), 0);
-        let len = u32::try_from(to.len()).unwrap_or(u32::MAX);
-        // SAFETY: `to` has `len` initialised bytes; the shim copies at most that many.
-        let copied = unsafe { ffi::gn_copy_out(self.raw(), to.as_mut_ptr(), len) };
-        to.truncate(copied as usize);
+        let copied = self.copy_into(to);
+        to.truncate(copied);
     }
 
     fn raw(&self) -> *mut ffi::rte_mbuf {
@@ -215,6 +220,12 @@ impl Outbox {
         self.slots[self.len] = Some(mbuf);
         self.len += 1;
         Ok(())
+    }
+
+    /// Moves packet `n` out; its place stays empty until the next [`Outbox::discard`], which must come before any other
+    /// use.
+    pub fn take(&mut self, n: usize) -> Option<Mbuf> {
+        self.slots[..self.len].get_mut(n)?.take()
     }
 
     /// Frees all packets and returns how many and how many bytes they had.

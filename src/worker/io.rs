@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::dpdk::{BURST, Burst, Mbuf, Outbox, PacketRing, RxQueue, TxQueue, pause};
 use crate::packet::DropReason;
 
-use super::counters::WorkerCounters;
+use super::counters::{MIRROR_SLOTS, WorkerCounters};
 
 /// A source of bursts.
 #[derive(Debug)]
@@ -69,18 +69,22 @@ pub struct Lane {
 pub struct Handoff {
     pub ring: PacketRing,
     pub(super) outbox: Outbox,
+    /// Place in the burst of each packet in the outbox.
+    at: [u8; BURST],
+    pub(super) lost: Lost,
 }
 
 impl Handoff {
     pub fn new(ring: PacketRing) -> Self {
-        Self { ring, outbox: Outbox::new() }
+        Self { ring, outbox: Outbox::new(), at: [0; BURST], lost: Lost::new() }
     }
 
-    /// Passes a packet on; counts what does not fit.
-    pub(super) fn push(&mut self, packet: Mbuf, counters: &WorkerCounters) {
+    /// Passes packet `at` of the burst on; counts what does not fit.
+    pub(super) fn push(&mut self, packet: Mbuf, at: usize, counters: &WorkerCounters) {
         if self.outbox.is_full() {
             self.flush(counters);
         }
+        self.at[self.outbox.len()] = at as u8;
         match self.outbox.push(packet) {
             Ok(()) => {}
             Err(packet) => count_unowned(1, packet.len() as u64, counters),
@@ -91,10 +95,15 @@ impl Handoff {
         if self.outbox.is_empty() {
             return;
         }
-        let sent = self.ring.send(&mut self.outbox) as u64;
-        counters.redistributed.add(sent);
+        let sent = self.ring.send(&mut self.outbox);
+        counters.redistributed.add(sent as u64);
+        let mut kept = 0;
+        if self.lost.keep {
+            let at = &self.at;
+            kept = self.lost.take_in(&mut self.outbox, |n| Cargo::Forwarded { bytes: 0, at: at[sent + n] });
+        }
         let (lost, bytes) = self.outbox.discard();
-        count_unowned(lost, bytes, counters);
+        count_unowned(lost, bytes + kept, counters);
     }
 }
 
@@ -105,12 +114,70 @@ fn count_unowned(packets: u64, bytes: u64, counters: &WorkerCounters) {
     counters.drops[DropReason::RedistributionFull.index()].add(packets);
 }
 
-/// What a packet in an output is, for counting when its fate is known.
+/// What a packet in an output is, for counting when its fate is known. `at` is the place in the burst of the packet
+/// that it is, answers or copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cargo {
-    Forwarded { bytes: u32 },
-    Generated,
-    Mirrored { slot: u16, bytes: u32 },
+    Forwarded {
+        bytes: u32,
+        at: u8,
+    },
+    Generated {
+        at: u8,
+    },
+    /// `bit` is that of the session in the generation, `slot` that of its counters.
+    Mirrored {
+        slot: u8,
+        bit: u8,
+        bytes: u32,
+        at: u8,
+    },
+}
+
+// One store each in the way of a packet.
+const _: () = assert!(size_of::<Cargo>() == 8 && MIRROR_SLOTS <= 256);
+
+/// What full queues lost of a burst; kept only while somebody looks at packets.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) keep: bool,
+    /// Packets that were to be forwarded or handed over, with their places in the burst.
+    pub(super) packets: Vec<(u8, Mbuf)>,
+    /// Places in the burst, a bit each, of packets whose answer was lost.
+    pub(super) answers: u32,
+    /// By place in the burst, sessions whose copy was lost.
+    pub(super) copies: [u64; BURST],
+}
+
+impl Lost {
+    fn new() -> Self {
+        Self { keep: false, packets: Vec::with_capacity(BURST), answers: 0, copies: [0; BURST] }
+    }
+
+    /// What is left in an outbox; `cargo` says what its n-th packet is. Returns the bytes of the packets it took.
+    fn take_in(&mut self, outbox: &mut Outbox, cargo: impl Fn(usize) -> Cargo) -> u64 {
+        let mut bytes = 0;
+        for n in 0..outbox.len() {
+            match cargo(n) {
+                Cargo::Generated { at } => self.answers |= 1 << at,
+                Cargo::Mirrored { at, bit, .. } => self.copies[usize::from(at)] |= 1 << bit,
+                Cargo::Forwarded { at, .. } => {
+                    // A place in the burst is lost at most once, so there is room.
+                    let packet = outbox.take(n).filter(|_| self.packets.len() < BURST);
+                    bytes += packet.as_ref().map_or(0, |packet| packet.len() as u64);
+                    self.packets.extend(packet.map(|packet| (at, packet)));
+                }
+            }
+        }
+        bytes
+    }
+
+    /// For the next burst.
+    pub(super) fn clear(&mut self) {
+        self.packets.clear();
+        self.answers = 0;
+        self.copies = [0; BURST];
+    }
 }
 
 /// One output of a worker: a transmit queue nobody else uses, with a burst in front.
@@ -119,6 +186,7 @@ pub struct Output {
     egress: Egress,
     outbox: Outbox,
     cargo: [Cargo; BURST],
+    pub(super) lost: Lost,
     /// Kept by the control thread.
     link_up: Arc<AtomicBool>,
     when_full: WhenFull,
@@ -128,7 +196,8 @@ pub struct Output {
 impl Output {
     /// `abort` ends waiting for room, should the reader be gone.
     pub fn new(egress: Egress, link_up: Arc<AtomicBool>, when_full: WhenFull, abort: Arc<AtomicBool>) -> Self {
-        Self { egress, outbox: Outbox::new(), cargo: [Cargo::Generated; BURST], link_up, when_full, abort }
+        let cargo = [Cargo::Generated { at: 0 }; BURST];
+        Self { egress, outbox: Outbox::new(), cargo, lost: Lost::new(), link_up, when_full, abort }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -158,6 +227,9 @@ impl Output {
             done += sent;
             if done < total && !self.may_wait(sent) {
                 self.cargo[done..total].iter().for_each(|cargo| count_lost(*cargo, counters));
+                if self.lost.keep {
+                    self.lost.take_in(&mut self.outbox, |n| self.cargo[done + n]);
+                }
                 self.outbox.discard();
                 return;
             }
@@ -186,12 +258,12 @@ pub(super) fn give_way() {
 
 fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
     match cargo {
-        Cargo::Forwarded { bytes } => {
+        Cargo::Forwarded { bytes, .. } => {
             counters.tx_packets.add(1);
             counters.tx_bytes.add(bytes.into());
         }
-        Cargo::Generated => counters.generated.add(1),
-        Cargo::Mirrored { slot, bytes } => {
+        Cargo::Generated { .. } => counters.generated.add(1),
+        Cargo::Mirrored { slot, bytes, .. } => {
             let session = &counters.mirrors[usize::from(slot)];
             session.packets.add(1);
             session.bytes.add(bytes.into());
@@ -202,7 +274,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
 fn count_lost(cargo: Cargo, counters: &WorkerCounters) {
     match cargo {
         Cargo::Forwarded { .. } => counters.dropped(DropReason::TransmitFull),
-        Cargo::Generated => counters.generated_lost.add(1),
+        Cargo::Generated { .. } => counters.generated_lost.add(1),
         Cargo::Mirrored { slot, .. } => counters.mirrors[usize::from(slot)].lost_queue.add(1),
     }
 }

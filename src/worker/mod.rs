@@ -13,6 +13,7 @@ mod note;
 mod reject;
 mod sink;
 mod stages;
+pub mod tap;
 mod walk;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use walk::{MOST_WALKS, Mailbox, Walk};
 use io::give_way;
 use sink::RingSink;
 use stages::{Inquiry, Stamp};
+use tap::{TapSet, TapState};
 use walk::Walks;
 
 /// Flow table entries looked at for expiry, and how much flow time passes between two looks: a million
@@ -74,6 +76,8 @@ pub struct WorkerParts {
     pub packets: Mempool,
     pub records: Arc<ArrayQueue<FlowRecord>>,
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
+    /// What is looked at; nothing ever without.
+    pub taps: Option<Reader<TapSet>>,
     pub when_full: WhenFull,
     pub counters: Arc<WorkerCounters>,
     /// Questions about flows.
@@ -90,6 +94,7 @@ pub struct WorkerParts {
 pub struct Worker {
     parts: WorkerParts,
     sampler: Sampler,
+    taps: TapState,
     burst: Burst,
     stamps: [Stamp; BURST],
     headers: Box<[Headers; BURST]>,
@@ -102,11 +107,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(parts: WorkerParts) -> Self {
+    pub fn new(mut parts: WorkerParts) -> Self {
         let sessions = sessions_of(parts.generation.get());
-        Self {
+        let mut worker = Self {
             sampler: Sampler::new(&sessions, parts.seed, parts.id),
             sink: RingSink::new(&parts),
+            taps: TapState::new(parts.taps.take(), parts.id),
             parts,
             burst: Burst::new(),
             stamps: [Stamp::default(); BURST],
@@ -115,7 +121,9 @@ impl Worker {
             clock: 0,
             next_sweep: 0,
             walks: Walks::default(),
-        }
+        };
+        worker.keep_lost_packets();
+        worker
     }
 
     /// Touches the memory of the flow table on this lcore, so that no packet has to wait for a page. Takes some tenths
@@ -157,8 +165,14 @@ impl Worker {
             self.parse();
             self.redistribute(lane);
             self.look_up();
-            self.judge_and_act(lane);
-            self.flush();
+            if self.taps.is_on() {
+                self.judge_and_act::<true>(lane);
+                self.flush();
+                self.settle_taps(lane);
+            } else {
+                self.judge_and_act::<false>(lane);
+                self.flush();
+            }
             self.time(sent);
         }
         received
@@ -170,6 +184,7 @@ impl Worker {
             let sessions = sessions_of(self.parts.generation.get());
             self.sampler = Sampler::new(&sessions, self.parts.seed, self.parts.id);
         }
+        self.adopt_newest_taps();
     }
 
     fn is_exhausted(&self) -> bool {

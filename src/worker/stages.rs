@@ -11,16 +11,17 @@ use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 use super::io::{Cargo, Output, give_way};
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
+use super::tap::Copies;
 use super::{Generation, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stamp {
-    clock: u64,
+    pub(super) clock: u64,
     /// Frame number in the capture; 0 live.
-    index: u64,
+    pub(super) index: u64,
     /// Length of the Ethernet frame on the wire.
-    wire_len: u32,
+    pub(super) wire_len: u32,
     /// Length as counted: that on the original link.
     count_len: u32,
     problem: Option<DropReason>,
@@ -40,13 +41,17 @@ pub(super) struct Inquiry {
 
 /// A packet's verdict and the flow it belongs to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Judgement {
-    verdict: Verdict,
-    flow_id: u64,
+pub(super) struct Judgement {
+    pub(super) verdict: Verdict,
+    pub(super) flow_id: u64,
     /// What the rules saw; version 0 without IP.
-    tuple: Tuple,
+    pub(super) tuple: Tuple,
     /// Sessions that selected packet and flow, before per-packet sampling.
-    mirrors: u64,
+    pub(super) mirrors: u64,
+    /// The packet's flow, if it has one.
+    pub(super) touch: Option<Touch>,
+    /// The verdict is one that the flow had.
+    pub(super) cached: bool,
 }
 
 impl Worker {
@@ -88,7 +93,7 @@ impl Worker {
                 let owner = packet::spread(&self.headers[i], self.parts.key_from, lane.owners.len());
                 if let Some(handoff) = &mut lane.owners[owner] {
                     if let Some(packet) = self.burst.take(i) {
-                        handoff.push(packet, counters);
+                        handoff.push(packet, i, counters);
                     }
                     continue;
                 }
@@ -130,15 +135,20 @@ impl Worker {
     }
 
     /// Flow, rules, mirror, act: packet by packet, because a verdict may depend on the packet before it.
-    pub(super) fn judge_and_act(&mut self, lane: usize) {
+    /// `TAPPED`: somebody looks at packets; see [`super::tap`].
+    pub(super) fn judge_and_act<const TAPPED: bool>(&mut self, lane: usize) {
         for i in 0..self.burst.len() {
             if self.burst.packet(i).is_none() {
                 continue;
             }
             let judgement = self.judge(i);
-            let copied = self.mirror(i, judgement.mirrors);
-            let dropped = self.act(lane, i, &judgement.verdict);
-            self.note(i, &judgement, copied, dropped);
+            let copies = self.mirror(i, judgement.mirrors);
+            let refused = self.refusal(lane, i, &judgement.verdict);
+            if TAPPED {
+                self.tap(lane, i, &judgement, &copies, refused);
+            }
+            self.act(lane, i, &judgement.verdict, refused);
+            self.note(i, &judgement, copies.copied, refused);
         }
         if matches!(self.parts.timing, Timing::Capture { .. }) && !self.burst.is_empty() {
             self.flush();
@@ -164,16 +174,16 @@ impl Worker {
         let Ok(touch) = parts.table.touch_prepared(packet, lookup, &mut self.sink) else {
             parts.counters.untracked.add(1);
             let verdict = generation.rules.classify(subject);
-            return Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors };
+            return Judgement { verdict, tuple: subject.tuple, mirrors: verdict.mirrors, ..Judgement::default() };
         };
         parts.counters.flows.add(touch.is_new.into());
-        let verdict = if *is_neighbour_discovery {
+        let (verdict, cached) = if *is_neighbour_discovery {
             let verdict = generation.rules.classify_as(subject, generation.non_ip);
             parts.table.set_verdict(touch.ix, touch.direction, &verdict);
-            verdict
+            (verdict, false)
         } else {
             match question_of(subject) {
-                Some(question) => decide_icmp(parts, touch, subject, question),
+                Some(question) => (decide_icmp(parts, touch, subject, question), false),
                 None => decide(parts, touch, subject),
             }
         };
@@ -183,7 +193,8 @@ impl Worker {
             mirrors &= self.sampler.flow_mask(&FlowKey::of(packet.tuple).0);
             parts.table.note_mirrored(touch.ix, mirrors, verdict.generation);
         }
-        Judgement { verdict, flow_id: parts.table.entry(touch.ix).flow_id(), tuple: subject.tuple, mirrors }
+        let (flow_id, tuple) = (parts.table.entry(touch.ix).flow_id(), subject.tuple);
+        Judgement { verdict, flow_id, tuple, mirrors, touch: Some(touch), cached }
     }
 
     /// ARP, spanning tree, unknown types, and frames whose link header is broken.
@@ -193,76 +204,77 @@ impl Worker {
         subject.tuple.vlan = link.vlans.outer();
         let generation = self.parts.generation.get();
         let verdict = generation.rules.classify_as(&subject, generation.non_ip);
-        Judgement { verdict, flow_id: 0, tuple: subject.tuple, mirrors: verdict.mirrors }
+        Judgement { verdict, tuple: subject.tuple, mirrors: verdict.mirrors, ..Judgement::default() }
     }
 
-    /// Puts copies on the mirror queues, before anything changes the packet. Returns the sessions that got
-    /// one.
-    fn mirror(&mut self, i: usize, wanted: u64) -> u64 {
+    /// Puts copies on the mirror queues, before anything changes the packet.
+    fn mirror(&mut self, i: usize, wanted: u64) -> Copies {
         if wanted == 0 {
-            return 0;
+            return Copies::default();
         }
-        let Some(packet) = self.burst.packet(i) else { return 0 };
-        let (parts, mut copied) = (&mut self.parts, 0);
+        let Some(packet) = self.burst.packet(i) else { return Copies::default() };
+        let parts = &mut self.parts;
         let generation = parts.generation.get();
-        let selected = self.sampler.select(wanted);
-        for bit in self.sampler.in_priority_order(selected) {
+        let mut copies = Copies { wanted, selected: self.sampler.select(wanted), ..Copies::default() };
+        for bit in self.sampler.in_priority_order(copies.selected) {
             let Some(lane) = generation.mirrors.get(bit) else { continue };
             let session = &parts.counters.mirrors[usize::from(lane.slot)];
             session.selected.add(1);
             if !parts.outputs[lane.output].is_up() {
                 session.lost_queue.add(1);
+                copies.link_down |= 1 << bit;
                 continue;
             }
             let room = || packet.mirror_clone(&parts.clones);
             match room()
                 .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, room))
             {
-                None => session.lost_pool.add(1),
+                None => {
+                    session.lost_pool.add(1);
+                    copies.no_buffer |= 1 << bit;
+                }
                 Some(copy) => {
-                    let cargo = Cargo::Mirrored { slot: lane.slot, bytes: self.stamps[i].count_len };
+                    let bytes = self.stamps[i].count_len;
+                    let cargo = Cargo::Mirrored { slot: lane.slot as u8, bit: bit as u8, bytes, at: i as u8 };
                     parts.outputs[lane.output].push(copy, cargo, &parts.counters);
-                    copied |= 1 << bit;
+                    copies.copied |= 1 << bit;
                 }
             }
         }
-        copied
+        copies
     }
 
-    /// Forwards or drops; the packet is gone afterwards. Returns why it was dropped.
-    fn act(&mut self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
-        let stamp = self.stamps[i];
-        self.count_rules(verdict, &stamp);
-        let reason = stamp.problem.or(match verdict.decision {
-            Decision::Allow => None,
-            Decision::Deny if self.headers[i].key_ip(self.parts.key_from).is_none() => Some(DropReason::NonIpDenied),
+    /// Why a packet will not be offered to the port it should leave by; `None` when it will.
+    fn refusal(&self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
+        let parts = &self.parts;
+        self.stamps[i].problem.or(match verdict.decision {
+            Decision::Deny if self.headers[i].key_ip(parts.key_from).is_none() => Some(DropReason::NonIpDenied),
             Decision::Deny => Some(DropReason::Denied),
             Decision::Reject => Some(DropReason::Rejected),
-        });
-        if reason == Some(DropReason::Rejected) {
-            self.answer(lane, i);
-        }
-        let packet = self.burst.take(i)?;
-        let reason = match reason {
-            None => self.forward(lane, packet, stamp.count_len),
-            some => some,
-        };
-        if let Some(reason) = reason {
-            self.parts.counters.dropped(reason);
-        }
-        reason
+            Decision::Allow => match parts.lanes[lane].forward {
+                None => Some(DropReason::NoPair),
+                Some(at) if !parts.outputs[at].is_up() => Some(DropReason::LinkDown),
+                Some(_) => None,
+            },
+        })
     }
 
-    fn forward(&mut self, lane: usize, packet: Mbuf, bytes: u32) -> Option<DropReason> {
-        let parts = &mut self.parts;
-        let Some(output) = parts.lanes[lane].forward.map(|at| &mut parts.outputs[at]) else {
-            return Some(DropReason::NoPair);
-        };
-        if !output.is_up() {
-            return Some(DropReason::LinkDown);
+    /// Forwards or drops; the packet is gone afterwards.
+    fn act(&mut self, lane: usize, i: usize, verdict: &Verdict, refused: Option<DropReason>) {
+        let stamp = self.stamps[i];
+        self.count_rules(verdict, &stamp);
+        if refused == Some(DropReason::Rejected) {
+            self.answer(lane, i);
         }
-        output.push(packet, Cargo::Forwarded { bytes }, &parts.counters);
-        None
+        let Some(packet) = self.burst.take(i) else { return };
+        let parts = &mut self.parts;
+        match (refused, parts.lanes[lane].forward) {
+            (None, Some(output)) => {
+                let cargo = Cargo::Forwarded { bytes: stamp.count_len, at: i as u8 };
+                parts.outputs[output].push(packet, cargo, &parts.counters);
+            }
+            (reason, _) => parts.counters.dropped(reason.unwrap_or(DropReason::NoPair)),
+        }
     }
 
     /// Tells the sender of a rejected packet.
@@ -293,7 +305,12 @@ impl Worker {
         match make()
             .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make))
         {
-            Some(answer) => parts.outputs[back].push(answer, Cargo::Generated, &parts.counters),
+            Some(packet) => {
+                parts.outputs[back].push(packet, Cargo::Generated { at: i as u8 }, &parts.counters);
+                if self.taps.is_on() {
+                    self.taps.answered(i, back, &answer[hidden..]);
+                }
+            }
             None => parts.counters.generated_lost.add(1),
         }
     }
@@ -364,12 +381,14 @@ fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) ->
 /// Replies of an allowed, stateful connection pass. Everything else stands on its own rules; when those
 /// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
 /// ask for can be answered: else a SYN-ACK out of nowhere would open the way for a SYN behind it.
+///
+/// Says whether it was the flow's already.
 #[inline]
-fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
+fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> (Verdict, bool) {
     let number = parts.generation.get().rules.generation();
     match parts.table.verdict(touch.ix, touch.direction, number) {
-        Some(verdict) => *verdict,
-        None => decide_anew(parts, touch, subject),
+        Some(verdict) => (*verdict, true),
+        None => (decide_anew(parts, touch, subject), false),
     }
 }
 

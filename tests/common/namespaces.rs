@@ -193,7 +193,7 @@ pub fn ping_counts(text: &str) -> (u64, u64) {
 }
 
 impl Background {
-    fn start(mut command: Command, output: PathBuf) -> Self {
+    pub fn start(mut command: Command, output: PathBuf) -> Self {
         let file = std::fs::File::create(&output).expect("log file");
         let both = file.try_clone().expect("log file");
         let child = command.stdin(Stdio::null()).stdout(file).stderr(both).spawn().expect("program starts");

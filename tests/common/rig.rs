@@ -12,6 +12,8 @@ use gnomon::config::{self, Config};
 use gnomon::dpdk::{Burst, Clock, Eal, EalOptions, Mbuf, Mempool, Outbox, PacketRing};
 use gnomon::flow::{FlowRecord, FlowTable};
 use gnomon::packet::{DropReason, Fragments};
+use gnomon::rules::Publisher;
+use gnomon::worker::tap::{Tap, TapSet};
 use gnomon::worker::{
     Egress, Handoff, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
 };
@@ -46,6 +48,8 @@ pub struct Setup {
     pub paired: bool,
     pub link_up: bool,
     pub mirror_link_up: bool,
+    /// What is looked at from the start.
+    pub taps: Vec<Tap>,
     /// From this frame on, a capture is of a link type that is not understood.
     pub unsupported_from: usize,
 }
@@ -71,6 +75,7 @@ impl Setup {
             paired: true,
             link_up: true,
             mirror_link_up: true,
+            taps: Vec::new(),
             unsupported_from: usize::MAX,
         }
     }
@@ -203,6 +208,7 @@ pub struct Io {
     /// Output packets are kept; when not, they are only taken away.
     pub keep: bool,
     pub host: PolicyHost,
+    pub taps: Publisher<TapSet>,
     pub counters: Vec<Arc<WorkerCounters>>,
     pub packets: Mempool,
     pub clones: Mempool,
@@ -288,6 +294,11 @@ impl Io {
     }
 }
 
+/// Ports are the worker's outputs: `out` and `in` first.
+pub fn tap_set(number: u32, taps: Vec<Tap>) -> TapSet {
+    TapSet { number, taps, ports: ["out", "in"].map(str::to_owned).into() }
+}
+
 struct Built {
     workers: Vec<Worker>,
     io: Io,
@@ -308,6 +319,7 @@ impl Built {
             collected: vec![Vec::new(); outputs.len()],
             outputs,
             keep: true,
+            taps: Publisher::new(tap_set(1, setup.taps.clone())).expect("a first set"),
             host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, 0).expect("compiles"),
             counters: (0..setup.workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             packets: Mempool::packets(eal, "rig_packets", setup.packets).expect("pool"),
@@ -371,6 +383,7 @@ impl Built {
             packets: io.packets.clone(),
             records: io.records[id].clone(),
             notes: self.notes.clone(),
+            taps: Some(io.taps.reader()),
             when_full: setup.when_full,
             counters: io.counters[id].clone(),
             mailbox: Arc::default(),
