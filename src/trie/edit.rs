@@ -30,7 +30,7 @@ use rustc_hash::FxHashMap;
 use super::arena::Space;
 use super::block::{Block, Entry, LANES, LEAF_LIMIT, Lane, RANK_LIMIT};
 use super::engine::BuildError;
-use super::kernel::Isa;
+use super::isa::Isa;
 use super::plan::{self, Cut, Hash, Planner, WIDTH_LIMIT};
 use super::row::Row;
 use super::tree::{self, Builder, Header, Parts, TABLE_FRONT, Tree, Zone, slots_of};

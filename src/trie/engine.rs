@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::block::{FLAG_BITS, PASSIVE};
 use super::edit::{Change, RebuildNeeded, TreeEditor};
-use super::kernel::{self, Isa};
+use super::isa::Isa;
+use super::kernel;
 use super::row::{BATCH, Batch, Key, NO_ROW, Row};
 use super::small::Small;
 use super::tree::{self, Step, Tree};
@@ -93,7 +94,7 @@ impl Engine {
         self.small.is_some()
     }
 
-    /// The same rows, the trie searched with other instructions.
+    /// The same rows, searched with other instructions.
     ///
     /// # Panics
     /// When the processor does not have them.
@@ -106,7 +107,7 @@ impl Engine {
     /// Looks up a batch. Does not allocate, lock or panic.
     pub fn search(&self, batch: &Batch) -> Found {
         if let Some(small) = &self.small {
-            return small.search(batch);
+            return small.search(batch, self.tree.isa);
         }
         let found = kernel::lookup(&self.tree, batch);
         let ranks = found.ranks.map(|rank| if rank == kernel::NOTHING { NO_ROW } else { rank >> FLAG_BITS });

@@ -15,7 +15,7 @@ use super::block::{
     Block, Entry, FIELDS, FLAG_BITS, Field, LANES, LEAF_LIMIT, Lane, MORE, PASSIVE, PortBlock, RANK_LIMIT, Window,
 };
 use super::engine::BuildError;
-use super::kernel::Isa;
+use super::isa::Isa;
 use super::plan::{Cut, Hash, Plan, Planner, Prefix, Shape, prefix};
 use super::row::{Key, Kind, Row, Side};
 use super::services::{Services, TooManyServices};

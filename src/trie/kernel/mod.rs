@@ -10,6 +10,7 @@ mod portable;
 
 use std::mem::MaybeUninit;
 
+use super::Isa;
 use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, Lane, MORE, PASSIVE, PortBlock};
 use super::plan::{Hash, WIDTH_LIMIT};
 use super::row::{BATCH, Batch, Kind};
@@ -21,46 +22,6 @@ const CAPACITY: usize = BATCH * WIDTH_LIMIT as usize + 16;
 
 /// In the place of a rank: none. No flags are set in it.
 pub(super) const NOTHING: u32 = u32::MAX << FLAG_BITS;
-
-/// Which instructions to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Isa {
-    Portable,
-    Avx2,
-    /// F, BW, VL, DQ.
-    Avx512,
-}
-
-impl Isa {
-    /// The best that this processor has.
-    pub fn best() -> Self {
-        Self::available().last().copied().unwrap_or(Self::Portable)
-    }
-
-    /// What this processor has, the best last.
-    pub fn available() -> Vec<Self> {
-        let mut all = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let all_of_avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("bmi1")
-                && is_x86_feature_detected!("bmi2")
-                && is_x86_feature_detected!("lzcnt")
-                && is_x86_feature_detected!("popcnt");
-            if all_of_avx2 {
-                all.push(Self::Avx2);
-                let wide = is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl");
-                if wide {
-                    all.push(Self::Avx512);
-                }
-            }
-        }
-        all
-    }
-}
 
 /// One packet, as blocks compare it.
 #[derive(Clone, Copy)]

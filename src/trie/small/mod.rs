@@ -19,6 +19,7 @@ mod service;
 mod side;
 
 use crate::trie::engine::Found;
+use crate::trie::isa::Isa;
 use crate::trie::row::{BATCH, Batch, NO_ROW, Row, Service};
 use outcome::{Joiner, Outcomes, unmark};
 use pairs::{Pairs, PairsBuilder};
@@ -47,8 +48,6 @@ pub struct Small {
     /// By tail and rest class. Nothing, when there is one rest class.
     outcomes: Vec<u16>,
     meanings: Outcomes,
-    /// Whether the processor has what [`Small::find_avx2`] asks for.
-    avx2: bool,
 }
 
 impl Small {
@@ -90,15 +89,14 @@ impl Small {
             tails,
             outcomes,
             meanings,
-            avx2: has_avx2(),
         };
         (small.memory_bytes() <= limit_bytes && small.is_sound(src.len())).then_some(small)
     }
 
     #[cfg(test)]
     /// The number of each packet's outcome, for [`Small::outcome`]. Beyond the batch's length nothing is written.
-    pub fn lookup(&self, batch: &Batch, found: &mut [u32; BATCH]) {
-        self.find(batch, found, u32::from);
+    pub fn lookup(&self, batch: &Batch, isa: Isa, found: &mut [u32; BATCH]) {
+        self.find(batch, isa, found, u32::from);
     }
 
     /// Says the rank of each row, so that lookups give ranks.
@@ -111,12 +109,12 @@ impl Small {
     ///
     /// # Panics
     /// Without [`Small::with_ranks`].
-    pub fn search(&self, batch: &Batch) -> Found {
+    pub fn search(&self, batch: &Batch, isa: Isa) -> Found {
         let marked = self.meanings.marked();
         assert_eq!(marked.len(), self.meanings.rows().len(), "the rows have no ranks");
         let mut found = Found { ranks: [NO_ROW; BATCH], passed: 0 };
         // SAFETY: every number that is found has a meaning, see `is_sound`, and each of these has a mark.
-        self.find(batch, &mut found.ranks, |number| unsafe { *marked.get_unchecked(usize::from(number)) });
+        self.find(batch, isa, &mut found.ranks, |number| unsafe { *marked.get_unchecked(usize::from(number)) });
         for (at, rank) in found.ranks.iter_mut().enumerate().take(batch.len) {
             let (own, passed) = unmark(*rank);
             *rank = own;
@@ -161,10 +159,10 @@ impl Small {
     }
 
     #[inline(always)]
-    fn find(&self, batch: &Batch, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
+    fn find(&self, batch: &Batch, isa: Isa, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
         #[cfg(target_arch = "x86_64")]
-        if self.avx2 {
-            // SAFETY: the processor has these instructions.
+        if isa >= Isa::Avx2 {
+            // SAFETY: the caller names only instructions that the processor has.
             return unsafe { self.find_avx2(batch, found, meaning) };
         }
         self.find_portable(batch, found, meaning);
@@ -221,15 +219,6 @@ impl Small {
     }
 }
 
-fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,10 +254,10 @@ mod tests {
             let mut batch = Batch::default();
             keys.iter().for_each(|key| batch.push(key));
             let (mut portable, mut found) = ([0; BATCH], [0; BATCH]);
-            small.find_portable(&batch, &mut portable, u32::from);
-            small.lookup(&batch, &mut found);
+            small.lookup(&batch, Isa::Portable, &mut portable);
+            small.lookup(&batch, Isa::best(), &mut found);
             assert_eq!(portable, found);
-            let searched = small.search(&batch);
+            let searched = small.search(&batch, Isa::best());
             for (at, key) in keys.iter().enumerate() {
                 let (row, passive) = linear(rows, key);
                 assert_eq!(small.outcome(found[at]), Outcome { row, passive: &passive }, "{key:?}");
@@ -321,7 +310,7 @@ mod tests {
             (key.src[0], key.dst[0]) = (src, dst);
             batch.push(&key);
             let mut found = [7; BATCH];
-            small.lookup(&batch, &mut found);
+            small.lookup(&batch, Isa::best(), &mut found);
             assert_eq!(found[1], 7);
             small.outcome(found[0]).row
         };
@@ -355,7 +344,7 @@ mod tests {
             batch.push(&key);
         }
         let mut found = [0; BATCH];
-        small.lookup(&batch, &mut found);
+        small.lookup(&batch, Isa::best(), &mut found);
         let outcomes = [0, 1, 2].map(|at| small.outcome(found[at]));
         assert_eq!(outcomes[0], Outcome { row: 2, passive: &[0, 1] });
         assert_eq!(outcomes[1], Outcome { row: NO_ROW, passive: &[0, 1, 3] });
