@@ -14,6 +14,7 @@
 pub mod address;
 mod arena;
 mod block;
+mod direct;
 mod edit;
 mod engine;
 mod isa;

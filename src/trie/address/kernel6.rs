@@ -1,18 +1,37 @@
-//! Bursts through a [`Table6`]: portable, and with the instructions for single bits that come with AVX2.
+//! Bursts through a [`Table6`](super::Table6): portable, and with the instructions for single bits that come with AVX2.
 
-use super::v6::{CHILD, Leaf, Node, Table6, halves};
+use super::few6::Few;
+use super::many6::{CHILD, Leaf, Many, Node};
+use crate::trie::direct::ALL_STEPS;
 use crate::trie::{BATCH, Isa};
 
 /// Looks up the first `len` addresses, at most [`BATCH`].
-pub(super) fn get(table: &Table6, isa: Isa, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
+pub(super) fn few(table: &Few, isa: Isa, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
     match isa {
-        Isa::Portable => search(table, addresses, len, values, pick),
+        Isa::Portable => search_few(table, addresses, len, values, pick),
         // SAFETY: a table is only given instructions that the processor has.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { x86::get(table, addresses, len, values) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { x86::few(table, addresses, len, values) },
         #[cfg(not(target_arch = "x86_64"))]
-        _ => search(table, addresses, len, values, pick),
+        _ => search_few(table, addresses, len, values, pick),
     }
+}
+
+/// As [`few`].
+pub(super) fn many(table: &Many, isa: Isa, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
+    match isa {
+        Isa::Portable => search_many(table, addresses, len, values, pick),
+        // SAFETY: a table is only given instructions that the processor has.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => unsafe { x86::many(table, addresses, len, values) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => search_many(table, addresses, len, values, pick),
+    }
+}
+
+/// High and low.
+pub(super) fn halves(address: u128) -> (u64, u64) {
+    ((address >> 64) as u64, address as u64)
 }
 
 /// The bits of `value` that `mask` has, together at the low end.
@@ -28,10 +47,54 @@ pub(super) fn pick(value: u64, mut mask: u64) -> u64 {
     picked
 }
 
+/// Each address by itself: there is nothing to wait for between one and the next.
+#[inline(always)]
+fn search_few(
+    table: &Few,
+    addresses: &[u128; BATCH],
+    len: usize,
+    values: &mut [u32; BATCH],
+    pick: impl Fn(u64, u64) -> u64 + Copy,
+) {
+    match table.table.steps() {
+        1 => search_few_in::<1>(table, addresses, len, values, pick),
+        _ => search_few_in::<ALL_STEPS>(table, addresses, len, values, pick),
+    }
+}
+
+#[inline(always)]
+fn search_few_in<const STEPS: u32>(
+    table: &Few,
+    addresses: &[u128; BATCH],
+    len: usize,
+    values: &mut [u32; BATCH],
+    pick: impl Fn(u64, u64) -> u64 + Copy,
+) {
+    let number = |(high, low): (u64, u64)| {
+        let high = pick(high, table.differing.0) << (table.places.0 & 63);
+        let low = pick(low, table.differing.1) << (table.places.1 & 63);
+        // SAFETY: the build has seen that the table is sound.
+        unsafe { table.table.number::<STEPS>((high | low) as u32) }
+    };
+    let mut beside = 0u32;
+    for at in 0..len.min(BATCH) {
+        let (high, low) = halves(addresses[at]);
+        // SAFETY: all numbers have a value.
+        values[at] = unsafe { *table.values.get_unchecked(number((high, low)) as usize) };
+        let other = (high ^ table.wanted.0) & table.common.0 | (low ^ table.wanted.1) & table.common.1;
+        beside |= u32::from(other != 0) << at;
+    }
+    while beside != 0 {
+        let at = beside.trailing_zeros() as usize % BATCH;
+        values[at] = table.beside(number(halves(addresses[at])), addresses[at]);
+        beside &= beside - 1;
+    }
+}
+
 /// All addresses take a step before any takes the next, so that their loads overlap.
 #[inline(always)]
-fn search(
-    table: &Table6,
+fn search_many(
+    table: &Many,
     addresses: &[u128; BATCH],
     len: usize,
     values: &mut [u32; BATCH],
@@ -73,7 +136,7 @@ fn search(
 
 /// What an address finds in a node.
 #[inline(always)]
-fn step(table: &Table6, node: &Node, address: u128, pick: impl Fn(u64, u64) -> u64) -> u32 {
+fn step(table: &Many, node: &Node, address: u128, pick: impl Fn(u64, u64) -> u64) -> u32 {
     let (high, low) = halves(address);
     let slot = pick(high, node.high) << (node.low_bits & 63) | pick(low, node.low);
     // SAFETY: a node has a slot for each value of its bits.
@@ -82,7 +145,7 @@ fn step(table: &Table6, node: &Node, address: u128, pick: impl Fn(u64, u64) -> u
 
 /// Goes on for those that lie outside of all prefixes that their leaf tells apart.
 #[cold]
-fn outside(table: &Table6, addresses: &[u128], values: &mut [u32; BATCH]) {
+fn outside(table: &Many, addresses: &[u128], values: &mut [u32; BATCH]) {
     for (value, address) in values.iter_mut().zip(addresses) {
         while *value & CHILD != 0 {
             *value = table.leaves[(*value & !CHILD) as usize].value(*address);
@@ -113,7 +176,12 @@ mod x86 {
     use super::*;
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    pub(super) fn get(table: &Table6, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
-        search(table, addresses, len, values, |value, mask| _pext_u64(value, mask));
+    pub(super) fn few(table: &Few, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
+        search_few(table, addresses, len, values, |value, mask| _pext_u64(value, mask));
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub(super) fn many(table: &Many, addresses: &[u128; BATCH], len: usize, values: &mut [u32; BATCH]) {
+        search_many(table, addresses, len, values, |value, mask| _pext_u64(value, mask));
     }
 }

@@ -4,9 +4,11 @@
 //! look-up, and the class gives the label of the address ([`labels`]) and that of its set of groups ([`sets`]). Rows
 //! ask for prefixes of labels. Everything here is immutable.
 mod endpoints;
+mod few6;
 mod kernel4;
 mod kernel6;
 pub mod labels;
+mod many6;
 mod nest;
 pub mod sets;
 mod v4;

@@ -18,13 +18,14 @@ mod pairs;
 mod service;
 mod side;
 
+use crate::trie::direct::{ALL_STEPS, Direct};
 use crate::trie::engine::Found;
 use crate::trie::isa::Isa;
 use crate::trie::row::{BATCH, Batch, NO_ROW, Row, Service};
 use outcome::{Joiner, Outcomes, unmark};
 use pairs::{Pairs, PairsBuilder};
 use service::{Held, ServiceTable};
-use side::{Prefixes, SideTable};
+use side::Prefixes;
 
 #[cfg(test)]
 pub use outcome::Outcome;
@@ -37,8 +38,8 @@ pub struct Small {
     /// Which kind of value each side looks at, as an index.
     src_kind: usize,
     dst_kind: usize,
-    src: SideTable,
-    dst: SideTable,
+    src: Direct,
+    dst: Direct,
     service: ServiceTable,
     /// By source prefix and destination prefix.
     lines: Vec<u16>,
@@ -63,8 +64,8 @@ impl Small {
         if src.len() * dst.len() * size_of::<u16>() > limit_bytes {
             return None;
         }
-        let src_table = SideTable::new(&src, limit_bytes)?;
-        let dst_table = SideTable::new(&dst, limit_bytes)?;
+        let src_table = src.table(limit_bytes)?;
+        let dst_table = dst.table(limit_bytes)?;
         let mut services: Vec<&Service> = rows.iter().map(|row| &row.service).collect();
         services.sort_unstable();
         services.dedup();
@@ -177,19 +178,25 @@ impl Small {
 
     #[inline(always)]
     fn find_portable(&self, batch: &Batch, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
-        if self.outcomes.is_empty() {
-            self.find_in::<false>(batch, found, meaning);
-        } else {
-            self.find_in::<true>(batch, found, meaning);
+        match (self.outcomes.is_empty(), self.src.steps().max(self.dst.steps())) {
+            (true, 1) => self.find_in::<false, 1>(batch, found, meaning),
+            (false, 1) => self.find_in::<true, 1>(batch, found, meaning),
+            (true, _) => self.find_in::<false, ALL_STEPS>(batch, found, meaning),
+            (false, _) => self.find_in::<true, ALL_STEPS>(batch, found, meaning),
         }
     }
 
     /// Step by step for the whole batch, so that the loads of its packets overlap. `RESTS`: there are several rest
-    /// classes.
+    /// classes. `STEPS`: what the sides need, at least.
     ///
     /// PERF: bounds checks would cost a seventh, and prefetching between the steps a fifth.
     #[inline(always)]
-    fn find_in<const RESTS: bool>(&self, batch: &Batch, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
+    fn find_in<const RESTS: bool, const STEPS: u32>(
+        &self,
+        batch: &Batch,
+        found: &mut [u32; BATCH],
+        meaning: impl Fn(u16) -> u32,
+    ) {
         let count = batch.len.min(BATCH);
         let (src, dst) = (&batch.src[self.src_kind], &batch.dst[self.dst_kind]);
         let (lead_port, rest_port) = self.service.ports(batch);
@@ -200,7 +207,7 @@ impl Small {
         unsafe {
             let cell = |table: &[u16], at: u32| *table.get_unchecked(at as usize);
             for i in 0..count {
-                at[i] = self.src.prefix(src[i]) * self.dst_prefixes + self.dst.prefix(dst[i]);
+                at[i] = self.src.number::<STEPS>(src[i]) * self.dst_prefixes + self.dst.number::<STEPS>(dst[i]);
             }
             for i in 0..count {
                 let lead = self.service.lead(lead_port[i], batch.protocol[i]);
