@@ -129,14 +129,7 @@ impl Engine {
 
     /// Calls `visit` with the ranks below `below` of passive rows that hold `key`, in no order. Does not allocate.
     pub fn passive(&self, key: &Key, below: u32, mut visit: impl FnMut(u32)) {
-        self.tree.walk(key, |step| {
-            if let Step::Row { rank } = step
-                && rank & PASSIVE != 0
-                && rank >> FLAG_BITS < below
-            {
-                visit(rank >> FLAG_BITS);
-            }
-        });
+        self.tree.passive(key, below, &mut visit);
     }
 
     /// The way of one packet through the structure.

@@ -140,7 +140,23 @@ fn step(table: &Many, node: &Node, address: u128, pick: impl Fn(u64, u64) -> u64
     let (high, low) = halves(address);
     let slot = pick(high, node.high) << (node.low_bits & 63) | pick(low, node.low);
     // SAFETY: a node has a slot for each value of its bits.
-    unsafe { *table.slots.get_unchecked(node.first_slot as usize + slot as usize) }
+    let entry = unsafe { *table.slots.get_unchecked(node.first_slot as usize + slot as usize) };
+    // One of the two comes next; the other is nothing, or of no use.
+    prefetch(table.nodes.as_ptr().wrapping_add((entry & !CHILD) as usize));
+    prefetch(table.leaves.as_ptr().wrapping_add(entry as usize));
+    entry
+}
+
+#[inline(always)]
+fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 /// Goes on for those that lie outside of all prefixes that their leaf tells apart.
