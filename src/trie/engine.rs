@@ -29,8 +29,12 @@ pub struct Engine {
     small: Option<Arc<Small>>,
 }
 
-/// Most bytes that the small-set kernel's tables may take: it is several times as fast as the trie, where it fits.
+/// Most bytes that the small-set kernel's tables may take for up to [`FEW_ROWS`]: it is several times as fast as the
+/// trie, where it fits.
 const SMALL_LIMIT: usize = 16 << 20;
+const FEW_ROWS: usize = 2048;
+/// With more rows its tables grow with the square of their number: trie and tables together stay below this then.
+const MANY_LIMIT: usize = 1_000_000;
 
 /// What a lookup gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,11 @@ impl Engine {
     /// With the small-set kernel, if the rows, which must be those of this generation, fit it.
     #[must_use]
     pub fn with_small(self, rows: &[Row], ranks: &[u32]) -> Self {
-        let small = Small::build(rows, SMALL_LIMIT).map(|small| Arc::new(small.with_ranks(ranks)));
+        let limit = match rows.len() {
+            0..=FEW_ROWS => SMALL_LIMIT,
+            _ => MANY_LIMIT.saturating_sub(self.tree.memory_bytes()),
+        };
+        let small = Small::build(rows, limit).map(|small| Arc::new(small.with_ranks(ranks)));
         Self { small, ..self }
     }
 
@@ -182,11 +190,6 @@ impl Editor {
     /// Whether no living generation has rows of this rank: only then may rows of another meaning have it.
     pub fn is_free(&self, rank: u32) -> bool {
         self.editor.is_free(rank)
-    }
-
-    /// Changes since the rows were built: a reason to build them anew when they are many.
-    pub fn edits(&self) -> usize {
-        self.editor.edits()
     }
 
     /// Makes all changes, or none. Earlier generations stay as they are for as long as somebody holds them.
