@@ -61,13 +61,7 @@ impl Desk {
 
     /// Completes or voids what was pending, and lets the readers see all of it. `unsent` and `unanswered` are places in
     /// the burst.
-    pub(super) fn settle(
-        &mut self,
-        (set, worker): (&TapSet, usize),
-        now: Option<u64>,
-        unsent: u32,
-        unanswered: u32,
-    ) {
+    pub(super) fn settle(&mut self, (set, worker): (&TapSet, usize), now: Option<u64>, unsent: u32, unanswered: u32) {
         for Pending { tap, at, head, place } in self.pending.drain(..) {
             let TapSink::Capture(lanes) = &set.taps[usize::from(tap)].sink else { continue };
             let lane = &lanes[worker];
