@@ -113,6 +113,7 @@ impl Line {
             packets: packets.clone(),
             records: self.records.clone(),
             notes: None,
+            taps: None,
             when_full: WhenFull::Drop,
             counters: self.counters.clone(),
             stop: self.stop.clone(),
