@@ -46,6 +46,10 @@ impl Names for Fixed {
     fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str> {
         format!("mirror-{}-{bit}", generation % 3).into()
     }
+
+    fn mirror_sample(&self, _: u32, _: usize) -> Option<Sample> {
+        None
+    }
 }
 
 impl Directory for Fixed {
