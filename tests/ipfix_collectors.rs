@@ -483,6 +483,10 @@ impl Names for Nameless {
     fn mirror(&self, _: u32, bit: usize) -> Cow<'_, str> {
         bit.to_string().into()
     }
+
+    fn mirror_sample(&self, _: u32, _: usize) -> Option<gnomon::mirror::Sample> {
+        None
+    }
 }
 
 impl Directory for Nameless {
