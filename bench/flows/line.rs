@@ -114,6 +114,7 @@ impl Line {
             records: self.records.clone(),
             notes: None,
             taps: None,
+            mailbox: Arc::default(),
             when_full: WhenFull::Drop,
             counters: self.counters.clone(),
             stop: self.stop.clone(),
