@@ -156,6 +156,7 @@ impl Bench {
             packets: self.packets.clone(),
             records: Arc::new(ArrayQueue::new(8192)),
             notes: None,
+            mailbox: Arc::default(),
             taps: taps.map(Publisher::reader),
             when_full: WhenFull::Drop,
             counters: Arc::new(WorkerCounters::new(config.limits.rules)),

@@ -85,7 +85,7 @@ socket = "{shown}/control.sock"
 fn traffic() -> Vec<Vec<u8>> {
     let flow = |n: usize| {
         let source = format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
-        let port = if n % 10 == 0 { 53 } else { 1000 };
+        let port = if n.is_multiple_of(10) { 53 } else { 1000 };
         frames::udp((&source, "192.0.2.1"), (5000, port), &vec![0; n % 100])
     };
     (0..FLOWS).map(flow).collect()

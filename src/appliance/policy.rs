@@ -29,6 +29,9 @@ pub struct PolicyNames {
     sessions: RwLock<SessionNames>,
 }
 
+/// Slot and sampling of each bit.
+type SlotsByBit = Arc<[(u16, Sample)]>;
+
 #[derive(Debug, Default)]
 struct SessionNames {
     /// Slot → name.
@@ -37,7 +40,7 @@ struct SessionNames {
     settings: Vec<(Sample, u32)>,
     /// Generation → slot and sampling of each bit, ascending. Generations that have what the one before them had are
     /// left out, so that reloads of rules alone take no memory.
-    generations: Vec<(u32, Arc<[(u16, Sample)]>)>,
+    generations: Vec<(u32, SlotsByBit)>,
 }
 
 /// Which worker output carries a session's copies.
@@ -156,7 +159,7 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
 
 impl PolicyNames {
     /// Gives each session of a generation its counter slot; sessions of the same name share one.
-    fn enter(&self, generation: u32, config: &Config) -> Result<Arc<[(u16, Sample)]>, PolicyError> {
+    fn enter(&self, generation: u32, config: &Config) -> Result<SlotsByBit, PolicyError> {
         let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut slots = Vec::with_capacity(config.mirrors.len());
         for session in &config.mirrors {
