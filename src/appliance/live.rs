@@ -233,7 +233,9 @@ impl Appliance {
             lanes: io.lanes,
             outputs: io.outputs,
             generation: self.host.reader(),
-            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed).with_secret(secret),
+            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed)
+                .with_tcp(config.flow.tcp)
+                .with_secret(secret),
             fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
             key_from: config.flow.key_from,
             timing: Timing::Live(Clock::start()),

@@ -276,7 +276,7 @@ impl Run {
             lanes: vec![Lane { ingress, forward: Some(FORWARD), back: Some(BACK), spread: true, owners: Vec::new() }],
             outputs: self.rings.iter().map(output).collect(),
             generation: self.host.reader(),
-            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),
+            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed).with_tcp(config.flow.tcp),
             fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
             key_from: config.flow.key_from,
             timing: Timing::Capture { frames: self.split.frames[id], end_ns: self.split.last_ts_ns.unwrap_or(0) },

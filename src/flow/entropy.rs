@@ -33,6 +33,15 @@ impl Entropy {
         }
     }
 
+    /// 0 when unknown.
+    pub(super) fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    pub(super) fn from_byte(byte: u8) -> Self {
+        Self(byte)
+    }
+
     pub fn is_known(self) -> bool {
         self.0 != 0
     }

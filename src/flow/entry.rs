@@ -17,9 +17,11 @@
 
 use std::time::Duration;
 
+use super::entropy::Entropy;
 use super::key::{FROM_HIGH, LIVE, Lookup, MARKS_SHIFT, PROTOCOL_SHIFT};
 use super::memory::Plain;
 use super::record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
+use super::tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack};
 use super::verdicts::HANDLE_BITS;
 use crate::config::Timeouts;
 use crate::packet::Tuple;
@@ -35,6 +37,12 @@ pub struct FlowPacket {
     /// No more than `bytes` count.
     pub payload_bytes: u32,
     pub tcp_flags: u8,
+    /// Of a TCP header, as in [`Segment`].
+    pub tcp_seq: u32,
+    pub tcp_ack: u32,
+    pub tcp_window: u16,
+    pub tcp_scale: Option<u8>,
+    pub tcp_sack: bool,
     /// Type and code when ICMP or ICMPv6.
     pub icmp: (u8, u8),
     /// No upper-layer header in this packet: `tcp_flags` and `icmp` mean nothing.
@@ -55,7 +63,8 @@ pub struct FlowEntry {
     squares: u64,
     gaps: [u32; 2],
     handles: u64,
-    track: Track,
+    /// Of other protocols than TCP: who was heard, and type and code of ICMP.
+    track: TcpTrack,
     gap_squares_high: u16,
 }
 
@@ -65,32 +74,17 @@ const _: () = assert!(std::mem::offset_of!(FlowEntry, overhead) == 64);
 // SAFETY: plain numbers.
 unsafe impl Plain for FlowEntry {}
 
-/// What is remembered of the upper layer.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Track {
-    /// Per sender, kept over slices.
-    seen: [u8; 2],
-    icmp: [u8; 2],
-    room: [u8; 26],
-}
-
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
 
-const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Bits of `Track::seen`.
-const SEEN_ANY: u8 = 1;
-const SEEN_SYN_ACK: u8 = 2;
-/// Acknowledged without SYN: this side has completed its part of the handshake.
-const SEEN_ACK: u8 = 4;
-const SEEN_FIN: u8 = 8;
+/// Bits of the first other word: each side was heard.
+const BOTH_HEARD: u16 = 3;
 
 /// Bits of the words.
 const LAST_BITS: u32 = 52;
@@ -103,6 +97,8 @@ const BYTES: u64 = (1 << 40) - 1;
 const FLAGS_SHIFT: u32 = 40;
 const SIZE_SHIFT: u32 = 48;
 const SQUARES_SHIFT: u32 = 16;
+/// In `last` to server, in `id` to client.
+const ENTROPY_SHIFT: u32 = 56;
 const HANDLE: u64 = (1 << HANDLE_BITS) - 1;
 
 /// Longest time-out and slice: what the bits of a time leave room for.
@@ -114,7 +110,9 @@ pub(super) const FARTHEST_NS: u64 = 1 << 51;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
-    TcpOpening,
+    TcpUnconfirmed,
+    TcpSynSent,
+    TcpSynReceived,
     TcpEstablished,
     TcpClosing,
     TcpFinished,
@@ -131,7 +129,9 @@ enum Phase {
 const PHASES: [Phase; 16] = {
     let mut all = [Phase::OtherNew; 16];
     let named = [
-        Phase::TcpOpening,
+        Phase::TcpUnconfirmed,
+        Phase::TcpSynSent,
+        Phase::TcpSynReceived,
         Phase::TcpEstablished,
         Phase::TcpClosing,
         Phase::TcpFinished,
@@ -154,7 +154,7 @@ const PHASES: [Phase; 16] = {
 impl Phase {
     fn new(protocol: u8, answered: bool) -> Self {
         match (protocol, answered) {
-            (PROTOCOL_TCP, _) => Phase::TcpOpening,
+            (PROTOCOL_TCP, _) => Phase::TcpUnconfirmed,
             (PROTOCOL_UDP, false) => Phase::UdpNew,
             (PROTOCOL_UDP, true) => Phase::UdpAnswered,
             (PROTOCOL_ICMP | PROTOCOL_ICMPV6, false) => Phase::IcmpNew,
@@ -164,9 +164,22 @@ impl Phase {
         }
     }
 
+    fn of_tcp(state: TcpState) -> Self {
+        match state {
+            TcpState::Unconfirmed => Phase::TcpUnconfirmed,
+            TcpState::SynSent => Phase::TcpSynSent,
+            TcpState::SynReceived => Phase::TcpSynReceived,
+            TcpState::Established => Phase::TcpEstablished,
+            TcpState::Closing => Phase::TcpClosing,
+            TcpState::Closed => Phase::TcpFinished,
+            TcpState::Reset => Phase::TcpReset,
+        }
+    }
+
     fn state(self) -> FlowState {
         match self {
-            Phase::TcpOpening | Phase::UdpNew | Phase::IcmpNew | Phase::OtherNew => FlowState::New,
+            Phase::TcpUnconfirmed | Phase::TcpSynSent | Phase::TcpSynReceived => FlowState::New,
+            Phase::UdpNew | Phase::IcmpNew | Phase::OtherNew => FlowState::New,
             Phase::TcpEstablished | Phase::UdpAnswered | Phase::IcmpAnswered | Phase::OtherAnswered => {
                 FlowState::Established
             }
@@ -177,10 +190,13 @@ impl Phase {
 
     fn timeout(self, timeouts: &Timeouts) -> Duration {
         match self {
-            Phase::TcpOpening => timeouts.tcp_opening,
-            Phase::TcpEstablished | Phase::TcpClosing => timeouts.tcp_established,
+            Phase::TcpUnconfirmed | Phase::TcpSynSent => timeouts.tcp_opening,
+            Phase::TcpSynReceived => timeouts.tcp_syn_received,
+            Phase::TcpEstablished => timeouts.tcp_established,
+            Phase::TcpClosing => timeouts.tcp_closing,
             Phase::TcpFinished | Phase::TcpReset => timeouts.tcp_closed,
-            Phase::UdpNew | Phase::UdpAnswered => timeouts.udp,
+            Phase::UdpNew => timeouts.udp,
+            Phase::UdpAnswered => timeouts.udp_answered,
             Phase::IcmpNew | Phase::IcmpAnswered => timeouts.icmp,
             Phase::OtherNew | Phase::OtherAnswered => timeouts.other,
         }
@@ -192,8 +208,11 @@ const DISPOSABLE: u16 = {
     let mut bits = 0;
     let mut n = 0;
     while n < PHASES.len() {
-        use Phase::{IcmpNew, OtherNew, TcpFinished, TcpOpening, TcpReset, UdpNew};
-        if matches!(PHASES[n], TcpOpening | TcpFinished | TcpReset | UdpNew | IcmpNew | OtherNew) {
+        use Phase::{IcmpNew, OtherNew, TcpFinished, TcpReset, TcpSynReceived, TcpSynSent, TcpUnconfirmed, UdpNew};
+        if matches!(PHASES[n], TcpUnconfirmed | TcpSynSent | TcpSynReceived | TcpFinished | TcpReset) {
+            bits |= 1 << n;
+        }
+        if matches!(PHASES[n], UdpNew | IcmpNew | OtherNew) {
             bits |= 1 << n;
         }
         n += 1;
@@ -230,6 +249,18 @@ impl FlowPacket {
         self.is_tcp() && self.tcp_flags & (SYN | ACK | RST) == SYN
     }
 
+    fn segment(&self) -> Segment {
+        Segment {
+            flags: self.tcp_flags,
+            seq: self.tcp_seq,
+            ack: self.tcp_ack,
+            window: self.tcp_window,
+            payload: self.payload_bytes,
+            scale: self.tcp_scale,
+            sack: self.tcp_sack,
+        }
+    }
+
     fn answers_connection(&self) -> bool {
         self.is_tcp() && self.tcp_flags & (SYN | ACK | RST) == SYN | ACK
     }
@@ -252,7 +283,10 @@ impl FlowEntry {
     /// A flow that starts with this packet, which is not yet counted. `words` are those of its key.
     pub(super) fn new(words: [u64; 2], way_high: bool, packet: &FlowPacket, clock: u64, id: u64) -> Self {
         let from_high = way_high != packet.answers_connection();
-        let icmp = if packet.later_fragment { (0, 0) } else { packet.icmp };
+        let mut track = TcpTrack::default();
+        if packet.tuple.protocol != PROTOCOL_TCP && !packet.later_fragment {
+            track.set_other_words([0, u16::from_be_bytes([packet.icmp.0, packet.icmp.1])]);
+        }
         Self {
             words: [words[0], words[1] | if from_high { FROM_HIGH } else { 0 }],
             last: clock & LAST | (Phase::new(packet.tuple.protocol, false) as u64) << PHASE_SHIFT,
@@ -264,7 +298,7 @@ impl FlowEntry {
             squares: 0,
             gaps: [u32::MAX, 0],
             handles: 0,
-            track: Track { seen: [0; 2], icmp: [icmp.0, icmp.1], room: [0; 26] },
+            track,
             gap_squares_high: 0,
         }
     }
@@ -281,7 +315,7 @@ impl FlowEntry {
         let (direction, was) = (self.direction(from_higher), self.is_disposable());
         self.is_quiet(packet.clock_ns, times)
             && !packet.opens_connection()
-            && self.count(direction, packet, packet.clock_ns)
+            && self.count(direction, packet, packet.clock_ns, TcpRules::default()).is_some()
             && self.is_disposable() == was
     }
 
@@ -339,13 +373,42 @@ impl FlowEntry {
         let sides = (1 << SIZE_SHIFT) - 1;
         let different = (self.volume[0] ^ self.volume[1]) & sides;
         self.volume = self.volume.map(|volume| volume ^ different);
-        self.track.seen.swap(0, 1);
+        let different = (self.last ^ self.id) >> ENTROPY_SHIFT << ENTROPY_SHIFT;
+        (self.last, self.id) = (self.last ^ different, self.id ^ different);
+        if self.protocol() == PROTOCOL_TCP {
+            self.track.swap();
+        } else {
+            let [heard, icmp] = self.track.other_words();
+            self.track.set_other_words([heard >> 1 | (heard & 1) << 1, icmp]);
+        }
     }
 
-    /// Counts a packet at `clock`, the table's, and moves the state on. False, and nothing is changed, when a counter
-    /// of the slice has no room for it.
+    /// A SYN of another connection than this one.
+    pub(super) fn is_begun_anew(&self, way_high: bool, packet: &FlowPacket) -> bool {
+        packet.opens_connection() && self.track.is_begun_anew(self.direction(way_high), &packet.segment())
+    }
+
+    /// Whether a packet of `direction` with this TCP sequence number may be under way; true of other protocols.
+    pub fn may_have_sent(&self, direction: usize, tcp_seq: u32) -> bool {
+        self.protocol() != PROTOCOL_TCP || self.track.may_have_sent(direction, tcp_seq)
+    }
+
+    /// The first payload of a direction has not been looked at.
     #[inline]
-    pub(super) fn count(&mut self, direction: usize, packet: &FlowPacket, clock: u64) -> bool {
+    pub fn wants_entropy(&self, direction: usize) -> bool {
+        let word = if direction == TO_SERVER { self.last } else { self.id };
+        word >> ENTROPY_SHIFT == 0
+    }
+
+    pub(super) fn set_entropy(&mut self, direction: usize, entropy: Entropy) {
+        let word = if direction == TO_SERVER { &mut self.last } else { &mut self.id };
+        *word = *word << 8 >> 8 | u64::from(entropy.to_byte()) << ENTROPY_SHIFT;
+    }
+
+    /// Counts a packet at `clock`, the table's, and moves the state on; says what TCP makes of it. `None`, and nothing is
+    /// changed, when a counter of the slice has no room for it.
+    #[inline]
+    pub(super) fn count(&mut self, direction: usize, packet: &FlowPacket, clock: u64, rules: TcpRules) -> Option<Seen> {
         let direction = direction & 1;
         let size = u64::from(packet.bytes.min(0xffff));
         let overhead = packet.bytes - packet.payload_bytes.min(packet.bytes);
@@ -354,9 +417,10 @@ impl FlowEntry {
         let (overhead, fuller) = self.overhead[direction].overflowing_add(overhead);
         let bytes = (self.volume[direction] & BYTES) + u64::from(packet.bytes);
         let squares = (self.squares >> SQUARES_SHIFT) + size * size;
-        if full | fuller | (bytes > BYTES) | (squares >> (64 - SQUARES_SHIFT) != 0) {
-            return false;
+        if full | fuller | (bytes > BYTES) | (squares >> (64 - SQUARES_SHIFT) != 0) | self.track.is_full() {
+            return None;
         }
+        let idle_ns = clock.wrapping_sub(self.last) & LAST;
         self.packets[direction] = packets;
         self.overhead[direction] = overhead;
         self.volume[direction] += u64::from(packet.bytes);
@@ -373,8 +437,7 @@ impl FlowEntry {
             self.count_gap(clock);
         }
         self.last = self.last & !LAST | clock & LAST;
-        self.advance(direction, packet);
-        true
+        Some(self.advance(direction, packet, Moment { now_ns: clock, idle_ns }, rules))
     }
 
     #[inline]
@@ -395,47 +458,20 @@ impl FlowEntry {
     }
 
     #[inline]
-    fn advance(&mut self, direction: usize, packet: &FlowPacket) {
+    fn advance(&mut self, direction: usize, packet: &FlowPacket, at: Moment, rules: TcpRules) -> Seen {
         if packet.is_tcp() {
             self.volume[direction] |= u64::from(packet.tcp_flags) << FLAGS_SHIFT;
-            self.advance_tcp(direction, packet.tcp_flags);
-        } else if packet.tuple.protocol != PROTOCOL_TCP && self.track.seen[direction] == 0 {
-            self.track.seen[direction] = SEEN_ANY;
-            let answered = self.track.seen == [SEEN_ANY; 2];
-            self.set_phase(Phase::new(packet.tuple.protocol, answered));
+            let seen = self.track.observe(direction, &packet.segment(), at, rules);
+            self.set_phase(Phase::of_tcp(self.track.state()));
+            return seen;
         }
-    }
-
-    /// Sequence numbers are not followed: a forged RST shortens the flow's time-out, no more.
-    fn advance_tcp(&mut self, direction: usize, flags: u8) {
-        if self.state() == FlowState::Closed {
-            return;
+        let [heard, icmp] = self.track.other_words();
+        if packet.tuple.protocol != PROTOCOL_TCP && heard >> direction & 1 == 0 {
+            let heard = heard | 1 << direction;
+            self.track.set_other_words([heard, icmp]);
+            self.set_phase(Phase::new(packet.tuple.protocol, heard == BOTH_HEARD));
         }
-        if flags & RST != 0 {
-            self.set_phase(Phase::TcpReset);
-            return;
-        }
-        let seen = &mut self.track.seen[direction];
-        match flags & (SYN | ACK) {
-            both if both == SYN | ACK => *seen |= SEEN_SYN_ACK,
-            ACK => *seen |= SEEN_ACK,
-            _ => {}
-        }
-        if flags & FIN != 0 {
-            *seen |= SEEN_FIN;
-        }
-        let [one, other] = self.track.seen;
-        let established = completes(one, other) || completes(other, one);
-        self.set_phase(if one & other & SEEN_FIN != 0 {
-            Phase::TcpFinished
-        } else if !established {
-            // A lone FIN (a scan, or one direction of an asymmetric route) must not earn the long time-out.
-            Phase::TcpOpening
-        } else if (one | other) & SEEN_FIN != 0 {
-            Phase::TcpClosing
-        } else {
-            Phase::TcpEstablished
-        });
+        Seen::default()
     }
 
     #[inline]
@@ -493,6 +529,7 @@ impl FlowEntry {
         self.gap_squares_high = 0;
         self.gaps = [u32::MAX, 0];
         self.set_handle(Handle::Mirrors, 0);
+        self.track.begin_slice();
     }
 
     /// The current slice as a record, but for what verdicts say. `tuple` is the flow's, from the initiator.
@@ -500,6 +537,8 @@ impl FlowEntry {
         let last = self.last(now);
         let bytes = self.volume.map(|volume| volume & BYTES);
         let is_icmp = matches!(self.protocol(), PROTOCOL_ICMP | PROTOCOL_ICMPV6);
+        let icmp = self.track.other_words()[1].to_be_bytes();
+        let tcp = Some(&self.track).filter(|_| self.protocol() == PROTOCOL_TCP);
         FlowRecord {
             flow_id: self.flow_id(),
             tuple,
@@ -510,11 +549,15 @@ impl FlowEntry {
             bytes,
             payload_bytes: [0, 1].map(|side| bytes[side] - u64::from(self.overhead[side])),
             tcp_flags: self.volume.map(|volume| (volume >> FLAGS_SHIFT) as u8),
-            icmp: if is_icmp { (self.track.icmp[0], self.track.icmp[1]) } else { (0, 0) },
+            icmp: if is_icmp { (icmp[0], icmp[1]) } else { (0, 0) },
             state: self.state(),
             reason,
             sizes: self.sizes(bytes[0] + bytes[1]),
             gaps: self.gap_spread(now),
+            handshake_rtt: tcp.and_then(TcpTrack::handshake_rtt),
+            retransmissions: tcp.map_or([0; 2], TcpTrack::retransmissions),
+            out_of_window: tcp.map_or([0; 2], TcpTrack::out_of_window),
+            entropy: [self.last, self.id].map(|word| Entropy::from_byte((word >> ENTROPY_SHIFT) as u8).bits()),
             ..FlowRecord::default()
         }
     }
@@ -552,10 +595,6 @@ impl FlowEntry {
 }
 
 const _: () = assert!(MARKS_SHIFT == 56, "the key leaves one byte for marks");
-
-fn completes(one: u8, other: u8) -> bool {
-    one & SEEN_ACK != 0 && other & (SEEN_SYN_ACK | SEEN_ACK) != 0
-}
 
 /// A time in 32 bits that sort as it does: exact below 2^27 ns (an eighth of a second), else its first 27 bits.
 #[inline]

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use super::bitset::BitSet;
+use super::entropy::Entropy;
 use super::entry::{FARTHEST_NS, FlowEntry, FlowPacket, Handle, TimeoutsNs};
 use super::index::Index;
 use super::key::{Lookup, Wide, unpack};
 use super::probe::prefetch;
 use super::record::{EndReason, FlowRecord, FlowState};
 use super::slab::{NONE, Slab};
+use super::tcp::{Seen, TcpRules, WindowCheck};
 use super::verdicts::Verdicts;
 use crate::config::Timeouts;
 use crate::packet::{FlowKey, Tuple};
@@ -38,6 +40,8 @@ pub struct Touch {
     pub direction: usize,
     /// First packet of the flow: no verdict is cached.
     pub is_new: bool,
+    /// What TCP makes of the packet.
+    pub seen: Seen,
 }
 
 /// The packet's flow could neither be inserted nor may another one be evicted for it.
@@ -82,6 +86,7 @@ pub struct FlowTable {
     /// Flows that give way first.
     disposable: BitSet,
     times: TimeoutsNs,
+    tcp: TcpRules,
     seed: u64,
     /// Of the index alone: changes no output, and nobody outside should know it.
     secret: u64,
@@ -111,6 +116,7 @@ impl FlowTable {
             disposable: BitSet::new(slab.capacity()),
             slab,
             times: TimeoutsNs::new(timeouts),
+            tcp: TcpRules { window: WindowCheck::Off, asymmetric: false },
             seed,
             secret: seed,
             now: 0,
@@ -121,6 +127,12 @@ impl FlowTable {
             hand: 0,
             stats: FlowStats::default(),
         }
+    }
+
+    /// Follows TCP connections by these rules; without, nobody looks at windows.
+    #[must_use]
+    pub fn with_tcp(self, tcp: TcpRules) -> Self {
+        Self { tcp, ..self }
     }
 
     /// Hashes with a number that senders do not know, so that they cannot choose flows that collide. For live traffic;
@@ -189,7 +201,7 @@ impl FlowTable {
         let mut previous = None;
         if let Some(position) = self.find(lookup, &packet.tuple) {
             let entry = self.slab.get(position);
-            if entry.state() == FlowState::Closed && packet.opens_connection() {
+            if entry.is_begun_anew(lookup.from_high, packet) {
                 previous = (entry.last(clock) == clock).then_some(entry.flow_id());
                 if !self.settle(position, clock, sink) {
                     self.end(position, EndReason::Idle, clock, sink);
@@ -264,6 +276,11 @@ impl FlowTable {
             let all = Verdict { mirrors: noted | sessions, generation, ..Verdict::default() };
             self.keep(ix.0, Handle::Mirrors, Some(&all));
         }
+    }
+
+    /// Keeps the entropy of the first payload of a direction.
+    pub fn note_entropy(&mut self, ix: FlowIx, direction: usize, entropy: Entropy) {
+        self.slab.get_mut(ix.0).set_entropy(direction, entropy);
     }
 
     /// The other end becomes the flow's initiator: counters, flags and verdicts change sides.
@@ -392,24 +409,32 @@ impl FlowTable {
         let entry = self.slab.get_mut(position);
         let direction = entry.direction(lookup.from_high);
         let was = !is_new && entry.is_disposable();
-        let counted = entry.count(direction, packet, self.now);
+        let counted = entry.count(direction, packet, self.now, self.tcp);
         let is = entry.is_disposable();
         if was != is {
             self.dispose(position, is);
         }
-        if !counted {
-            self.count_in_new_slice(position, direction, packet, sink);
-        }
-        Touch { ix: FlowIx(position), direction, is_new }
+        let seen = match counted {
+            Some(seen) => seen,
+            None => self.count_in_new_slice(position, direction, packet, sink),
+        };
+        Touch { ix: FlowIx(position), direction, is_new, seen }
     }
 
     /// A counter is full: what there is becomes a record, now.
     #[cold]
-    fn count_in_new_slice(&mut self, position: u32, direction: usize, packet: &FlowPacket, sink: &mut impl RecordSink) {
+    fn count_in_new_slice(
+        &mut self,
+        position: u32,
+        direction: usize,
+        packet: &FlowPacket,
+        sink: &mut impl RecordSink,
+    ) -> Seen {
         self.slice(position, self.now, sink);
         self.stats.slices_forced += 1;
-        self.slab.get_mut(position).count(direction, packet, self.now);
+        let counted = self.slab.get_mut(position).count(direction, packet, self.now, self.tcp);
         self.dispose(position, self.slab.get(position).is_disposable());
+        counted.unwrap_or_default()
     }
 
     /// Keeps the set of those that give way first in step with a flow's state.

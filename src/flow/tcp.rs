@@ -242,10 +242,38 @@ impl TcpTrack {
         self.get(SCALE, 0) != 0 && self.get(SCALE, 1) != 0
     }
 
-    /// A SYN after the end: of another connection, and not once more the one that began this.
+    /// A SYN after the end, or after stray segments of something unknown: of another connection, and not once more the
+    /// one that began this.
     pub fn is_begun_anew(&self, direction: usize, segment: &Segment) -> bool {
         let asks = segment.flags & (SYN | ACK | RST) == SYN;
-        asks && self.state().is_over() && self.next[direction & 1].wrapping_sub(segment.end()) > LEAST_LOOK_BACK
+        let state = self.state();
+        let may = state.is_over() || state == TcpState::Unconfirmed;
+        let sent = self.next[direction & 1];
+        asks && may && (sent == 0 || sent.wrapping_sub(segment.end()) > LEAST_LOOK_BACK)
+    }
+
+    /// What flows of other protocols keep in the same place.
+    #[inline]
+    pub(super) fn other_words(&self) -> [u16; 2] {
+        self.window
+    }
+
+    #[inline]
+    pub(super) fn set_other_words(&mut self, words: [u16; 2]) {
+        self.window = words;
+    }
+
+    /// Whether a segment of `direction` with this sequence number may be under way, or was lately.
+    pub fn may_have_sent(&self, direction: usize, seq: u32) -> bool {
+        let (sent, received) = (self.next[direction & 1], self.ack[1 - (direction & 1)]);
+        let is_acked = self.get(LEVEL, 1 - (direction & 1)) >= Level::SYN_ACK && received != 0;
+        let first = if is_acked { received } else { sent };
+        !is_before(sent, seq) && !is_before(seq, first.wrapping_sub(LEAST_LOOK_BACK))
+    }
+
+    /// No SYN was seen: who began is not known from the handshake.
+    pub fn began_unseen(&self) -> bool {
+        self.get(SCALE, 0) == 0 && self.get(SCALE, 1) == 0
     }
 
     /// The two sides change places.
@@ -292,6 +320,9 @@ impl TcpTrack {
             self.classify(direction, segment, at, &mut seen);
         }
         if !seen.out_of_window {
+            if segment.flags & FIN != 0 {
+                self.set(FINISHED, direction, 1);
+            }
             if !is_answer && !self.is_up() {
                 // Refused, and asks again.
                 self.bits &= !WAS_RESET;
@@ -318,9 +349,6 @@ impl TcpTrack {
             let raw = u32::from(self.window[other]) << self.shift(other);
             self.window[other] = raw.min(0xffff) as u16;
             self.set(SCALE, other, 1);
-        }
-        if segment.flags & FIN != 0 {
-            self.set(FINISHED, direction, 1);
         }
     }
 

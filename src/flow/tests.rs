@@ -224,7 +224,9 @@ fn model(packets: &[FlowPacket], finish: u64) -> Vec<FlowRecord> {
         if let Some(mut flow) = flows.remove(&key)
             && !flow.settle(packet.clock_ns, &mut out)
         {
-            if flow.state().0 == FlowState::Closed && control == SYN {
+            let is_stray = flow.state().0 == FlowState::New
+                && flow.first(|p| p.tcp_flags & (SYN | RST) == SYN && !p.later_fragment).is_none();
+            if (flow.state().0 == FlowState::Closed || is_stray) && control == SYN {
                 out.push(flow.end(EndReason::Idle, packet.clock_ns));
             } else {
                 flow.packets.push(*packet);

@@ -54,18 +54,20 @@ pub enum DropReason {
     LinkDown,
     /// Software redistribution between workers was full.
     RedistributionFull,
+    /// A TCP segment outside of the receiver's window, where windows are checked strictly.
+    OutOfWindow,
 }
 
 impl DropReason {
     /// Number of distinct [`DropReason::index`] values.
-    pub const COUNT: usize = 8 + Malformed::ALL.len();
+    pub const COUNT: usize = 9 + Malformed::ALL.len();
 
     /// All reasons, in index order.
     pub fn all() -> impl Iterator<Item = DropReason> {
         Self::PLAIN.into_iter().chain(Malformed::ALL.into_iter().map(DropReason::Malformed))
     }
 
-    const PLAIN: [DropReason; 8] = [
+    const PLAIN: [DropReason; 9] = [
         DropReason::UnsupportedLink,
         DropReason::Denied,
         DropReason::Rejected,
@@ -74,6 +76,7 @@ impl DropReason {
         DropReason::NoPair,
         DropReason::LinkDown,
         DropReason::RedistributionFull,
+        DropReason::OutOfWindow,
     ];
 
     /// Dense index for counter arrays.
@@ -87,7 +90,8 @@ impl DropReason {
             DropReason::NoPair => 5,
             DropReason::LinkDown => 6,
             DropReason::RedistributionFull => 7,
-            DropReason::Malformed(m) => 8 + m as usize,
+            DropReason::OutOfWindow => 8,
+            DropReason::Malformed(m) => 9 + m as usize,
         }
     }
 
@@ -102,6 +106,7 @@ impl DropReason {
             DropReason::NoPair => "no_pair",
             DropReason::LinkDown => "link_down",
             DropReason::RedistributionFull => "redistribution_full",
+            DropReason::OutOfWindow => "out_of_window",
             DropReason::Malformed(m) => m.name(),
         }
     }

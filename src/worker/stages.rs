@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
-use crate::flow::{FlowIx, FlowPacket, FlowTable, Lookup, TO_CLIENT, TO_SERVER, Touch};
+use crate::flow::{Entropy, FlowIx, FlowPacket, FlowTable, Lookup, SAMPLE, TO_CLIENT, TO_SERVER, Touch};
 use crate::packet::{self, DropReason, FlowKey, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
@@ -187,6 +187,13 @@ impl Worker {
                 None => decide(parts, touch, subject),
             }
         };
+        if touch.seen.refused {
+            self.stamps[i].problem.get_or_insert(DropReason::OutOfWindow);
+        }
+        if packet.payload_bytes > 0 && parts.table.entry(touch.ix).wants_entropy(touch.direction) {
+            let payload = payload(&self.headers[i], parts.key_from, self.burst.frame(i));
+            parts.table.note_entropy(touch.ix, touch.direction, Entropy::of(payload));
+        }
         let mut mirrors = verdict.mirrors;
         if mirrors != 0 {
             // A few multiplications per mirrored packet, and never stale.
@@ -510,6 +517,14 @@ fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {
     }
 }
 
+/// The first application bytes, as far as they were captured and lie in one piece.
+#[cold]
+fn payload<'a>(headers: &Headers, from: packet::KeyFrom, frame: &'a [u8]) -> &'a [u8] {
+    let Some(ip) = headers.key_ip(from).filter(|ip| ip.payload_offset > 0) else { return &[] };
+    let bytes = frame.get(usize::from(ip.payload_offset)..).unwrap_or(&[]);
+    &bytes[..bytes.len().min(ip.payload_len as usize).min(SAMPLE)]
+}
+
 /// Malformed upper layers still belong to the flow of their addresses, and are counted there.
 fn reaches_flow(problem: DropReason) -> bool {
     match problem {
@@ -531,6 +546,11 @@ fn flow_packet(stamp: &Stamp, ip: &Ip, subject: &Subject) -> FlowPacket {
         bytes: stamp.count_len,
         payload_bytes: ip.payload_len,
         tcp_flags: ip.tcp_flags,
+        tcp_seq: ip.tcp_seq,
+        tcp_ack: ip.tcp_ack,
+        tcp_window: ip.tcp_window,
+        tcp_scale: ip.tcp_scale,
+        tcp_sack: ip.tcp_sack,
         icmp: subject.icmp,
         later_fragment: ip.fragment.is_some_and(|f| f.offset > 0) || stamp.problem.is_some(),
     }

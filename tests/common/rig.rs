@@ -369,7 +369,7 @@ impl Built {
             lanes,
             outputs: io.outputs.iter().enumerate().map(output).collect(),
             generation: io.host.reader(),
-            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),
+            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed).with_tcp(config.flow.tcp),
             fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
             key_from: config.flow.key_from,
             timing: match frames {
