@@ -247,7 +247,7 @@ impl TcpTrack {
     pub fn is_begun_anew(&self, direction: usize, segment: &Segment) -> bool {
         let asks = segment.flags & (SYN | ACK | RST) == SYN;
         let state = self.state();
-        let may = state.is_over() || state == TcpState::Unconfirmed;
+        let may = state.is_over() || (state == TcpState::Unconfirmed && self.began_unseen());
         let sent = self.next[direction & 1];
         asks && may && (sent == 0 || sent.wrapping_sub(segment.end()) > LEAST_LOOK_BACK)
     }
@@ -320,9 +320,6 @@ impl TcpTrack {
             self.classify(direction, segment, at, &mut seen);
         }
         if !seen.out_of_window {
-            if segment.flags & FIN != 0 {
-                self.set(FINISHED, direction, 1);
-            }
             if !is_answer && !self.is_up() {
                 // Refused, and asks again.
                 self.bits &= !WAS_RESET;
@@ -337,6 +334,10 @@ impl TcpTrack {
         let level = self.get(LEVEL, direction);
         let says = if segment.flags & ACK == 0 { Level::SYN } else { Level::SYN_ACK };
         if says < level || level == Level::ACK {
+            // Out of turn: it was a SYN, but what it says of windows does not hold.
+            if self.get(SCALE, direction) == 0 {
+                self.set(SCALE, direction, 15);
+            }
             return;
         }
         self.set(LEVEL, direction, says);
