@@ -1,14 +1,14 @@
 //! Handshake time and retransmissions of flow records against tshark's analysis of the same captures.
 //!
 //! tshark numbers connections (`tcp.stream`), gnomon makes a flow of each and may cut it into slices; both are compared
-//! by five-tuple: handshake times as the set of those of its connections, retransmissions added up by direction. Left out
-//! are, counted: captures whose time stamps go back by more than time-outs allow for (tshark lets time go back, a flow
-//! table cannot), connections cut by a time-out, and of the handshake times those that tshark only shows on frames that
-//! it has something else to say of.
+//! by five-tuple: handshake times as the set of those of its connections, retransmissions added up by direction.
+//! Left out are captures whose time stamps go back by more than a second (tshark lets time go back, a flow table cannot)
+//! and connections that a spliced capture plays twice from their SYN on (new flows here, all retransmissions there).
+//! What a time-out cuts, and handshake times that tshark knows but has no frame to show on, count as differences.
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,7 +35,7 @@ struct Tally {
 
 const GROUPS: [&str; 4] = ["app", "attack", "benign", "bench"];
 const REQUIRED: f64 = 0.98;
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 14] = [
     "frame.time_epoch",
     "ip.src",
     "ip.dst",
@@ -48,6 +48,8 @@ const FIELDS: [&str; 12] = [
     "tcp.analysis.retransmission",
     "tcp.analysis.fast_retransmission",
     "tcp.analysis.spurious_retransmission",
+    "tcp.flags",
+    "tcp.seq_raw",
 ];
 
 #[test]
@@ -85,7 +87,10 @@ fn handshake_times_and_retransmissions_are_those_of_tshark() {
     println!("{}", all.line("all"));
     assert!(all.flows > 5_000, "{all:?}");
     for tally in groups.values().chain([&all]) {
-        assert!(tally.share(tally.handshakes) >= REQUIRED && tally.share(tally.retransmissions) >= REQUIRED, "{tally:?}");
+        assert!(
+            tally.share(tally.handshakes) >= REQUIRED && tally.share(tally.retransmissions) >= REQUIRED,
+            "{tally:?}"
+        );
     }
 }
 
@@ -142,6 +147,9 @@ fn analysis(file: &Path) -> Option<BTreeMap<Key, Connection>> {
     let output = command.output().expect("tshark runs");
     let (mut flows, mut latest) = (BTreeMap::<Key, Connection>::new(), 0.0f64);
     let mut streams: BTreeMap<(Key, u64), u64> = BTreeMap::new();
+    // Sequence numbers of the SYNs of a stream, and whether a FIN was seen.
+    let mut opened: BTreeMap<(u64, bool), (u64, bool)> = BTreeMap::new();
+    let mut twice = BTreeSet::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let field: Vec<&str> = line.split('|').collect();
         let time: f64 = field[0].parse().expect("a time");
@@ -149,12 +157,24 @@ fn analysis(file: &Path) -> Option<BTreeMap<Key, Connection>> {
             return None;
         }
         latest = latest.max(time);
-        let ip = |four: usize, six: usize| [field[four], field[six]].iter().find_map(|text| text.parse::<IpAddr>().ok());
+        let ip =
+            |four: usize, six: usize| [field[four], field[six]].iter().find_map(|text| text.parse::<IpAddr>().ok());
         let (Some(src), Some(dst)) = (ip(1, 3), ip(2, 4)) else { continue };
         let port = |at: usize| field[at].parse::<u16>().unwrap_or(0);
         let (from, to) = ((src, port(5)), (dst, port(6)));
         let key = (from.min(to), from.max(to));
         let flow = flows.entry(key).or_default();
+        let flags = u32::from_str_radix(field[12].trim_start_matches("0x"), 16).expect("flags");
+        let side = (field[7].parse().expect("a number"), from > to);
+        let (syn, finished) = opened.entry(side).or_default();
+        if flags & 0x02 != 0 {
+            let seq = field[13].parse().expect("a number");
+            if *finished && *syn == seq {
+                twice.insert(key);
+            }
+            *syn = seq;
+        }
+        *finished |= flags & 0x01 != 0;
         if field[9..12].iter().any(|text| !text.is_empty()) {
             flow.retransmissions[usize::from(from > to)] += 1;
         }
@@ -166,6 +186,10 @@ fn analysis(file: &Path) -> Option<BTreeMap<Key, Connection>> {
         flows.entry(key).or_default().handshakes.push(rtt);
     }
     flows.values_mut().for_each(|flow| flow.handshakes.sort_unstable());
+    if !twice.is_empty() {
+        println!("{}: {} connections played twice are left out", file.display(), twice.len());
+        flows.retain(|key, _| !twice.contains(key));
+    }
     Some(flows)
 }
 
