@@ -53,7 +53,10 @@ const CASES: &[Case] = &[
     ("[export]\nkeep = 0", &[(4, "export.keep", "out of range", None)]),
     ("[export]\nrotate_sise = '1MiB'", &[(4, "export.rotate_sise", "unknown key", Some("rotate_size"))]),
     ("[[export.socket]]\nkind = 'stream'", &[(3, "export.socket[0].path", "`path` is missing", None)]),
-    ("[[export.socket]]\npath = 'a'\nkind = 'dgram'", &[(5, "export.socket[0].kind", "cannot be `dgram`", None)]),
+    (
+        "[[export.socket]]\npath = 'a'\nkind = 'dgram'",
+        &[(5, "export.socket[0].kind", "cannot be `dgram`", Some("datagram"))],
+    ),
     (
         "[[export.socket]]\npath = 'a'\nevents = ['flows']",
         &[(5, "export.socket[0].events[0]", "cannot be `flows`", Some("flow"))],

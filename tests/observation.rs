@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ use gnomon::metrics::{CATALOGUE, Kind};
 use serde_json::Value;
 
 /// A capture in at one port, everything forwarded to a file, one denied, one mirrored.
-fn config(folder: &Path) -> PathBuf {
+fn config(folder: &Path, ipfix: u16) -> PathBuf {
     let (capture, path) = (folder.join("in.pcap"), |name: &str| folder.join(name).display().to_string());
     std::fs::write(&capture, captures::pcap(1, true, false, &captures::conversation())).expect("written");
     let text = format!(
@@ -62,6 +62,9 @@ directory = "{out}"
 stats_interval = "1s"
 [[export.socket]]
 path = "{socket}"
+[[ipfix]]
+collector = "127.0.0.1:{ipfix}"
+transport = "udp"
 [metrics]
 listen = "127.0.0.1:0"
 pressure_fill = "25%"
@@ -182,7 +185,8 @@ fn check_with_promtool(page: &str) {
 #[test]
 fn metrics_events_and_numbers_agree() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let config = config(folder.path());
+    let collector = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let config = config(folder.path(), collector.local_addr().expect("bound").port());
     let listener = UnixListener::bind(folder.path().join("eve.sock")).expect("bound");
     let reader = std::thread::spawn(move || {
         let stream = BufReader::new(listener.accept().expect("gnomon connects").0);

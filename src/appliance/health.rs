@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::export::{
     Capture, Decoder, Detect, ExportError, Files, FlowStats, GnomonStats, OutputStats, Stats, StatsEvent, iso8601,
 };
+use crate::worker::{Counter, WorkerCounters};
 
 /// See the module. Runs on the scorer's thread.
 #[derive(Debug)]
@@ -62,12 +63,14 @@ impl Health {
         let workers = &self.observed.live.counters;
         let live = workers.iter().map(|w| u64::from(w.flows_live.load(Ordering::Relaxed)));
         let (worker, live) = live.enumerate().max_by_key(|(_, live)| *live).unwrap_or_default();
+        let evicted: [fn(&WorkerCounters) -> &Counter; 3] =
+            [|w| &w.flows_evicted_half_open, |w| &w.flows_evicted_closed, |w| &w.flows_evicted_idle];
         Fill {
             at: unix_nanoseconds(),
             worker,
             live,
-            capacity: self.observed.capacity,
-            evicted: workers.iter().map(|w| w.flows_evicted.get()).sum(),
+            capacity: self.observed.live.capacity as u64,
+            evicted: evicted.map(|kind| workers.iter().map(|w| kind(w).get()).sum()),
             refused: workers.iter().map(|w| w.untracked.get()).sum(),
         }
     }

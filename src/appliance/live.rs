@@ -120,16 +120,17 @@ impl Appliance {
         let shared = Shared::new(&config);
         let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
         let files = Files::append(&config.export)?;
+        let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
         let live = Arc::new(shared.live(&config, &host, &ports, &files));
         let observed = Arc::new(Observed {
             live: live.clone(),
             devices: ports.iter().map(|live| live.port.clone()).collect(),
-            capacity: config.flow.capacity as u64,
             pools: pools.clone(),
+            collectors: collectors.counters(),
         });
         let metrics = config.metrics.listen.map(|listen| serve_metrics(listen, observed.clone())).transpose()?;
         let health = Health::new(&config, observed);
-        let scoring = Some(shared.start_scoring(&config, &host, files, health)?);
+        let scoring = Some(shared.start_scoring(&config, &host, Exports { files, collectors }, health)?);
         let workers = Vec::new();
         let mut appliance = Self { config, workers, scoring, metrics, shared, live, host, ports, pools, eal };
         appliance.launch(io)?;
@@ -340,13 +341,11 @@ impl Shared {
         &self,
         config: &Config,
         host: &PolicyHost,
-        files: Files,
+        exports: Exports,
         health: Health,
     ) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival);
-        let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
-        let exports = Exports { files, collectors };
         let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), Some(health));
         let scoring = scoring.showing(self.recent.clone());
         let core = config.cores.scorer;

@@ -34,6 +34,7 @@ pub(super) fn page(observed: &Observed) -> String {
     rules(&mut page, observed);
     mirrors(&mut page, observed);
     scorer(&mut page, observed);
+    collectors(&mut page, observed);
     page.text()
 }
 
@@ -71,7 +72,7 @@ fn ports(page: &mut Exposition, observed: &Observed) {
 
 fn workers(page: &mut Exposition, observed: &Observed) {
     type Field = fn(&WorkerCounters) -> &Counter;
-    let fields: [(&str, Field); 14] = [
+    let fields: [(&str, Field); 15] = [
         ("gnomon_received_packets_total", |w| &w.rx_packets),
         ("gnomon_received_bytes_total", |w| &w.rx_bytes),
         ("gnomon_forwarded_packets_total", |w| &w.tx_packets),
@@ -81,7 +82,8 @@ fn workers(page: &mut Exposition, observed: &Observed) {
         ("gnomon_generated_lost_packets_total", |w| &w.generated_lost),
         ("gnomon_redistributed_packets_total", |w| &w.redistributed),
         ("gnomon_flows_inserted_total", |w| &w.flows),
-        ("gnomon_flows_evicted_total", |w| &w.flows_evicted),
+        ("gnomon_flow_slices_forced_total", |w| &w.slices_forced),
+        ("gnomon_uncached_verdicts_total", |w| &w.verdicts_refused),
         ("gnomon_untracked_packets_total", |w| &w.untracked),
         ("gnomon_flow_records_total", |w| &w.records),
         ("gnomon_flow_records_lost_total", |w| &w.records_lost),
@@ -96,8 +98,16 @@ fn workers(page: &mut Exposition, observed: &Observed) {
                 _ => page.add(metric, &[&number], value),
             }
         }
+        for (kind, evicted) in [
+            ("half_open", &worker.flows_evicted_half_open),
+            ("closed", &worker.flows_evicted_closed),
+            ("idle", &worker.flows_evicted_idle),
+        ] {
+            page.add("gnomon_flows_evicted_total", &[&number, kind], evicted.get() as f64);
+        }
+        page.add("gnomon_flows_disposable", &[&number], worker.flows_disposable.load(Ordering::Relaxed).into());
         page.add("gnomon_flows_live", &[&number], worker.flows_live.load(Ordering::Relaxed).into());
-        page.add("gnomon_flow_table_capacity_flows", &[&number], observed.capacity as f64);
+        page.add("gnomon_flow_table_capacity_flows", &[&number], observed.live.capacity as f64);
         let latency = Distributed::of([&worker.latency]);
         histogram(page, "gnomon_latency_seconds", &[&number], &latency, LATENCY_POWERS, 1e9);
         batches(page, &number, worker);
@@ -174,6 +184,22 @@ fn scorer(page: &mut Exposition, observed: &Observed) {
         page.add("gnomon_output_bytes_total", &name, output.bytes() as f64);
         page.add("gnomon_output_lost_lines_total", &name, output.lost_lines() as f64);
         page.add("gnomon_output_failures_total", &name, output.failures() as f64);
+    }
+}
+
+fn collectors(page: &mut Exposition, observed: &Observed) {
+    for (name, counters) in &observed.collectors {
+        let now = counters.summary(name);
+        for (metric, value) in [
+            ("gnomon_ipfix_records_total", now.records),
+            ("gnomon_ipfix_lost_records_total", now.lost),
+            ("gnomon_ipfix_messages_total", now.messages),
+            ("gnomon_ipfix_bytes_total", now.octets),
+            ("gnomon_ipfix_errors_total", now.errors),
+            ("gnomon_ipfix_connections_total", now.connections),
+        ] {
+            page.add(metric, &[name], value as f64);
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::pools::Pools;
 use crate::control::Live;
 use crate::dpdk::Port;
+use crate::export::CollectorCounters;
 
 /// The running appliance and its devices. Reading disturbs nobody.
 #[derive(Debug)]
 pub struct Observed {
     pub live: Arc<Live>,
     pub devices: Vec<Arc<Port>>,
-    /// Room for flows of each worker.
-    pub capacity: u64,
     pub pools: Pools,
+    /// IPFIX collectors by name.
+    pub collectors: Vec<(String, Arc<CollectorCounters>)>,
 }

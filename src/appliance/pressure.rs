@@ -18,8 +18,8 @@ pub struct Fill {
     pub worker: usize,
     pub live: u64,
     pub capacity: u64,
-    /// Flows evicted so far, and packets that found no place, in all workers.
-    pub evicted: u64,
+    /// In all workers so far: flows evicted half-open, closed and idle, and packets that found no place.
+    pub evicted: [u64; 3],
     pub refused: u64,
 }
 
@@ -51,8 +51,9 @@ impl Pressure {
     pub fn look(&mut self, fill: Fill, number: impl FnOnce() -> u64) -> Option<PressureAlert> {
         let last = self.last.replace(fill)?;
         let seconds = fill.at.saturating_sub(last.at).max(1) as f64 / SECOND as f64;
-        let (evicted, refused) = (fill.evicted.saturating_sub(last.evicted), fill.refused.saturating_sub(last.refused));
-        let rate = (evicted + refused) as f64 / seconds;
+        let evicted: [u64; 3] = std::array::from_fn(|kind| fill.evicted[kind].saturating_sub(last.evicted[kind]));
+        let refused = fill.refused.saturating_sub(last.refused);
+        let rate = (evicted.iter().sum::<u64>() + refused) as f64 / seconds;
         let share = fill.live as f64 / fill.capacity.max(1) as f64;
         let many = rate >= f64::from(self.limits.pressure_evictions);
         let severity = match (refused > 0, many, share >= self.limits.pressure_fill) {
@@ -78,7 +79,7 @@ impl Pressure {
         if share >= alert.fill {
             (alert.worker, alert.live, alert.capacity, alert.fill) = (fill.worker, fill.live, fill.capacity, share);
         }
-        alert.evicted += evicted;
+        alert.evicted.iter_mut().zip(evicted).for_each(|(sum, more)| *sum += more);
         alert.refused += refused;
         alert.peak = alert.peak.max(rate);
         alert.severity = alert.severity.max(severity);
@@ -125,7 +126,8 @@ mod tests {
         fn second(&mut self, live: u64, evicted: u64, refused: u64) -> Option<&PressureAlert> {
             let fill = &mut self.fill;
             fill.at += SECOND;
-            (fill.live, fill.evicted, fill.refused) = (live, fill.evicted + evicted, fill.refused + refused);
+            (fill.live, fill.refused) = (live, fill.refused + refused);
+            fill.evicted[2] += evicted;
             let number = 40 + self.told.len() as u64;
             let news = self.pressure.look(*fill, || number)?;
             self.told.push(news);
@@ -150,7 +152,7 @@ mod tests {
         assert_eq!((opened.worker, opened.live, opened.capacity, opened.fill), (1, 950, ROOM, 0.95));
         assert_eq!(table.second(960, 0, 0), None, "nothing new");
         let worse = table.second(1000, 500, 0).cloned().expect("evictions");
-        assert_eq!((worse.severity, worse.episode, worse.evicted, worse.peak), (2, 40, 500, 500.0));
+        assert_eq!((worse.severity, worse.episode, worse.evicted, worse.peak), (2, 40, [0, 0, 500], 500.0));
         assert_eq!(table.second(1000, 500, 0), None, "twice is not four times");
         assert_eq!(table.second(1000, 1000, 0).map(|a| a.count()), Some(2000));
         assert_eq!(table.second(1000, 0, 1).map(|a| (a.severity, a.refused)), Some((3, 1)));
@@ -161,7 +163,7 @@ mod tests {
         assert_eq!(table.second(990, 0, 0), None);
         let last = table.fill.at;
         let closed = (0..20).find_map(|_| table.second(500, 3, 0).cloned()).expect("it ends");
-        assert_eq!((closed.closed, closed.episode, closed.evicted, closed.refused), (true, 40, 2000, 1));
+        assert_eq!((closed.closed, closed.episode, closed.evicted, closed.refused), (true, 40, [0, 0, 2000], 1));
         assert_eq!((closed.first_seen, closed.last_seen, closed.fill), (100 * SECOND, last, 1.0));
         assert!(closed.told > last + CALM);
         assert_eq!(table.told.len(), 5);

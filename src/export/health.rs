@@ -27,15 +27,16 @@ pub struct PressureAlert {
     pub live: u64,
     pub capacity: u64,
     pub fill: f64,
-    /// Flows evicted and packets refused in the episode, by all workers, and the most per second.
-    pub evicted: u64,
+    /// In the episode, by all workers: flows evicted half-open, closed and idle, packets refused, and the most of these
+    /// together per second.
+    pub evicted: [u64; 3],
     pub refused: u64,
     pub peak: f64,
 }
 
 impl PressureAlert {
     pub fn count(&self) -> u64 {
-        self.evicted + self.refused
+        self.evicted.iter().sum::<u64>() + self.refused
     }
 
     /// The line for `alerts.jsonl`.
@@ -96,6 +97,9 @@ struct Evidence {
     capacity: u64,
     fill: f64,
     evicted: u64,
+    evicted_half_open: u64,
+    evicted_closed: u64,
+    evicted_idle: u64,
     untracked: u64,
     peak_per_second: f64,
 }
@@ -112,7 +116,10 @@ impl Body {
                 live: alert.live,
                 capacity: alert.capacity,
                 fill: (alert.fill * 1e4).round() / 1e4,
-                evicted: alert.evicted,
+                evicted: alert.evicted.iter().sum(),
+                evicted_half_open: alert.evicted[0],
+                evicted_closed: alert.evicted[1],
+                evicted_idle: alert.evicted[2],
                 untracked: alert.refused,
                 peak_per_second: (alert.peak * 10.0).round() / 10.0,
             },

@@ -45,6 +45,7 @@ const PORT: &[&str] = &["port"];
 const RULE: &[&str] = &["rule"];
 const SESSION: &[&str] = &["session"];
 const OUTPUT: &[&str] = &["output"];
+const COLLECTOR: &[&str] = &["collector"];
 const POOL: &[&str] = &["pool"];
 
 /// In the order of the page.
@@ -119,7 +120,22 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("gnomon_flow_table_capacity_flows", WORKER, "Flows that fit the table."),
     gauge("gnomon_flow_table_pressure", &[], "1 while an alert of kind table_pressure is open."),
     counter("gnomon_flows_inserted_total", WORKER, "Flows that were new."),
-    counter("gnomon_flows_evicted_total", WORKER, "Flows that ended because another one needed their place."),
+    counter(
+        "gnomon_flows_evicted_total",
+        &["worker", "kind"],
+        "Flows that ended because another one needed their place: `half_open`, `closed`, or `idle` for long.",
+    ),
+    gauge(
+        "gnomon_flows_disposable",
+        WORKER,
+        "Flows in the table that are half-open, one-way or over: the first to be evicted.",
+    ),
+    counter("gnomon_flow_slices_forced_total", WORKER, "Interim records made because a counter of the flow was full."),
+    counter(
+        "gnomon_uncached_verdicts_total",
+        WORKER,
+        "Verdicts not kept with their flow because there were too many different ones.",
+    ),
     counter("gnomon_untracked_packets_total", WORKER, "Packets judged without a flow because the table was full."),
     counter("gnomon_flow_records_total", WORKER, "Flow records handed to the scorer."),
     counter("gnomon_flow_records_lost_total", WORKER, "Flow records lost because the scorer was behind."),
@@ -144,4 +160,15 @@ pub const CATALOGUE: &[Metric] = &[
         "Events lost: no room to wait for the disk or the reader, or a failed write.",
     ),
     counter("gnomon_output_failures_total", OUTPUT, "Times that writing failed."),
+    // IPFIX.
+    counter("gnomon_ipfix_records_total", COLLECTOR, "Flow records sent to the collector."),
+    counter(
+        "gnomon_ipfix_lost_records_total",
+        COLLECTOR,
+        "Flow records that found the queue full or could not be sent.",
+    ),
+    counter("gnomon_ipfix_messages_total", COLLECTOR, "Messages sent to the collector."),
+    counter("gnomon_ipfix_bytes_total", COLLECTOR, "Bytes of these messages."),
+    counter("gnomon_ipfix_errors_total", COLLECTOR, "Failures to connect or send."),
+    counter("gnomon_ipfix_connections_total", COLLECTOR, "Connections made."),
 ];
