@@ -164,6 +164,36 @@ fn captures_and_traces_at_full_speed_count_exactly() {
     drop(live.process);
 }
 
+#[test]
+fn a_replay_traces_the_same_with_any_number_of_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let frame = |n: u16| {
+        let ends = ("10.0.0.1", "10.0.1.1");
+        common::frames::udp(ends, (1000 + n, if n % 2 == 0 { 53 } else { 54 }), b"question")
+    };
+    let sent: Vec<_> = (0..60).map(frame).collect();
+    let (capture, config) = (folder.path().join("in.pcap"), folder.path().join("deny.toml"));
+    std::fs::write(&capture, common::captures::pcap(1, true, false, &sent)).unwrap();
+    let rules =
+        "[policy]\ndefault = \"allow\"\n[[rule]]\nid = \"no\"\nprotocol = \"udp\"\nports = 54\naction = \"deny\"\n";
+    std::fs::write(&config, rules).unwrap();
+    let run = |workers: &str| {
+        let out = folder.path().join(workers);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gnomon"));
+        command.arg("replay").arg(&capture).args(["-w", workers, "--trace", "drop=denied", "--trace-count", "10"]);
+        let text = common::succeeds(&command.arg("-c").arg(&config).arg("-o").arg(&out).output().unwrap());
+        let ways = text[text.find("frame 1").expect("the first denied frame")..].to_owned();
+        (ways, std::fs::read_to_string(out.join("trace.jsonl")).unwrap())
+    };
+    let one = run("1");
+    assert_eq!(one.0.matches("  drop    denied").count(), 10);
+    assert_eq!(one.0.matches("deny by no (tier policy)").count(), 10);
+    let frames: Vec<_> =
+        one.1.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["frame"].as_u64().unwrap()).collect();
+    assert_eq!(frames, (0..10).map(|n| 2 * n + 1).collect::<Vec<_>>());
+    assert!(run("3") == one, "byte for byte");
+}
+
 /// Sends datagrams that the policy denies.
 const DATAGRAMS: &str = r"
 import socket, sys
@@ -188,7 +218,7 @@ action = "deny"
 [[mirror]]
 name = "ids"
 group = "any"
-target = "m"
+to = "m"
 "#;
 
 #[test]
@@ -250,6 +280,21 @@ fn captures_at_drop_show_exactly_what_was_denied() {
     let json = live.text(&["trace", "show", "both", "--last", "1", "-o", "json"]);
     let way: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&way["verdict"]["rule"], &way["mirrors"][0]["outcome"]), (&"ping".into(), &"copied".into()));
+
+    // Lines of text for people.
+    let arguments = ["capture", "icmp or dest_port=9999", "--at", "tx,drop", "--count", "3"];
+    let text = Background::start(live.command(&arguments), lab.path("text.log"));
+    let told = || {
+        lab.client.succeeds(&["python3", "-c", DATAGRAMS, SERVER, "1"]);
+        lab.client.ping(&["-c", "1", SERVER]) == (1, 1) && text.printed().contains("3 packets captured")
+    };
+    assert!(eventually(Duration::from_secs(15), told), "{}", text.printed());
+    println!("$ gnomon {}\n{}", arguments.join(" "), text.printed());
+    assert!(
+        text.printed().contains("a:drop 43 bytes") || text.printed().contains("b:tx 98 bytes"),
+        "{}",
+        text.printed()
+    );
 
     // A pipe, as for Wireshark; and a client that is killed leaves nothing behind.
     let piped =

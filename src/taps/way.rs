@@ -20,7 +20,9 @@ pub struct Way {
     /// Number in a capture; not of live traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
-    pub worker: u16,
+    /// Not in a replay, which tells the same whatever their number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u16>,
     pub in_port: String,
     /// Another worker received it and handed it over to the one that owns its flow.
     pub handed_over: bool,
@@ -102,7 +104,7 @@ pub fn way(note: &TraceNote, names: &dyn TapNames, ports: &[String], replay: boo
     Way {
         timestamp: timestamp(note.received_ns),
         frame: replay.then_some(note.index),
-        worker: note.worker,
+        worker: (!replay).then_some(note.worker),
         in_port: port(note.port),
         handed_over: note.handed_over,
         length: note.wire_len,
@@ -189,7 +191,9 @@ impl fmt::Display for Way {
         if let Some(frame) = self.frame {
             write!(f, "  frame {frame}")?;
         }
-        write!(f, "  worker {}", self.worker)?;
+        if let Some(worker) = self.worker {
+            write!(f, "  worker {worker}")?;
+        }
         if let Some(time) = self.box_us {
             write!(f, "  {time:.1} µs in the box")?;
         }
