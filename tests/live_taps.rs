@@ -169,7 +169,7 @@ fn a_replay_traces_the_same_with_any_number_of_workers() {
     let folder = tempfile::tempdir().unwrap();
     let frame = |n: u16| {
         let ends = ("10.0.0.1", "10.0.1.1");
-        common::frames::udp(ends, (1000 + n, if n % 2 == 0 { 53 } else { 54 }), b"question")
+        common::frames::udp(ends, (1000 + n, 53 + n % 2), b"question")
     };
     let sent: Vec<_> = (0..60).map(frame).collect();
     let (capture, config) = (folder.path().join("in.pcap"), folder.path().join("deny.toml"));
@@ -246,6 +246,7 @@ fn captures_at_drop_show_exactly_what_was_denied() {
         capture.signal("INT");
         assert_eq!(capture.end(Duration::from_secs(10)).code(), Some(0), "{}", capture.printed());
     }
+    println!("{}", at_drop.printed());
     assert!(at_drop.printed().contains("20 packets captured, 20 chosen"), "{}", at_drop.printed());
 
     let fields = |file: &str, names: &[&str]| {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::socket::SocketArgs;
+use super::live::Appliance;
 use super::units;
 use crate::control::Part;
 use crate::filter::Schema;
@@ -68,7 +68,7 @@ pub(super) struct CaptureArgs {
     #[arg(long, value_name = "SIZE", value_parser = units::bytes, default_value = "4Mi")]
     buffer: u64,
     #[command(flatten)]
-    socket: SocketArgs,
+    appliance: Appliance,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,7 +88,7 @@ struct Ending {
 
 pub(super) fn run(args: &CaptureArgs) -> Result<ExitCode> {
     args.check()?;
-    let mut client = args.socket.connect()?;
+    let mut client = args.appliance.connect()?;
     let stopped = stop_in_order(client.last_word()?)?;
     let request = args.request()?;
     let mut answer = client.ask(&request)?;

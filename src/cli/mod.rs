@@ -11,7 +11,6 @@ mod replay;
 mod rules;
 mod run;
 mod scenario;
-mod socket;
 mod status;
 mod top;
 mod trace;

@@ -9,7 +9,7 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::capture::{strange, with_verb};
-use super::socket::SocketArgs;
+use super::live::Appliance;
 use crate::control::{Client, Part};
 use crate::filter::Schema;
 use crate::taps::verbs::{ShowArguments, TraceArguments, Wanted};
@@ -100,7 +100,7 @@ struct Common {
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
     #[command(flatten)]
-    socket: SocketArgs,
+    appliance: Appliance,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -148,19 +148,19 @@ fn add(args: &AddArgs) -> Result<()> {
         first: args.first,
     };
     let request = with_verb("trace_add", serde_json::to_value(arguments)?);
-    let (info, line) = ask_for_info(&mut args.common.socket.connect()?, &request)?;
+    let (info, line) = ask_for_info(&mut args.common.appliance.connect()?, &request)?;
     let text = format!("tracing as `{}`: gnomon trace show {}", info.name, info.name);
     args.common.say(&text, &line)
 }
 
 fn remove(args: &RemoveArgs) -> Result<()> {
     let request = with_verb("trace_remove", serde_json::json!({ "name": args.name }));
-    let (info, line) = ask_for_info(&mut args.common.socket.connect()?, &request)?;
+    let (info, line) = ask_for_info(&mut args.common.appliance.connect()?, &request)?;
     args.common.say(&format!("removed `{}`: it had chosen {} packets", info.name, info.matched), &line)
 }
 
 fn list(args: &ListArgs) -> Result<()> {
-    let mut client = args.common.socket.connect()?;
+    let mut client = args.common.appliance.connect()?;
     let mut answer = client.ask(&with_verb("trace_list", Value::Null))?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -193,7 +193,7 @@ fn list(args: &ListArgs) -> Result<()> {
 
 fn show(args: &ShowArgs) -> Result<()> {
     let arguments = ShowArguments { name: args.name.clone(), last: args.last, follow: args.follow };
-    let mut client = args.common.socket.connect()?;
+    let mut client = args.common.appliance.connect()?;
     let mut answer = client.ask(&with_verb("trace_show", serde_json::to_value(arguments)?))?;
     let mut shown = 0;
     while let Some(part) = answer.next_part()? {
