@@ -14,10 +14,8 @@
 pub mod address;
 mod arena;
 mod block;
-mod direct;
 mod edit;
 mod engine;
-mod isa;
 mod kernel;
 mod plan;
 mod row;
@@ -27,7 +25,7 @@ mod tree;
 
 pub use edit::{Change, RebuildNeeded};
 pub use engine::{BuildError, Editor, Engine, Found, Visit};
-pub use isa::Isa;
+pub use kernel::Isa;
 pub use row::{BATCH, Batch, Key, Kind, NO_ROW, Ranges, Row, Service, Side, mask};
 
 #[cfg(test)]
