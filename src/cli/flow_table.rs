@@ -197,11 +197,11 @@ mod tests {
         let lines: Vec<&str> = wide.lines().collect();
         assert_eq!(
             lines[0],
-            "source            destination     proto  state        packets     bytes    age    idle  action  rule       from"
+            "source            destination     proto  state        packets    bytes    age    idle  action  rule       from"
         );
         assert_eq!(
             lines[1],
-            "10.0.1.10:40000   192.0.2.20:443  tcp    established       18   2.0 KiB  2.5 s  1.5 ms  allow   allow-web  web,east"
+            "10.0.1.10:40000   192.0.2.20:443  tcp    established       18  2.0 KiB  2.5 s  1.5 ms  allow   allow-web  web,east"
         );
         for width in 20..200 {
             assert!(table(&rows, width).lines().all(|line| line.chars().count() <= width), "{width}");

@@ -89,6 +89,11 @@ pub fn main() -> ExitCode {
         Verb::Trace(args) => trace::run(args),
     };
     result.unwrap_or_else(|error| {
+        let is_pipe = |io: &std::io::Error| io.kind() == std::io::ErrorKind::BrokenPipe;
+        if error.downcast_ref().is_some_and(is_pipe) {
+            // Whoever read the output, such as `head`, has had enough.
+            return ExitCode::SUCCESS;
+        }
         // Nobody is left to tell when stderr is gone.
         let _ = writeln!(std::io::stderr(), "gnomon: {}", told(&error));
         ExitCode::FAILURE

@@ -15,7 +15,7 @@ use gnomon::packet::{DropReason, Fragments};
 use gnomon::rules::Publisher;
 use gnomon::worker::tap::{Tap, TapSet};
 use gnomon::worker::{
-    Egress, Handoff, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
+    Egress, Handoff, Ingress, Lane, Mailbox, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
 };
 
 const FORWARD: usize = 0;
@@ -50,6 +50,8 @@ pub struct Setup {
     pub mirror_link_up: bool,
     /// What is looked at from the start.
     pub taps: Vec<Tap>,
+    /// Where questions about flows are put; all workers share it.
+    pub mailbox: Arc<Mailbox>,
     /// From this frame on, a capture is of a link type that is not understood.
     pub unsupported_from: usize,
 }
@@ -76,6 +78,7 @@ impl Setup {
             link_up: true,
             mirror_link_up: true,
             taps: Vec::new(),
+            mailbox: Arc::default(),
             unsupported_from: usize::MAX,
         }
     }
@@ -386,7 +389,7 @@ impl Built {
             taps: Some(io.taps.reader()),
             when_full: setup.when_full,
             counters: io.counters[id].clone(),
-            mailbox: Arc::default(),
+            mailbox: setup.mailbox.clone(),
             stop: io.stop.clone(),
             abort: Arc::new(AtomicBool::new(false)),
             seed: config.seed,

@@ -24,7 +24,7 @@ p space  pauses and goes on
 ?        this help
 q        quits
 
-Rates are those of the latest interval. `watch` counts
+Rates are those of the latest interval. `would` counts
 packets that a rule in shadow mode would have decided,
 or a log rule noted. Groups count flow records: a flow
 appears when it ends or its slice does.";
@@ -140,11 +140,17 @@ fn draw_flows(frame: &mut Frame<'_>, view: &View, area: Rect) {
     let lines = vec![
         Line::from(format!(" live {} of {} ({share}), new {new}", count(live), count(room))),
         Line::from(format!(
-            " evicted {}, packets untracked {}",
-            count(summary.flows_evicted),
+            " evicted {} half-open, {} closed, {} idle",
+            count(summary.flows_evicted_half_open),
+            count(summary.flows_evicted_closed),
+            count(summary.flows_evicted_idle)
+        )),
+        Line::from(format!(
+            " records {}, {} lost; packets untracked {}",
+            count(summary.records),
+            count(summary.records_lost),
             count(summary.untracked)
         )),
-        Line::from(format!(" records {}, {} lost", count(summary.records), count(summary.records_lost))),
     ];
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" Flows ")), area);
 }
@@ -161,7 +167,7 @@ fn draw_rules(frame: &mut Frame<'_>, view: &View, area: Rect) {
         0 => " Rules ".to_owned(),
         n => format!(" Rules ({} more) ", count(n)),
     };
-    draw_ranked(frame, view, area, hidden, ["rule", "hits", "packets", "bytes", "watch"].to_vec(), ranked.collect());
+    draw_ranked(frame, view, area, hidden, ["rule", "hits", "packets", "bytes", "would"].to_vec(), ranked.collect());
 }
 
 fn draw_drops(frame: &mut Frame<'_>, view: &View, area: Rect) {
@@ -226,7 +232,7 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, title: String, titles: &[&str],
         cells.chain([titles[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..titles.len()).map(wide).collect();
-    let mut constraints = vec![Constraint::Fill(1)];
+    let mut constraints = vec![Constraint::Min(14)];
     constraints.extend(widths[1..].iter().map(|width| Constraint::Length(*width as u16)));
     let right = |column: usize, text: &str| match column {
         0 => text.to_owned(),
@@ -240,12 +246,17 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, title: String, titles: &[&str],
 }
 
 fn draw_latency(frame: &mut Frame<'_>, view: &View, area: Rect) {
-    let shown = |x: f64| format!("{x:.2}").trim_end_matches('0').trim_end_matches('.').to_owned();
-    let rows =
-        view.now.summary.distributions().into_iter().map(|(name, q)| {
-            vec![name.to_owned(), shown(q.p50), shown(q.p90), shown(q.p99), shown(q.p999), shown(q.max)]
-        });
-    let titles = ["since start", "p50", "p90", "p99", "p99.9", "max"];
+    let shown = |x: f64| match x {
+        x if x >= 100.0 => format!("{x:.0}"),
+        x => format!("{x:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+    };
+    let rows = view
+        .now
+        .summary
+        .distributions()
+        .into_iter()
+        .map(|(name, q)| vec![name.to_owned(), shown(q.p50), shown(q.p99), shown(q.p999), shown(q.max)]);
+    let titles = ["since start", "p50", "p99", "p99.9", "max"];
     draw_table(frame, area, " Latency, batches ".into(), &titles, rows.collect());
 }
 

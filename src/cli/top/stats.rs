@@ -76,7 +76,9 @@ pub(super) struct Summary {
     pub(super) mirrored: BTreeMap<String, Mirrored>,
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) flows: u64,
-    pub(super) flows_evicted: u64,
+    pub(super) flows_evicted_half_open: u64,
+    pub(super) flows_evicted_closed: u64,
+    pub(super) flows_evicted_idle: u64,
     pub(super) untracked: u64,
     pub(super) records: u64,
     pub(super) records_lost: u64,
@@ -106,7 +108,6 @@ pub(super) struct Rule {
 #[serde(default)]
 pub(super) struct Quantiles {
     pub(super) p50: f64,
-    pub(super) p90: f64,
     pub(super) p99: f64,
     pub(super) p999: f64,
     pub(super) max: f64,
