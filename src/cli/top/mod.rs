@@ -227,8 +227,8 @@ mod tests {
         assert!(line("tap").contains("9/s") && line("tap").contains('3'), "{text}");
         assert!(line("port_scan").contains("10.0.0.9"), "{text}");
         assert!(line("latency_us").contains("4.25"), "{text}");
-        assert!(line("lan").contains("down"), "{text}");
-        assert!(line("web ").contains("db"), "{text}");
+        assert!(line("net_null1").contains("down"), "{text}");
+        assert!(line("web > db").contains("29.3 KiB"), "{text}");
     }
 
     #[test]
