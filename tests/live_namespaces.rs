@@ -270,7 +270,8 @@ fn reloads_lose_no_packet() {
     assert_eq!(count(&stream, &["end", "sum", "lost_packets"]), 0, "{}", stream["end"]["sum"]);
     let (sent, received) = ping_end(ping);
     assert!(sent > 100, "{sent} pings");
-    assert_eq!(sent, received);
+    // The last one may be under way when ping ends.
+    assert!(sent - received <= 1, "{sent} sent, {received} answered");
 
     // The last set lets the connection through to a host where nobody listens.
     assert_eq!(connect(&lab.client, SERVER, 8081).0, 7, "{}", gnomon.process.printed());
@@ -319,10 +320,15 @@ fn two_workers_share_a_port() {
     let flows = common::json_lines(&lab.path("out/flows.jsonl"));
     for source in sources.iter().map(String::as_str).chain([CLIENT6]) {
         let of: Vec<&Value> = flows.iter().filter(|f| f["src_ip"] == source && f["dest_port"] == 8080).collect();
-        assert_eq!(of.len(), 1, "one record for both directions of {source}: {of:?}");
-        let (there, back) = (count(of[0], &["flow", "pkts_toserver"]), count(of[0], &["flow", "pkts_toclient"]));
-        assert!(there > 10 && back > 3000, "{}", of[0]);
-        assert!(count(of[0], &["flow", "bytes_toclient"]) > MEGABYTES as u64, "{}", of[0]);
+        // A connection with very many retransmissions is told in slices.
+        let ended = of.iter().filter(|flow| flow["flow"]["reason"] != "active").count();
+        assert!(
+            ended == 1 && of.iter().all(|flow| flow["flow_id"] == of[0]["flow_id"]),
+            "one flow of {source}: {of:?}"
+        );
+        let sum = |field: &str| of.iter().map(|flow| count(flow, &["flow", field])).sum::<u64>();
+        assert!(sum("pkts_toserver") > 10 && sum("pkts_toclient") > 3000, "{of:?}");
+        assert!(sum("bytes_toclient") > MEGABYTES as u64, "{of:?}");
     }
     assert!(
         flows.iter().all(|flow| flow["dest_ip"] != CLIENT || flow["proto"] != "TCP"),
