@@ -11,8 +11,8 @@ pub const HEAD_WORDS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaptureHead {
     pub point: Point,
-    /// The port this is about: where the packet came in; at [`Point::Tx`] where it went out. Numbers as in
-    /// [`TapNames::ports`](super::TapNames::ports).
+    /// The port this is about: where the packet came in; at [`Point::Tx`] where it went out. Numbers are
+    /// places in the configuration's list of ports.
     pub port: u16,
     /// When it was at the point, in nanoseconds since the Unix epoch.
     pub ns: u64,
