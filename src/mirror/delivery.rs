@@ -57,7 +57,8 @@ impl Delivery {
     }
 }
 
-/// Keeps one worker's part of a session within its [`Cap`]: two token buckets that hold a tenth of a second.
+/// Keeps one worker's part of a session within its [`Cap`]: two token buckets that hold a tenth of a second, or one
+/// large packet when that takes longer.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     bits: Bucket,
@@ -71,20 +72,26 @@ struct Bucket {
     /// Nanoseconds that one bit or packet takes, with 16 fractional bits; 0 for no limit.
     cost: u64,
     left: u64,
+    /// Most that is saved up.
+    depth: u64,
 }
 
-/// Nanoseconds of saved-up sending.
+/// Time saved up for sending, in nanoseconds.
 const BURST_NS: u64 = 100_000_000;
+/// Bits of the largest packet that a cap lets through, however low it is.
+const LARGEST: u64 = 16_384 * 8;
 const FRACTION: u32 = 16;
 
 impl Meter {
     /// `workers` share the cap evenly.
     pub fn new(cap: Cap, workers: usize) -> Self {
-        let bucket = |rate: u64| Bucket {
-            cost: (workers.max(1) as u64 * 1_000_000_000 << FRACTION).checked_div(rate).map_or(0, |cost| cost.max(1)),
-            left: BURST_NS << FRACTION,
+        let bucket = |rate: u64, largest: u64| {
+            let second = (workers.max(1) as u64 * 1_000_000_000) << FRACTION;
+            let cost = second.checked_div(rate).map_or(0, |cost| cost.max(1));
+            let depth = (BURST_NS << FRACTION).max(cost.saturating_mul(largest));
+            Bucket { cost, left: depth, depth }
         };
-        Self { bits: bucket(cap.bits), packets: bucket(cap.packets), last: 0 }
+        Self { bits: bucket(cap.bits, LARGEST), packets: bucket(cap.packets, 1), last: 0 }
     }
 
     /// Whether a copy of so many bytes may be sent at this time; if so it is counted.
@@ -93,11 +100,11 @@ impl Meter {
         if self.bits.cost | self.packets.cost == 0 {
             return true;
         }
-        let passed = clock.saturating_sub(self.last).min(BURST_NS) << FRACTION;
+        let passed = clock.saturating_sub(self.last).min(u64::MAX >> FRACTION) << FRACTION;
         self.last = self.last.max(clock);
         let (bits, packets) = (self.bits.cost.saturating_mul(u64::from(bytes) * 8), self.packets.cost);
         for bucket in [&mut self.bits, &mut self.packets] {
-            bucket.left = (bucket.left + passed).min(BURST_NS << FRACTION);
+            bucket.left = bucket.left.saturating_add(passed).min(bucket.depth);
         }
         if self.bits.left < bits || self.packets.left < packets {
             return false;
@@ -128,7 +135,8 @@ mod tests {
     fn admitted(cap: Cap, workers: usize, bytes: u32) -> (u64, u64) {
         let mut meter = Meter::new(cap, workers);
         let start = 1_700_000_000_000_000_000;
-        let mut run = |from: u64| (0..1_000_000).filter(|n| meter.admits(bytes, start + from + n * 1000)).count() as u64;
+        let mut run =
+            |from: u64| (0..1_000_000).filter(|n| meter.admits(bytes, start + from + n * 1000)).count() as u64;
         (run(0), run(1_000_000_000))
     }
 
@@ -139,6 +147,11 @@ mod tests {
         assert_eq!(admitted(packets, 4, 60), (2_749, 2_500));
         let (first, second) = admitted(Cap { packets: 0, bits: 8_000_000 }, 1, 1000);
         assert_eq!((first, second), (1_099, 1_000));
+        assert_eq!(
+            admitted(Cap { packets: 2, bits: 0 }, 1, 60),
+            (2, 2),
+            "also where a packet takes longer than the burst"
+        );
         let both = Cap { packets: 500, bits: 8_000_000 };
         assert_eq!(admitted(both, 1, 1000).1, 500, "the tighter one counts");
         assert_eq!(admitted(Cap::default(), 1, 1000).1, 1_000_000);

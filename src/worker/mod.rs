@@ -5,6 +5,7 @@
 //! table. When full: a transmit or mirror queue drops the packet or copy and counts it; the record ring
 //! drops the record and counts it; in replay all of them wait instead.
 
+mod copies;
 mod counters;
 mod generation;
 mod io;
@@ -29,6 +30,7 @@ pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
 
+use copies::Copies;
 use io::give_way;
 use stages::Stamp;
 
@@ -64,6 +66,8 @@ pub struct WorkerParts {
     pub timing: Timing,
     /// Headers for mirror copies, and buffers for packets the box makes itself.
     pub clones: Mempool,
+    /// Buffers for what is put before copies to a collector.
+    pub fronts: Mempool,
     pub packets: Mempool,
     pub records: Arc<ArrayQueue<FlowRecord>>,
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
@@ -81,6 +85,7 @@ pub struct WorkerParts {
 pub struct Worker {
     parts: WorkerParts,
     sampler: Sampler,
+    copies: Copies,
     burst: Burst,
     stamps: [Stamp; BURST],
     headers: Box<[Headers; BURST]>,
@@ -94,6 +99,7 @@ impl Worker {
         let sessions = sessions_of(parts.generation.get());
         Self {
             sampler: Sampler::new(&sessions, parts.seed, parts.id),
+            copies: Copies::new(parts.generation.get(), parts.seed, parts.id, parts.workers),
             parts,
             burst: Burst::new(),
             stamps: [Stamp::default(); BURST],
@@ -143,6 +149,7 @@ impl Worker {
         if self.parts.generation.refresh() {
             let sessions = sessions_of(self.parts.generation.get());
             self.sampler = Sampler::new(&sessions, self.parts.seed, self.parts.id);
+            self.copies.adopt(self.parts.generation.get());
         }
     }
 

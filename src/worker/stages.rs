@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
 use crate::flow::{FlowEntry, FlowPacket, TO_CLIENT, TO_SERVER, Touch};
+use crate::mirror::wrap::Copy;
 use crate::packet::{self, DropReason, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
+use super::copies::{About, Buffers, NotMade};
 use super::io::{Cargo, Output, give_way};
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
@@ -93,7 +95,7 @@ impl Worker {
                 continue;
             }
             let judgement = self.judge(i);
-            let copied = self.mirror(i, judgement.mirrors);
+            let copied = self.mirror(i, &judgement);
             let dropped = self.act(lane, i, &judgement.verdict);
             self.note(i, &judgement, copied, dropped);
         }
@@ -172,14 +174,16 @@ impl Worker {
 
     /// Puts copies on the mirror queues, before anything changes the packet. Returns the sessions that got
     /// one.
-    fn mirror(&mut self, i: usize, wanted: u64) -> u64 {
-        if wanted == 0 {
+    fn mirror(&mut self, i: usize, judgement: &Judgement) -> u64 {
+        if judgement.mirrors == 0 {
             return 0;
         }
-        let Some(packet) = self.burst.packet(i) else { return 0 };
-        let (parts, mut copied) = (&mut self.parts, 0);
+        let selected = self.sampler.select(judgement.mirrors);
+        let Some(packet) = self.burst.packet(i).filter(|_| selected != 0) else { return 0 };
+        let about = self.about(i, judgement);
+        let (parts, copies, mut copied) = (&mut self.parts, &mut self.copies, 0);
         let generation = parts.generation.get();
-        let selected = self.sampler.select(wanted);
+        let preamble = packet_preamble(&parts.timing, packet);
         for bit in self.sampler.in_priority_order(selected) {
             let Some(lane) = generation.mirrors.get(bit) else { continue };
             let session = &parts.counters.mirrors[usize::from(lane.slot)];
@@ -188,19 +192,43 @@ impl Worker {
                 session.lost_queue.add(1);
                 continue;
             }
-            let room = || packet.mirror_clone(&parts.clones);
-            match room()
-                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, room))
+            let plan = match copies.plan(bit, packet, &about) {
+                Ok(plan) => plan,
+                Err(reason) => {
+                    reason.count(session);
+                    continue;
+                }
+            };
+            let from = Buffers { clones: &parts.clones, fronts: &parts.fronts };
+            let make = || copies.make(&plan, packet, preamble.as_ref(), from);
+            match make()
+                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make))
             {
-                None => session.lost_pool.add(1),
+                None => NotMade::Pool.count(session),
                 Some(copy) => {
-                    let cargo = Cargo::Mirrored { slot: lane.slot, bytes: self.stamps[i].count_len };
+                    let cargo = Cargo::Mirrored { slot: lane.slot, bytes: plan.bytes };
                     parts.outputs[lane.output].push(copy, cargo, &parts.counters);
                     copied |= 1 << bit;
                 }
             }
         }
         copied
+    }
+
+    /// What copies of a packet tell of it.
+    fn about(&self, i: usize, judgement: &Judgement) -> About {
+        let (stamp, verdict) = (&self.stamps[i], &judgement.verdict);
+        let copy = Copy {
+            original_len: stamp.wire_len,
+            clock_ns: stamp.clock,
+            rule: verdict.rule,
+            generation: verdict.generation,
+            decision: verdict.decision,
+            problem: stamp.problem,
+            vlan: judgement.tuple.vlan,
+            ..Copy::default()
+        };
+        About { copy, tuple: judgement.tuple, count_len: stamp.count_len }
     }
 
     /// Forwards or drops; the packet is gone afterwards. Returns why it was dropped.
@@ -253,14 +281,13 @@ impl Worker {
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
         let Some(len) = reject::write_reply(self.burst.frame(i), &self.headers[i], reply) else { return };
         // In replay the answer carries the time and number of the packet it answers, and its own length.
-        let preamble = rejected.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes));
-        let hidden = match preamble {
-            Some(preamble) if matches!(parts.timing, Timing::Capture { .. }) => {
+        let hidden = match packet_preamble(&parts.timing, rejected) {
+            Some(preamble) => {
                 let own = Preamble { wire_len: len as u32, count_len: len as u32, ..preamble };
                 front.copy_from_slice(&own.to_bytes());
                 PREAMBLE_LEN
             }
-            _ => 0,
+            None => 0,
         };
         let answer = &bytes[PREAMBLE_LEN - hidden..PREAMBLE_LEN + len];
         let make = || Mbuf::with_bytes(&parts.packets, answer, hidden as u16);
@@ -441,6 +468,14 @@ fn wait_for_buffer(
         give_way();
     }
     None
+}
+
+/// In replay: what stands before the packet.
+fn packet_preamble(timing: &Timing, packet: &Mbuf) -> Option<Preamble> {
+    match timing {
+        Timing::Live(_) => None,
+        Timing::Capture { .. } => packet.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes)),
+    }
 }
 
 fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {

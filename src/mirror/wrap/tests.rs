@@ -102,7 +102,15 @@ const ETHERNETS: [u16; 2] = [0x88be, 0x22eb];
 
 #[test]
 fn headers_byte_for_byte() {
-    let copy = Copy { len: 60, original_len: 100, sequence: 7, flow_hash: 0x1234 << 48, vlan: 0x123, clock_ns: 12_300, ..Copy::default() };
+    let copy = Copy {
+        len: 60,
+        original_len: 100,
+        sequence: 7,
+        flow_hash: 0x1234 << 48,
+        vlan: 0x123,
+        clock_ns: 12_300,
+        ..Copy::default()
+    };
     let head = |tunnel| {
         let envelope = Envelope::new(outer(false, None), tunnel, Stream { id: 5, worker: 3 }).unwrap();
         wrap(&envelope, &copy, &[])

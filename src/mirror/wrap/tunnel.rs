@@ -4,7 +4,7 @@ use super::geneve::{self, OPTIONS_LEN};
 use super::{Copy, Stream, put16, put32};
 
 /// How copies are wrapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tunnel {
     /// Understood everywhere; says nothing of the copy but its network id.
     Vxlan,
@@ -53,6 +53,11 @@ impl Tunnel {
         ("erspan2", Tunnel::Erspan2),
         ("erspan3", Tunnel::Erspan3),
     ];
+
+    /// As configurations and reports call it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, tunnel)| *tunnel == self).map_or("", |(name, _)| name)
+    }
 
     /// Largest [`Stream::id`].
     pub fn max_id(self) -> u32 {
