@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod receive;
 mod report;
 mod replay;
 mod rules;
@@ -48,6 +49,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Look after rules: which never act, change nothing, contradict each other, open too much.
     Rules(rules::RulesArgs),
+    /// Take mirror copies out of their tunnels, and check that none is missing.
+    Receive(receive::ReceiveArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
 }
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Explain(args) => explain::run(args),
         Verb::Rules(args) => rules::run(args),
+        Verb::Receive(args) => receive::run(args),
         Verb::Scenario(args) => scenario::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -43,7 +43,7 @@ const ERSPAN_TAG_KEPT: u16 = 3 << 11;
 const ERSPAN_CUT: u16 = 1 << 10;
 /// ERSPAN III: an Ethernet frame follows, the timestamp counts 100 ns.
 const ERSPAN_3_100NS: u16 = 0b01 << 1;
-const ERSPAN_3_ETHERNET: u16 = 0 << 10;
+const ERSPAN_3_ETHERNET: u16 = 1 << 15;
 
 impl Tunnel {
     pub const ALL: [(&'static str, Tunnel); 5] = [
