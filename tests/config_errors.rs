@@ -355,7 +355,7 @@ udp = "2m"
     // Requests out and in, and the replies to both.
     assert_eq!(mirror.any_of.len(), 4);
     assert!(mirror.any_of.iter().all(|m| m.to_ports == [443..=443] || m.from_ports == [443..=443]));
-    assert_eq!((config.mirrors[0].sample, config.mirrors[0].target), (Sample::Flows(0.1), 2));
+    assert_eq!((config.mirrors[0].sample, config.mirrors[0].port), (Sample::Flows(0.1), 2));
     assert_eq!((config.flow.key_from, config.flow.timeouts.udp), (KeyFrom::Inner, Duration::from_secs(120)));
     assert_eq!(config.flow.timeouts.icmp, Duration::from_secs(30));
 }

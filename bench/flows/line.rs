@@ -110,6 +110,8 @@ impl Line {
             key_from: config.flow.key_from,
             timing: Timing::Live(Clock::start()),
             clones: clones.clone(),
+            // Nothing is wrapped here.
+            fronts: clones.clone(),
             packets: packets.clone(),
             records: self.records.clone(),
             notes: None,
