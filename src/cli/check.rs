@@ -81,16 +81,6 @@ fn list(warnings: &[Warning]) -> String {
     })
 }
 
-fn tier_name(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Override => "override",
-        Tier::Threat => "threat",
-        Tier::Policy => "policy",
-        Tier::Learned => "learned",
-        Tier::Default => "default",
-    }
-}
-
 /// Rules per tier, in the order of evaluation, split by mode.
 fn tiers(config: &Config) -> BTreeMap<Tier, [usize; 3]> {
     let mut tiers: BTreeMap<Tier, [usize; 3]> = BTreeMap::new();
@@ -114,7 +104,7 @@ fn summary_json(config: &Config) -> Value {
     let tiers: Vec<Value> = tiers(config)
         .into_iter()
         .map(|(tier, [enforce, shadow, disabled])| {
-            json!({ "tier": tier_name(tier), "enforce": enforce, "shadow": shadow, "disabled": disabled })
+            json!({ "tier": tier.name(), "enforce": enforce, "shadow": shadow, "disabled": disabled })
         })
         .collect();
     json!({
@@ -151,9 +141,9 @@ fn summary_text(config: &Config, file: &str) -> String {
     }
     section(&mut out, &["port", "device", "paired with"], port_rows(config));
     section(&mut out, &["group", "networks", "MACs", "VLANs", "VNIs"], group_rows(config));
-    let tier_rows = tiers(config).into_iter().map(|(tier, counts)| {
-        std::iter::once(tier_name(tier).to_owned()).chain(counts.map(|n| n.to_string())).collect()
-    });
+    let tier_rows = tiers(config)
+        .into_iter()
+        .map(|(tier, counts)| std::iter::once(tier.name().to_owned()).chain(counts.map(|n| n.to_string())).collect());
     section(&mut out, &["tier", "rules", "shadow", "disabled"], tier_rows.collect());
     let mirror_rows = config.mirrors.iter().map(|m| vec![m.name.clone(), target_name(config, m.target).to_owned()]);
     section(&mut out, &["mirror", "to"], mirror_rows.collect());

@@ -3,7 +3,7 @@
 use super::field::{Field, Fields, Value};
 use crate::behaviour::Flags;
 use crate::flow::{FlowRecord, TO_CLIENT, TO_SERVER};
-use crate::rules::{Decision, GroupSetHandle, Tier};
+use crate::rules::GroupSetHandle;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -64,8 +64,8 @@ impl Fields for FlowRecord {
             Field::SourceGroups => groups(self.src_groups),
             Field::DestinationGroups => groups(self.dst_groups),
             Field::Rule => Value::Handle(self.rule.0),
-            Field::Tier => Value::Text(tier(self.tier)),
-            Field::Action => Value::Text(action(self.decision)),
+            Field::Tier => Value::Text(self.tier.name()),
+            Field::Action => Value::Text(self.decision.name()),
             Field::Generation => number(self.generation.into()),
             Field::Mirror => Value::Sessions { generation: self.generation, bits: self.mirrors },
             Field::Worker => number(self.worker.into()),
@@ -120,22 +120,4 @@ fn real(value: Option<f32>) -> Value<'static> {
 fn groups(groups: GroupSetHandle) -> Value<'static> {
     // Number 0 is the empty set.
     if groups.0 == 0 { Value::Absent } else { Value::Handle(groups.0) }
-}
-
-fn tier(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Override => "override",
-        Tier::Threat => "threat",
-        Tier::Policy => "policy",
-        Tier::Learned => "learned",
-        Tier::Default => "default",
-    }
-}
-
-fn action(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Allow => "allow",
-        Decision::Deny => "deny",
-        Decision::Reject => "reject",
-    }
 }

@@ -388,11 +388,6 @@ impl FlowEntry {
         packet.opens_connection() && self.track.is_begun_anew(self.direction(way_high), &packet.segment())
     }
 
-    /// Whether a packet of `direction` with this TCP sequence number may be under way; true of other protocols.
-    pub fn may_have_sent(&self, direction: usize, tcp_seq: u32) -> bool {
-        self.protocol() != PROTOCOL_TCP || self.track.may_have_sent(direction, tcp_seq)
-    }
-
     /// The first payload of a direction has not been looked at.
     #[inline]
     pub fn wants_entropy(&self, direction: usize) -> bool {

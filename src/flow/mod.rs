@@ -37,7 +37,6 @@ mod memory;
 mod probe;
 mod record;
 mod slab;
-mod spread;
 mod table;
 mod tcp;
 #[cfg(test)]
@@ -49,6 +48,5 @@ pub use entropy::{Entropy, SAMPLE};
 pub use entry::{FlowEntry, FlowPacket, TimeoutsNs};
 pub use key::Lookup;
 pub use record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
-pub use spread::{Gaps, Sizes};
 pub use table::{FlowIx, FlowStats, FlowTable, RecordSink, TableFull, Touch};
 pub use tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack, WindowCheck};

@@ -263,14 +263,6 @@ impl TcpTrack {
         self.window = words;
     }
 
-    /// Whether a segment of `direction` with this sequence number may be under way, or was lately.
-    pub fn may_have_sent(&self, direction: usize, seq: u32) -> bool {
-        let (sent, received) = (self.next[direction & 1], self.ack[1 - (direction & 1)]);
-        let is_acked = self.get(LEVEL, 1 - (direction & 1)) >= Level::SYN_ACK && received != 0;
-        let first = if is_acked { received } else { sent };
-        !is_before(sent, seq) && !is_before(seq, first.wrapping_sub(LEAST_LOOK_BACK))
-    }
-
     /// No SYN was seen: who began is not known from the handshake.
     pub fn began_unseen(&self) -> bool {
         self.get(SCALE, 0) == 0 && self.get(SCALE, 1) == 0

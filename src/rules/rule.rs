@@ -25,6 +25,19 @@ pub enum Tier {
     Default,
 }
 
+impl Tier {
+    /// As in files and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Override => "override",
+            Tier::Threat => "threat",
+            Tier::Policy => "policy",
+            Tier::Learned => "learned",
+            Tier::Default => "default",
+        }
+    }
+}
+
 /// Whether a rule acts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -72,6 +85,17 @@ pub enum Decision {
     Allow,
     Deny,
     Reject,
+}
+
+impl Decision {
+    /// As in files and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Decision::Allow => "allow",
+            Decision::Deny => "deny",
+            Decision::Reject => "reject",
+        }
+    }
 }
 
 /// Position of a group in [`Policy::groups`].

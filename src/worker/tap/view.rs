@@ -3,7 +3,6 @@
 use crate::filter::{Field, Fields, Value};
 use crate::flow::{FlowState, TO_SERVER};
 use crate::packet::{DropReason, Headers, Ip, KeyFrom, TunnelKind, Tuple};
-use crate::rules::{Decision, Tier};
 use crate::worker::stages::Judgement;
 
 /// A packet as far as the worker knows it. Borrowed from the burst.
@@ -57,8 +56,8 @@ impl PacketView<'_> {
             let verdict = &judgement.verdict;
             match field {
                 Field::Rule => Value::Handle(verdict.rule.0),
-                Field::Tier => Value::Text(tier(verdict.tier)),
-                Field::Action => Value::Text(action(verdict.decision)),
+                Field::Tier => Value::Text(verdict.tier.name()),
+                Field::Action => Value::Text(verdict.decision.name()),
                 Field::Generation => Value::Number(verdict.generation.into()),
                 Field::SourceGroups => Value::Handle(verdict.src_groups.0),
                 Field::DestinationGroups => Value::Handle(verdict.dst_groups.0),
@@ -121,24 +120,6 @@ fn icmp<'v>(ip: &Ip, number: u8) -> Value<'v> {
 
 fn mac(bytes: [u8; 6]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-fn tier(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Override => "override",
-        Tier::Threat => "threat",
-        Tier::Policy => "policy",
-        Tier::Learned => "learned",
-        Tier::Default => "default",
-    }
-}
-
-fn action(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Allow => "allow",
-        Decision::Deny => "deny",
-        Decision::Reject => "reject",
-    }
 }
 
 /// As in [`Layer`](crate::packet::Layer)s.
