@@ -99,8 +99,8 @@ fn pass<P>(
 fn report(results: &mut Results, case: String, ours: Timing, ipv4: Timing, differ: usize) {
     let ratio = ipv4.median / ours.median;
     println!(
-        "  {case:<26} {:>10.2} cycles/packet   IPv4 {:.2}   ratio {ratio:.2}   {differ} results differ",
-        ours.median, ipv4.median
+        "  {case:<26} {:>10.2} cycles/packet (min {:.2})   IPv4 {:.2} (min {:.2})   ratio {ratio:.2}   {differ} results differ",
+        ours.median, ours.least, ipv4.median, ipv4.least
     );
     results.cases.push(Case {
         case,

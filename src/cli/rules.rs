@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -58,7 +59,7 @@ struct ReportArgs {
     /// Only findings of this kind; may be given several times. Default: all but correlation and generalization, which
     /// every policy with exceptions has.
     #[arg(short, long, value_enum, value_name = "KIND")]
-    kind: Vec<Kind>,
+    kind: Vec<FindingKind>,
     /// Allow rules that open more combinations of source, destination and port are over-broad. An IPv6 /64, a VLAN
     /// and a virtual network count as 256 addresses, any address as 2^32; the default is any source to 4096 services.
     #[arg(long, value_name = "NUMBER", default_value_t = ReportOptions::BROAD)]
@@ -77,28 +78,17 @@ struct ReportArgs {
     strict: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Unreachable,
-    Redundant,
-    Tie,
-    Correlation,
-    Generalization,
-    OverBroad,
-    NeverHit,
-}
+impl ValueEnum for FindingKind {
+    fn value_variants<'a>() -> &'a [Self] {
+        &FindingKind::ALL
+    }
 
-impl Kind {
-    fn finding(self) -> FindingKind {
-        match self {
-            Kind::Unreachable => FindingKind::Unreachable,
-            Kind::Redundant => FindingKind::Redundant,
-            Kind::Tie => FindingKind::Tie,
-            Kind::Correlation => FindingKind::Correlation,
-            Kind::Generalization => FindingKind::Generalization,
-            Kind::OverBroad => FindingKind::OverBroad,
-            Kind::NeverHit => FindingKind::NeverHit,
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            FindingKind::OverBroad => "over-broad",
+            FindingKind::NeverHit => "never-hit",
+            one_word => one_word.name(),
+        }))
     }
 }
 
@@ -132,7 +122,7 @@ fn kinds(args: &ReportArgs) -> Vec<FindingKind> {
     let quiet = [FindingKind::Correlation, FindingKind::Generalization];
     match args.kind.as_slice() {
         [] => FindingKind::ALL.into_iter().filter(|kind| !quiet.contains(kind)).collect(),
-        kinds => kinds.iter().map(|kind| kind.finding()).collect(),
+        kinds => kinds.to_vec(),
     }
 }
 

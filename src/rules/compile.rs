@@ -7,61 +7,21 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::checks::{CompileError, check, check_groups, check_memory};
 use super::compiled::{Compiled, HANDLE_LIMIT, Meaning, Mirrors, Watching};
 use super::keyspace::{Family, Keyspace};
 use super::labels::Labels;
-use super::rule::{
-    Action, Decision, GroupIx, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule, RuleHandle, Selector, Tier,
-};
-use crate::trie::address;
-use crate::trie::{BuildError, Change, Editor, Engine, Isa, RebuildNeeded, Row};
+use super::rule::{Action, Decision, MirrorMatch, Mode, Policy, Rule, RuleHandle, Tier};
+use crate::trie::{Change, Editor, Engine, Isa, RebuildNeeded, Row};
 
 /// Bytes that a compiled policy may take if nothing else is said.
 pub const DEFAULT_MEMORY: usize = 1 << 30;
 /// What a row takes at the very least: its place in a block, and itself, twice while all is built.
 const LEAST_ROW: usize = 16 + 2 * size_of::<Row>();
-/// Rules that are named when a policy takes too much.
-const NAMED: usize = 5;
 /// Policies of so many rules are not changed in place by [`Compiler::replace`].
 const SMALL: usize = 4096;
 /// Ranks that rules after the last may take.
 const SPARE: u32 = 1 << 10;
-
-/// Why a policy does not compile. The generation in force stays in force.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CompileError {
-    #[error(
-        "{fresh} new rule ids on top of {known} known ones exceed the limit of {limit} distinct rule ids in the life \
-         of the process; raise `limits.rules` and restart, or keep ids when rules change"
-    )]
-    TooManyRules { known: usize, fresh: usize, limit: usize },
-    #[error(
-        "{fresh} new sets of groups on top of {known} known ones exceed the limit of {limit}; let fewer groups \
-         overlap, or restart to forget the groups of earlier generations"
-    )]
-    TooManyGroupSets { known: usize, fresh: usize, limit: usize },
-    #[error("{count} mirror sessions, at most {MAX_MIRRORS} are possible")]
-    TooManyMirrors { count: usize },
-    #[error("{count} groups, at most 65536 are possible")]
-    TooManyGroups { count: usize },
-    #[error("two rules have the id `{id}`; an id names one rule for life")]
-    DuplicateRule { id: String },
-    #[error("two groups have the name `{name}`")]
-    DuplicateGroup { name: String },
-    #[error("{place} refers to group number {group}, but there are {count} groups")]
-    UnknownGroup { place: String, group: u16, count: usize },
-    #[error("there is no rule `{id}` to remove")]
-    UnknownRule { id: String },
-    #[error(transparent)]
-    Addresses(address::BuildError),
-    #[error(transparent)]
-    Rows(BuildError),
-    #[error(
-        "the compiled policy would take {needed} bytes or more, and the limit is {limit}; raise `limits.policy_memory`, \
-         or name fewer groups and nets on both sides of the rules that cost most: {costly}"
-    )]
-    TooMuchMemory { needed: usize, limit: usize, costly: String },
-}
 
 /// One step of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,18 +195,6 @@ impl Compiler {
         self.rebuild(Policy { rules, ..frame }, generation)
     }
 
-    /// Makes use of a quiet time after commits: what they left slower or scattered is built anew. Returns whether
-    /// there was anything to do; [`Compiler::compiled`] is then a new generation.
-    ///
-    /// # Errors
-    /// As [`Compiler::commit`].
-    pub fn settle(&mut self, generation: u32) -> Result<bool, CompileError> {
-        if self.parts.editors.iter().all(|editor| editor.edits() == 0) {
-            return Ok(false);
-        }
-        self.rebuild(self.policy(), generation).map(|_| true)
-    }
-
     fn rebuild(&mut self, policy: Policy, generation: u32) -> Result<&Compiled, CompileError> {
         self.parts = Parts::build(policy, generation, &self.labels, self.memory_limit)?;
         Ok(&self.parts.compiled)
@@ -368,11 +316,8 @@ impl Compiler {
 
     /// Refuses so many rows more if they cannot fit.
     fn within_limit<'a>(&self, more: usize, counts: impl Iterator<Item = (&'a str, usize)>) -> Result<(), Stopped> {
-        let (needed, limit) = (self.parts.memory.saturating_add(more.saturating_mul(LEAST_ROW)), self.memory_limit);
-        if needed > limit {
-            return Err(Stopped::Refused(CompileError::TooMuchMemory { needed, limit, costly: costly(counts) }));
-        }
-        Ok(())
+        let needed = self.parts.memory.saturating_add(more.saturating_mul(LEAST_ROW));
+        check_memory(needed, self.memory_limit, counts).map_err(Stopped::Refused)
     }
 
     /// A rank between those of the neighbours that no living generation has.
@@ -438,10 +383,7 @@ impl Parts {
             watching: Arc::new(Watching::of(all.iter().filter_map(Placed::watches))),
         };
         let needed = compiled.memory_bytes();
-        if needed > memory_limit {
-            let costly = costly(all.iter().map(|placed| (placed.rule.id.as_str(), rows_of(placed))));
-            return Err(CompileError::TooMuchMemory { needed, limit: memory_limit, costly });
-        }
+        check_memory(needed, memory_limit, all.iter().map(|placed| (placed.rule.id.as_str(), rows_of(placed))))?;
         let turns = all.iter().map(|placed| (turn(&placed.rule), placed.rank)).collect();
         let rules = all.into_iter().map(|placed| (Arc::from(placed.rule.id.as_str()), placed)).collect();
         Ok(Self { frame, rules, turns, editors, compiled, memory: needed, torn: false })
@@ -514,19 +456,7 @@ fn afford(policy: &Policy, keyspace: &Keyspace, limit: usize) -> Result<(), Comp
     let counts: Vec<(&str, usize)> =
         rules.chain(mirrors).map(|(id, m)| (id, keyspace.row_count(m).unwrap_or(0))).collect();
     let rows = counts.iter().fold(0usize, |sum, (_, count)| sum.saturating_add(*count));
-    let needed = rows.saturating_mul(LEAST_ROW);
-    if needed > limit {
-        return Err(CompileError::TooMuchMemory { needed, limit, costly: costly(counts.into_iter()) });
-    }
-    Ok(())
-}
-
-/// The rules with most rows, for people to read.
-fn costly<'a>(counts: impl Iterator<Item = (&'a str, usize)>) -> String {
-    let mut counts: Vec<(&str, usize)> = counts.collect();
-    counts.sort_by_key(|(id, rows)| (std::cmp::Reverse(*rows), *id));
-    let named = counts.iter().take(NAMED).map(|(id, rows)| format!("`{id}` ({rows} rows)"));
-    named.collect::<Vec<_>>().join(", ")
+    check_memory(rows.saturating_mul(LEAST_ROW), limit, counts.into_iter())
 }
 
 fn mirrors(policy: &Policy, keyspace: &Keyspace) -> Result<Mirrors, CompileError> {
@@ -561,44 +491,6 @@ fn sessions_for(mirrors: &[MirrorMatch], decision: Decision) -> u64 {
     mirrors.iter().enumerate().filter(|(_, mirror)| wants(mirror)).fold(0, |mask, (at, _)| mask | 1 << at)
 }
 
-fn check(policy: &Policy) -> Result<(), CompileError> {
-    if policy.mirrors.len() > MAX_MIRRORS {
-        return Err(CompileError::TooManyMirrors { count: policy.mirrors.len() });
-    }
-    if policy.groups.len() > 1 << 16 {
-        return Err(CompileError::TooManyGroups { count: policy.groups.len() });
-    }
-    let mut ids = HashSet::new();
-    if let Some(rule) = policy.rules.iter().find(|rule| !ids.insert(rule.id.as_str())) {
-        return Err(CompileError::DuplicateRule { id: rule.id.clone() });
-    }
-    let mut names = HashSet::new();
-    if let Some(group) = policy.groups.iter().find(|group| !names.insert(group.name.as_str())) {
-        return Err(CompileError::DuplicateGroup { name: group.name.clone() });
-    }
-    for rule in &policy.rules {
-        check_groups(&rule.matches, policy.groups.len(), || format!("rule `{}`", rule.id))?;
-    }
-    for (at, mirror) in policy.mirrors.iter().enumerate() {
-        for m in &mirror.any_of {
-            check_groups(m, policy.groups.len(), || format!("mirror session {at}"))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_groups(m: &Match, count: usize, place: impl Fn() -> String) -> Result<(), CompileError> {
-    for selector in m.from.iter().chain(&m.to) {
-        match selector {
-            Selector::Group(GroupIx(group)) if usize::from(*group) >= count => {
-                return Err(CompileError::UnknownGroup { place: place(), group: *group, count });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 fn action_rank(action: Action) -> u8 {
     match action {
         Action::Log => 0,
@@ -611,7 +503,7 @@ fn action_rank(action: Action) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::Group;
+    use crate::rules::{Group, GroupIx, MAX_MIRRORS, Match, Selector};
 
     fn rule(id: &str, matches: Match) -> Rule {
         let (mode, action) = (Mode::Enforce, Action::Deny);

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::compile::CompileError;
+use super::checks::CompileError;
 use super::labels::Labels;
 use super::rule::{Group, GroupSetHandle};
 

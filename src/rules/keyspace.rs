@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::compile::CompileError;
+use super::checks::CompileError;
 use super::group_sets::{GroupSets, Kinds, SetIndex};
 use super::labels::Labels;
 use super::rule::{Group, GroupIx, GroupSetHandle, Match, Policy, Selector, Subject};

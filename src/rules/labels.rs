@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::compile::CompileError;
+use super::checks::CompileError;
 use super::rule::{GroupSetHandle, RuleHandle};
 
 /// What [`Labels::rule`] answers for [`RuleHandle::DEFAULT`]: no rule decided.

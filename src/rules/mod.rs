@@ -15,6 +15,7 @@
 //!            └──────────────► Labels (append-only, all generations) ◄────lookup──── exporters
 //! ```
 mod analysis;
+mod checks;
 mod compile;
 mod compiled;
 mod explain;
@@ -29,7 +30,8 @@ mod sync;
 mod tables;
 
 pub use analysis::{Breadth, Finding, FindingKind, ReportOptions, RuleReport, RuleUse, Unchecked, Witness, analyse};
-pub use compile::{CompileError, Compiler, DEFAULT_MEMORY, RuleChange};
+pub use checks::CompileError;
+pub use compile::{Compiler, DEFAULT_MEMORY, RuleChange};
 pub use compiled::Compiled;
 pub use explain::{
     EndpointStep, Explanation, Membership, MirrorSelected, Outcome, Replies, RuleStep, explain, reply_to,

@@ -22,6 +22,8 @@
 //! readers have left before a commit, not after: then each table goes back and forth between two places, of which only
 //! what differs is written, and the rest stays in the readers' caches.
 
+mod pieces;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use rustc_hash::FxHashMap;
 use super::arena::Space;
 use super::block::{Block, Entry, LANES, LEAF_LIMIT, Lane, RANK_LIMIT};
 use super::engine::BuildError;
-use super::kernel::Isa;
+use super::isa::Isa;
 use super::plan::{self, Cut, Hash, Planner, WIDTH_LIMIT};
 use super::row::Row;
 use super::tree::{self, Builder, Header, Parts, TABLE_FRONT, Tree, Zone, slots_of};
@@ -85,7 +87,6 @@ pub(super) struct TreeEditor {
     /// Of the commits whose generations may be alive.
     alive: VecDeque<Arc<u64>>,
     commit: u64,
-    edits: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +124,6 @@ impl TreeEditor {
             retired: VecDeque::new(),
             alive: VecDeque::from([tree.alive.clone()]),
             commit: 0,
-            edits: 0,
             tree,
         })
     }
@@ -131,11 +131,6 @@ impl TreeEditor {
     /// The generation of the last commit.
     pub(super) fn tree(&self) -> &Tree {
         &self.tree
-    }
-
-    /// Changes made since the build.
-    pub(super) fn edits(&self) -> usize {
-        self.edits
     }
 
     /// Makes all changes or none. The generation that comes out shares what is not touched with the one before.
@@ -155,7 +150,6 @@ impl TreeEditor {
         self.fresh.clear();
         self.journal.clear();
         self.uses_before.clear();
-        self.edits += changes.len();
         self.tree.tables = self.tables.slots.clone();
         self.tree.blocks = self.blocks.slots.clone();
         self.tree.alive = Arc::new(self.commit);
@@ -414,132 +408,6 @@ impl TreeEditor {
         let entry = builder.lay_out(&plan, false).ok()?;
         self.tree.fields |= builder.fields;
         Some(self.adopt(&builder, entry))
-    }
-
-    /// Moves what was built into the arenas, without sharing.
-    fn adopt(&mut self, from: &Builder<'_>, entry: Entry) -> Entry {
-        if !entry.is_inner() {
-            let length = self.length(entry);
-            if length == 0 {
-                return Entry::EMPTY;
-            }
-            let first = self.blocks.take(length);
-            for at in 0..length {
-                self.write_block(first + at, from.blocks[(entry.base() + at) as usize]);
-            }
-            self.fresh.insert(Piece::Leaf(first), length);
-            return entry.with_base(first);
-        }
-        let length = table_length(entry);
-        let start = self.tables.take(length);
-        let old = entry.base() as usize - TABLE_FRONT;
-        let base = start + TABLE_FRONT as u32;
-        self.write(start, from.tables[old]);
-        for at in 1..length {
-            let child = self.adopt(from, from.tables[old + at as usize]);
-            self.write(start + at, child);
-        }
-        self.fresh.insert(Piece::Table(base), length);
-        entry.with_base(base)
-    }
-
-    /// The base of a table with the content of `entry`'s that may be written: the table itself if nobody has seen it.
-    fn writable(&mut self, entry: Entry) -> u32 {
-        let (old, id) = (entry.base(), piece(entry));
-        let is_shared = self.shared.contains_key(&id);
-        if self.fresh.contains_key(&id) && !is_shared {
-            return old;
-        }
-        let length = table_length(entry);
-        let start = self.tables.take(length);
-        // SAFETY: both are runs of the arena, and the second was just taken.
-        unsafe { self.tables.slots.copy(old as usize - TABLE_FRONT, start as usize, length as usize) };
-        let base = start + TABLE_FRONT as u32;
-        self.fresh.insert(Piece::Table(base), length);
-        if is_shared {
-            for at in 1..length {
-                let child = self.read(start + at);
-                self.retain(child);
-            }
-        }
-        self.release(entry);
-        base
-    }
-
-    /// One slot more refers to it.
-    fn retain(&mut self, entry: Entry) {
-        if entry.is_inner() || entry.is_leaf() {
-            let id = piece(entry);
-            let more = self.shared.get(&id).copied();
-            self.journal.push((id, more));
-            self.shared.insert(id, more.unwrap_or(0) + 1);
-        }
-    }
-
-    /// One slot refers to it no longer; its own slots, if it is a table, are still referred to by a copy.
-    fn release(&mut self, entry: Entry) {
-        if !entry.is_inner() && !entry.is_leaf() {
-            return;
-        }
-        let id = piece(entry);
-        if let Some(more) = self.shared.get(&id).copied() {
-            self.journal.push((id, Some(more)));
-            if more > 1 {
-                self.shared.insert(id, more - 1)
-            } else {
-                self.shared.remove(&id)
-            };
-            return;
-        }
-        let length = self.length(entry);
-        match self.fresh.remove(&id) {
-            Some(length) => self.free(id, length),
-            None => self.retired.push_back((self.commit, id, length)),
-        }
-    }
-
-    /// As [`Self::release`], where no copy took over the slots.
-    fn release_whole(&mut self, entry: Entry) {
-        if entry.is_inner() && !self.shared.contains_key(&piece(entry)) {
-            let start = entry.base() - TABLE_FRONT as u32;
-            for at in 1..table_length(entry) {
-                self.release_whole(self.read(start + at));
-            }
-        }
-        self.release(entry);
-    }
-
-    /// Places that a piece takes in its arena.
-    fn length(&self, entry: Entry) -> u32 {
-        if entry.is_inner() { table_length(entry) } else { (entry.blocks() * self.tree.services.places()) as u32 }
-    }
-
-    fn write(&self, at: u32, entry: Entry) {
-        // SAFETY: only slots of fresh pieces are written: taken, and in no generation that was given out.
-        unsafe { self.tables.write(at, entry) };
-    }
-
-    fn write_block(&self, at: u32, block: Block) {
-        // SAFETY: as above.
-        unsafe { self.blocks.write(at, block) };
-    }
-
-    fn read(&self, at: u32) -> Entry {
-        // SAFETY: entries refer to slots in the arena, and the writer alone writes.
-        unsafe { self.tables.slots.read(at as usize) }
-    }
-
-    fn header(&self, base: u32) -> Header {
-        Header::of(self.read(base - TABLE_FRONT as u32))
-    }
-
-    /// Most places that a packet may have open below here.
-    fn width(&self, entry: Entry) -> u32 {
-        if !entry.is_inner() {
-            return 1;
-        }
-        let below = self.header(entry.base()).width;
-        if entry.has_rest() { below + self.width(self.read(entry.base() - 1)) } else { below }
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::block::{FLAG_BITS, PASSIVE};
 use super::edit::{Change, RebuildNeeded, TreeEditor};
-use super::kernel::{self, Isa};
+use super::isa::Isa;
+use super::kernel;
 use super::row::{BATCH, Batch, Key, NO_ROW, Row};
 use super::small::Small;
 use super::tree::{self, Step, Tree};
@@ -28,8 +29,12 @@ pub struct Engine {
     small: Option<Arc<Small>>,
 }
 
-/// Most bytes that the small-set kernel's tables may take: it is several times as fast as the trie, where it fits.
+/// Most bytes that the small-set kernel's tables may take for up to [`FEW_ROWS`]: it is several times as fast as the
+/// trie, where it fits.
 const SMALL_LIMIT: usize = 16 << 20;
+const FEW_ROWS: usize = 2048;
+/// With more rows its tables grow with the square of their number: trie and tables together stay below this then.
+const MANY_LIMIT: usize = 1_000_000;
 
 /// What a lookup gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +83,11 @@ impl Engine {
     /// With the small-set kernel, if the rows, which must be those of this generation, fit it.
     #[must_use]
     pub fn with_small(self, rows: &[Row], ranks: &[u32]) -> Self {
-        let small = Small::build(rows, SMALL_LIMIT).map(|small| Arc::new(small.with_ranks(ranks)));
+        let limit = match rows.len() {
+            0..=FEW_ROWS => SMALL_LIMIT,
+            _ => MANY_LIMIT.saturating_sub(self.tree.memory_bytes()),
+        };
+        let small = Small::build(rows, limit).map(|small| Arc::new(small.with_ranks(ranks)));
         Self { small, ..self }
     }
 
@@ -93,7 +102,7 @@ impl Engine {
         self.small.is_some()
     }
 
-    /// The same rows, the trie searched with other instructions.
+    /// The same rows, searched with other instructions.
     ///
     /// # Panics
     /// When the processor does not have them.
@@ -106,7 +115,7 @@ impl Engine {
     /// Looks up a batch. Does not allocate, lock or panic.
     pub fn search(&self, batch: &Batch) -> Found {
         if let Some(small) = &self.small {
-            return small.search(batch);
+            return small.search(batch, self.tree.isa);
         }
         let found = kernel::lookup(&self.tree, batch);
         let ranks = found.ranks.map(|rank| if rank == kernel::NOTHING { NO_ROW } else { rank >> FLAG_BITS });
@@ -128,14 +137,7 @@ impl Engine {
 
     /// Calls `visit` with the ranks below `below` of passive rows that hold `key`, in no order. Does not allocate.
     pub fn passive(&self, key: &Key, below: u32, mut visit: impl FnMut(u32)) {
-        self.tree.walk(key, |step| {
-            if let Step::Row { rank } = step
-                && rank & PASSIVE != 0
-                && rank >> FLAG_BITS < below
-            {
-                visit(rank >> FLAG_BITS);
-            }
-        });
+        self.tree.passive(key, below, &mut visit);
     }
 
     /// The way of one packet through the structure.
@@ -188,11 +190,6 @@ impl Editor {
     /// Whether no living generation has rows of this rank: only then may rows of another meaning have it.
     pub fn is_free(&self, rank: u32) -> bool {
         self.editor.is_free(rank)
-    }
-
-    /// Changes since the rows were built: a reason to build them anew when they are many.
-    pub fn edits(&self) -> usize {
-        self.editor.edits()
     }
 
     /// Makes all changes, or none. Earlier generations stay as they are for as long as somebody holds them.

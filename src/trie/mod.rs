@@ -14,8 +14,10 @@
 pub mod address;
 mod arena;
 mod block;
+mod direct;
 mod edit;
 mod engine;
+mod isa;
 mod kernel;
 mod plan;
 mod row;
@@ -25,7 +27,7 @@ mod tree;
 
 pub use edit::{Change, RebuildNeeded};
 pub use engine::{BuildError, Editor, Engine, Found, Visit};
-pub use kernel::Isa;
+pub use isa::Isa;
 pub use row::{BATCH, Batch, Key, Kind, NO_ROW, Ranges, Row, Service, Side, mask};
 
 #[cfg(test)]

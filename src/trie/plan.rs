@@ -21,8 +21,8 @@ const DEPTH_LIMIT: usize = 10;
 /// Prices in cycles per packet: a table's step, a rest or leaf, a further block, a byte of memory per row.
 const STEP: f64 = 4.0;
 const VISIT: f64 = 11.0;
-const BLOCK: f64 = 7.0;
-const BYTE: f64 = 0.03;
+const BLOCK: f64 = 5.0;
+const BYTE: f64 = 0.02;
 
 /// A window and how many of its bits a row may leave open without going to the rest.
 #[derive(Clone, Copy, Debug)]

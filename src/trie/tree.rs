@@ -15,7 +15,7 @@ use super::block::{
     Block, Entry, FIELDS, FLAG_BITS, Field, LANES, LEAF_LIMIT, Lane, MORE, PASSIVE, PortBlock, RANK_LIMIT, Window,
 };
 use super::engine::BuildError;
-use super::kernel::Isa;
+use super::isa::Isa;
 use super::plan::{Cut, Hash, Plan, Planner, Prefix, Shape, prefix};
 use super::row::{Key, Kind, Row, Side};
 use super::services::{Services, TooManyServices};
@@ -99,6 +99,38 @@ impl Tree {
             for block in self.leaf_blocks(entry) {
                 for lane in (0..block.len()).map(|lane| block.lane(lane)).filter(|lane| self.lane_holds(lane, key)) {
                     visit(Step::Row { rank: lane.rank });
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` with the ranks below `below` of passive rows that hold `key`. Goes nowhere where all rows rank
+    /// behind that.
+    pub(super) fn passive(&self, key: &Key, below: u32, visit: &mut impl FnMut(u32)) {
+        self.roots.iter().for_each(|root| self.passive_from(*root, key, below, visit));
+    }
+
+    fn passive_from(&self, entry: Entry, key: &Key, below: u32, visit: &mut impl FnMut(u32)) {
+        if u32::from(entry.least()) << self.scale >= below {
+            return;
+        }
+        if entry.is_inner() {
+            let slot = entry.slot(self.field_of(key, entry.window().field)) as usize;
+            self.passive_from(self.entry(slot), key, below, visit);
+            if entry.has_rest() {
+                self.passive_from(self.entry(entry.base() as usize - 1), key, below, visit);
+            }
+        } else if entry.is_leaf() {
+            for at in 0..entry.blocks() {
+                // SAFETY: a leaf's blocks are in the arena and not written while this generation lives.
+                let block = unsafe { &*self.blocks.as_ptr().add(entry.base() as usize + at * self.services.places()) };
+                for (lane, rank) in block.rank.iter().enumerate() {
+                    if rank >> FLAG_BITS >= below {
+                        return;
+                    }
+                    if rank & PASSIVE != 0 && self.lane_holds(&block.lane(lane), key) {
+                        visit(rank >> FLAG_BITS);
+                    }
                 }
             }
         }

@@ -1,50 +1,21 @@
 //! Bursts through a [`Table4`]: portable, and with gather instructions of AVX2 and AVX-512.
 
-use super::arena::UNIT;
-use super::v4::{CHILD, Table4};
-use crate::trie::BATCH;
+use super::v4::{CHILD, Table4, UNIT};
+use crate::trie::{BATCH, Isa};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kernel {
-    Portable,
-    /// The processor has AVX2.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// The processor has AVX-512F.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Kernel {
-    /// The fastest that this processor runs.
-    pub(super) fn best() -> Self {
-        Self::possible().pop().unwrap_or(Self::Portable)
-    }
-
-    /// Slowest first.
-    pub(super) fn possible() -> Vec<Self> {
-        let mut kernels = vec![Self::Portable];
+/// Looks up the first `len` addresses.
+pub(super) fn get(table: &Table4, isa: Isa, addresses: &[u32; BATCH], len: usize, values: &mut [u32; BATCH]) {
+    match isa {
+        // SAFETY: a table is only given instructions that the processor has.
         #[cfg(target_arch = "x86_64")]
-        {
-            kernels.extend(is_x86_feature_detected!("avx2").then_some(Self::Avx2));
-            kernels.extend(is_x86_feature_detected!("avx512f").then_some(Self::Avx512));
-        }
-        kernels
-    }
-
-    pub(super) fn get(self, table: &Table4, addresses: &[u32; BATCH], len: usize, values: &mut [u32; BATCH]) {
-        match self {
-            Self::Portable => {
-                for (value, address) in values.iter_mut().zip(addresses).take(len) {
-                    *value = table.get(*address);
-                }
+        Isa::Avx2 => unsafe { x86::get_avx2(table, addresses, len, values) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::get_avx512(table, addresses, len, values) },
+        _ => {
+            for (value, address) in values.iter_mut().zip(addresses).take(len) {
+                *value = table.get(*address);
             }
-            // SAFETY: these kernels are chosen only where the processor has the instructions.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { x86::get_avx2(table, addresses, len, values) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { x86::get_avx512(table, addresses, len, values) },
         }
     }
 }
@@ -90,7 +61,7 @@ mod x86 {
             let index = _mm256_and_si256(address[at], low);
             let block = _mm256_andnot_si256(child, entry[at]);
             // SAFETY: only lanes with a child load, from within its block; a narrow leaf's load reaches two bytes
-            // beyond it, where the arena has at least one more unit.
+            // beyond it, where there is at least one more unit.
             entry[at] = unsafe {
                 if table.is_wide() {
                     let index = _mm256_add_epi32(_mm256_slli_epi32::<UNIT_SHIFT>(block), index);
@@ -133,7 +104,7 @@ mod x86 {
             let block = _mm512_andnot_si512(child, entry);
             let children = _mm512_test_epi32_mask(entry, child);
             // SAFETY: only lanes with a child load, from within its block; a narrow leaf's load reaches two bytes
-            // beyond it, where the arena has at least one more unit.
+            // beyond it, where there is at least one more unit.
             entry = unsafe {
                 if table.is_wide() {
                     let index = _mm512_add_epi32(_mm512_slli_epi32::<{ UNIT_SHIFT as u32 }>(block), index);

@@ -2,13 +2,13 @@
 //!
 //! In go the nets of groups and rules. Out come tables that give every address one number, its class, with one
 //! look-up, and the class gives the label of the address ([`labels`]) and that of its set of groups ([`sets`]). Rows
-//! ask for prefixes of labels. Everything here is immutable; the tables can make a next version, which shares what has not
-//! changed.
-mod arena;
+//! ask for prefixes of labels. Everything here is immutable.
 mod endpoints;
+mod few6;
 mod kernel4;
 mod kernel6;
 pub mod labels;
+mod many6;
 mod nest;
 pub mod sets;
 mod v4;

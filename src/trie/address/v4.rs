@@ -5,16 +5,18 @@
 //! ```text
 //! 1024 entries in the table itself → 64 → 256 → 256 values of 16 bits (32 when there are larger values)
 //! ```
-//! Leaf blocks with the same content are stored once. A change copies the first 4 KB and at most one block of each
-//! step.
+//! Leaf blocks with the same content are stored once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use super::arena::{Block, Edit, UNIT, Version, units};
-use super::kernel4::Kernel;
-use super::{BuildError, Entry, MAX_VALUE, Prefix};
-use crate::trie::BATCH;
+use super::{BuildError, Entry, MAX_VALUE, Prefix, kernel4};
+use crate::trie::{BATCH, Isa};
+
+/// Blocks are counted in units of so many words (32 bytes).
+pub(super) const UNIT: usize = 8;
+/// An index of a `u16` in the blocks fits an `i32`, as gather instructions ask.
+const MAX_UNITS: usize = 1 << 27;
 
 pub(super) const ROOT: usize = 1 << 10;
 /// In an entry: the other bits are the first unit of a block.
@@ -28,10 +30,11 @@ const LEAF: usize = 3;
 #[derive(Debug)]
 pub struct Table4 {
     root: Box<[u32; ROOT]>,
-    version: Version,
+    /// Blocks, and one unit beyond, so that a wide load of the last value stays inside.
+    words: Box<[u32]>,
     /// Leaves have 32-bit values.
     wide: bool,
-    kernel: Kernel,
+    isa: Isa,
 }
 
 impl Table4 {
@@ -44,55 +47,25 @@ impl Table4 {
         Self::of_steps(&steps(entries))
     }
 
-    /// The next version, in which all addresses of each entry's prefix have its value, whatever they had before; of
-    /// overlapping entries the last counts. It shares with this one all that has not changed.
-    ///
-    /// # Errors
-    /// As for [`Table4::build`].
-    pub fn with_changes(&self, changes: &[Entry<u32>]) -> Result<Self, BuildError> {
-        let greatest = changes.iter().map(|change| change.value).max().unwrap_or(0);
-        if (greatest <= u32::from(u16::MAX) || (self.wide && greatest <= MAX_VALUE))
-            && let Some(next) = self.edited(changes)
-        {
-            return Ok(next);
-        }
-        // No room, or not the newest version, or values too large for the leaves.
-        let mut steps = BTreeMap::from_iter(self.steps());
-        for change in changes {
-            let (first, last) = range(change);
-            let after = steps.range(..=last).next_back().map_or(0, |(_, value)| *value);
-            while let Some((&inside, _)) = steps.range(first..=last).next() {
-                steps.remove(&inside);
-            }
-            steps.insert(first, change.value);
-            if let Some(next) = last.checked_add(1) {
-                steps.entry(next).or_insert(after);
-            }
-        }
-        let mut steps = Vec::from_iter(steps);
-        steps.dedup_by_key(|(_, value)| *value);
-        Self::of_steps(&steps)
-    }
-
     pub fn get(&self, address: u32) -> u32 {
         let mut entry = self.root[(address >> BELOW[0]) as usize];
         for step in 1..=LEAF {
             if entry & CHILD == 0 {
                 break;
             }
-            entry = load(|offset| self.version.word(entry & !CHILD, offset), self.wide, step, index(address, step));
+            entry = load(&self.words[(entry & !CHILD) as usize * UNIT..], self.wide, step, index(address, step));
         }
         entry
     }
 
     /// The values of the first `len` addresses. What is in the rest of `values` afterwards is of no meaning.
     pub fn get_burst(&self, addresses: &[u32; BATCH], len: usize, values: &mut [u32; BATCH]) {
-        self.kernel.get(self, addresses, len, values);
+        kernel4::get(self, self.isa, addresses, len, values);
     }
 
-    /// Memory in use, in bytes, with that of older versions that are still there.
+    /// Memory in use, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.root) + self.version.memory_bytes()
+        size_of::<Self>() + size_of_val(&*self.root) + size_of_val(&*self.words)
     }
 
     pub(super) fn root(&self) -> &[u32; ROOT] {
@@ -100,7 +73,7 @@ impl Table4 {
     }
 
     pub(super) fn base(&self) -> *const u32 {
-        self.version.base()
+        self.words.as_ptr()
     }
 
     pub(super) fn is_wide(&self) -> bool {
@@ -108,8 +81,8 @@ impl Table4 {
     }
 
     #[cfg(test)]
-    fn with_kernel(mut self, kernel: Kernel) -> Self {
-        self.kernel = kernel;
+    fn with_isa(mut self, isa: Isa) -> Self {
+        self.isa = isa;
         self
     }
 
@@ -124,44 +97,12 @@ impl Table4 {
         for (at, entry) in root.iter_mut().enumerate() {
             *entry = filler.entry(1, (at as u32) << BELOW[0]);
         }
-        let version = Version::first(&filler.words, filler.shared).ok_or(BuildError::Memory)?;
-        Ok(Self { root, version, wide, kernel: Kernel::best() })
-    }
-
-    /// `None` when there is no room or a newer version.
-    fn edited(&self, changes: &[Entry<u32>]) -> Option<Self> {
-        let mut painter = Painter { edit: self.version.edit()?, wide: self.wide };
-        let mut root = self.root.clone();
-        for change in changes {
-            let (first, last) = range(change);
-            for at in first >> BELOW[0]..=last >> BELOW[0] {
-                let entry = root[at as usize];
-                root[at as usize] = painter.paint(entry, 1, at << BELOW[0], change)?;
-            }
+        let Filler { mut words, .. } = filler;
+        if words.len() / UNIT > MAX_UNITS {
+            return Err(BuildError::Memory);
         }
-        Some(Self { root, version: painter.edit.finish(), wide: self.wide, kernel: self.kernel })
-    }
-
-    /// Where the value changes and what to, from address 0 on.
-    fn steps(&self) -> Vec<(u32, u32)> {
-        let mut steps = Vec::new();
-        for (at, entry) in self.root.iter().enumerate() {
-            self.steps_of(*entry, 1, (at as u32) << BELOW[0], &mut steps);
-        }
-        steps
-    }
-
-    fn steps_of(&self, entry: u32, step: usize, from: u32, steps: &mut Vec<(u32, u32)>) {
-        if entry & CHILD == 0 {
-            if steps.last().is_none_or(|(_, value)| *value != entry) {
-                steps.push((from, entry));
-            }
-            return;
-        }
-        for at in 0..ENTRIES[step] {
-            let inner = load(|offset| self.version.word(entry & !CHILD, offset), self.wide, step, at);
-            self.steps_of(inner, step + 1, from + ((at as u32) << BELOW[step]), steps);
-        }
+        words.extend([0; UNIT]);
+        Ok(Self { root, words: words.into(), wide, isa: Isa::best() })
     }
 }
 
@@ -169,14 +110,9 @@ fn index(address: u32, step: usize) -> usize {
     (address >> BELOW[step]) as usize % ENTRIES[step]
 }
 
-/// Units of a step's block.
-fn size(step: usize, wide: bool) -> u32 {
-    units(if step == LEAF && !wide { ENTRIES[LEAF] / 2 } else { ENTRIES[step] })
-}
-
 /// Entry `at` of a block.
-fn load(word: impl Fn(usize) -> u32, wide: bool, step: usize, at: usize) -> u32 {
-    if step == LEAF && !wide { word(at / 2) >> (16 * (at % 2)) & 0xffff } else { word(at) }
+fn load(block: &[u32], wide: bool, step: usize, at: usize) -> u32 {
+    if step == LEAF && !wide { block[at / 2] >> (16 * (at % 2)) & 0xffff } else { block[at] }
 }
 
 fn range(entry: &Entry<u32>) -> (u32, u32) {
@@ -224,14 +160,11 @@ struct Filler<'a> {
     /// First units of leaf blocks, by the hash of their content.
     leaves: HashMap<u64, u32>,
     hasher: RandomState,
-    /// How often a leaf block is referred to beyond the first time.
-    shared: HashMap<u32, u32>,
 }
 
 impl<'a> Filler<'a> {
     fn new(steps: &'a [(u32, u32)], wide: bool) -> Self {
-        let (leaves, shared, hasher) = (HashMap::new(), HashMap::new(), RandomState::new());
-        Self { steps, at: 0, wide, words: Vec::new(), leaves, hasher, shared }
+        Self { steps, at: 0, wide, words: Vec::new(), leaves: HashMap::new(), hasher: RandomState::new() }
     }
 
     /// The entry for what begins at address `from`, as seen from the step before `step`.
@@ -284,7 +217,6 @@ impl<'a> Filler<'a> {
         match self.leaves.get(&hash) {
             Some(&equal) if before[equal as usize * UNIT..].starts_with(leaf) => {
                 self.words.truncate(block);
-                *self.shared.entry(equal).or_default() += 1;
                 CHILD | equal
             }
             _ => {
@@ -292,86 +224,6 @@ impl<'a> Filler<'a> {
                 CHILD | (block / UNIT) as u32
             }
         }
-    }
-}
-
-struct Painter<'a> {
-    edit: Edit<'a>,
-    wide: bool,
-}
-
-impl Painter<'_> {
-    /// What becomes of an entry that stands for the addresses from `from` on, as seen from the step before `step`.
-    fn paint(&mut self, entry: u32, step: usize, from: u32, change: &Entry<u32>) -> Option<u32> {
-        let (first, last) = range(change);
-        let end = from | ((1 << BELOW[step - 1]) - 1);
-        if first <= from && end <= last {
-            self.give_up(entry, step);
-            return Some(change.value);
-        }
-        let block = self.opened(entry, step)?;
-        let (first, last) = (index(first.max(from), step), index(last.min(end), step));
-        for at in first..=last {
-            let inner = if step == LEAF {
-                change.value
-            } else {
-                let inner = self.load(block.at, step, at);
-                self.paint(inner, step + 1, from + ((at as u32) << BELOW[step]), change)?
-            };
-            self.store(block, step, at, inner);
-        }
-        // A block of one value is no block.
-        let uniform = change.value;
-        if (0..block.units as usize * UNIT).all(|word| self.edit.word(block.at, word) == self.repeated(step, uniform)) {
-            self.edit.give_up(block);
-            return Some(uniform);
-        }
-        Some(CHILD | block.at)
-    }
-
-    /// A block to write to, with what the entry says.
-    fn opened(&mut self, entry: u32, step: usize) -> Option<Block> {
-        let units = size(step, self.wide);
-        if entry & CHILD != 0 {
-            return self.edit.writable(Block { at: entry & !CHILD, units });
-        }
-        let block = self.edit.take(units)?;
-        for word in 0..units as usize * UNIT {
-            self.edit.set(block, word, self.repeated(step, entry));
-        }
-        Some(block)
-    }
-
-    /// A word of a block whose entries are all the same.
-    fn repeated(&self, step: usize, value: u32) -> u32 {
-        if step == LEAF && !self.wide { value | value << 16 } else { value }
-    }
-
-    fn load(&self, block: u32, step: usize, at: usize) -> u32 {
-        load(|offset| self.edit.word(block, offset), self.wide, step, at)
-    }
-
-    fn store(&self, block: Block, step: usize, at: usize, value: u32) {
-        if step == LEAF && !self.wide {
-            let (word, shift) = (at / 2, 16 * (at % 2));
-            let other = self.edit.word(block.at, word) & !(0xffff << shift);
-            self.edit.set(block, word, other | value << shift);
-        } else {
-            self.edit.set(block, at, value);
-        }
-    }
-
-    fn give_up(&mut self, entry: u32, step: usize) {
-        if entry & CHILD == 0 {
-            return;
-        }
-        let block = Block { at: entry & !CHILD, units: size(step, self.wide) };
-        if step < LEAF {
-            for at in 0..ENTRIES[step] {
-                self.give_up(self.edit.word(block.at, at), step + 1);
-            }
-        }
-        self.edit.give_up(block);
     }
 }
 
@@ -423,71 +275,26 @@ mod tests {
         fn the_longest_prefix_counts(entries in proptest::collection::vec(prefix(), 0..60), more in any::<[u32; 7]>()) {
             let addresses = [probes(&entries), more.to_vec()].concat();
             let wanted: Vec<u32> = addresses.iter().map(|address| naive(&entries, *address)).collect();
-            for kernel in Kernel::possible() {
-                let table = Table4::build(&entries).unwrap().with_kernel(kernel);
+            for isa in Isa::available() {
+                let table = Table4::build(&entries).unwrap().with_isa(isa);
                 prop_assert_eq!(&bursts(&table, &addresses), &wanted);
                 let singly: Vec<u32> = addresses.iter().map(|address| table.get(*address)).collect();
                 prop_assert_eq!(&singly, &wanted);
             }
         }
-
-        #[test]
-        fn changes_paint_and_old_versions_stay(
-            entries in proptest::collection::vec(prefix(), 0..30),
-            commits in proptest::collection::vec((proptest::collection::vec(prefix(), 0..6), any::<bool>()), 1..8),
-        ) {
-            let addresses = probes(&[entries.clone(), commits.iter().flat_map(|(c, _)| c.clone()).collect()].concat());
-            let mut now: Vec<u32> = addresses.iter().map(|address| naive(&entries, *address)).collect();
-            let mut kept = vec![(Table4::build(&entries).unwrap(), now.clone())];
-            for (changes, keep) in commits {
-                let next = kept.last().unwrap().0.with_changes(&changes).unwrap();
-                for (address, value) in addresses.iter().zip(&mut now) {
-                    let last = changes.iter().rev().find(|change| holds(change, *address));
-                    *value = last.map_or(*value, |change| change.value);
-                }
-                if !keep {
-                    kept.pop();
-                }
-                kept.push((next, now.clone()));
-                for (table, wanted) in &kept {
-                    prop_assert_eq!(&bursts(table, &addresses), wanted);
-                }
-            }
-            // A change to an old version leaves the newer ones alone.
-            let branch = kept[0].0.with_changes(&[Entry { prefix: 0, len: 0, value: 9 }]).unwrap();
-            prop_assert!(addresses.iter().all(|address| branch.get(*address) == 9));
-            for (table, wanted) in &kept {
-                prop_assert_eq!(&bursts(table, &addresses), wanted);
-            }
-        }
     }
 
     #[test]
-    fn equal_leaves_are_stored_once_and_part_on_change() {
+    fn equal_leaves_are_stored_once() {
         let entries: Vec<_> =
             (0..100).map(|net| Entry { prefix: 10 << 24 | net << 8 | 1, len: 32, value: 7 }).collect();
         let table = Table4::build(&entries).unwrap();
         assert!(table.memory_bytes() < 4096 + 256 + 1024 + 512 + 200);
-        let next = table.with_changes(&[Entry { prefix: 10 << 24 | 5 << 8 | 1, len: 32, value: 8 }]).unwrap();
-        let values = [4, 5, 6].map(|net| (table.get(10 << 24 | net << 8 | 1), next.get(10 << 24 | net << 8 | 1)));
-        assert_eq!(values, [(7, 7), (7, 8), (7, 7)]);
-    }
-
-    #[test]
-    fn what_is_undone_takes_no_memory() {
-        let mut table = Table4::build(&[Entry { prefix: 10 << 24, len: 8, value: 1 }]).unwrap();
-        let before = table.memory_bytes();
-        for value in [2, 1] {
-            let hosts: Vec<_> = (0..5000).map(|at| Entry { prefix: 10 << 24 | (at * 77), len: 32, value }).collect();
-            table = table.with_changes(&hosts).unwrap();
-        }
-        assert_eq!(table.memory_bytes(), before);
     }
 
     #[test]
     fn values_have_a_limit() {
         let entry = Entry { prefix: 0, len: 0, value: MAX_VALUE + 1 };
         assert_eq!(Table4::build(&[entry]).unwrap_err(), BuildError::Value(MAX_VALUE + 1));
-        assert!(Table4::build(&[]).unwrap().with_changes(&[entry]).is_err());
     }
 }

@@ -10,13 +10,13 @@ use super::super::block::{
 };
 use super::super::row::{BATCH, Batch};
 use super::super::tree::Tree;
-use super::{CAPACITY, Found, List, Lists, Point, Prepared, Vectors, avx2, prefetch_leaves, search};
+use super::{CAPACITY, Found, List, Lists, Point, Prepared, SETS, Vectors, WIDE, avx2, prefetch_leaves, search};
 
 pub(super) struct Avx512;
 
 impl Vectors for Avx512 {
     #[inline(always)]
-    unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32 {
+    unsafe fn lanes<const KINDED: bool, const SERVICES: u8>(block: &Block, point: Point<'_>) -> u32 {
         // SAFETY: the processor has the instructions by the caller's word; loads stay inside block and point.
         unsafe {
             let side = |rows: &[u32; 16], codes: &[u8; 16], keys: &[u32]| {
@@ -32,7 +32,7 @@ impl Vectors for Avx512 {
             };
             let src = side(&block.src, &block.src_code, point.src);
             let differing = _mm512_or_si512(src, side(&block.dst, &block.dst_code, point.dst));
-            let served = if WIDE { !0 } else { served(block, point) };
+            let served = if SERVICES == WIDE { !0 } else { served(block, point) };
             u32::from(_mm512_mask_testn_epi32_mask(served, differing, differing))
         }
     }
@@ -336,10 +336,10 @@ pub(super) unsafe fn lookup(tree: &Tree, batch: &Batch) -> Found {
     // SAFETY: the instructions are there; services are numbered below 512 unless wide.
     unsafe {
         match (tree.kinded, tree.services.wide) {
-            (false, false) => search::<Avx512, false, false>(tree, batch),
-            (false, true) => search::<Avx512, false, true>(tree, batch),
-            (true, false) => search::<Avx512, true, false>(tree, batch),
-            (true, true) => search::<Avx512, true, true>(tree, batch),
+            (false, false) => search::<Avx512, false, SETS>(tree, batch),
+            (false, true) => search::<Avx512, false, WIDE>(tree, batch),
+            (true, false) => search::<Avx512, true, SETS>(tree, batch),
+            (true, true) => search::<Avx512, true, WIDE>(tree, batch),
         }
     }
 }

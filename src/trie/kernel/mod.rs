@@ -10,7 +10,8 @@ mod portable;
 
 use std::mem::MaybeUninit;
 
-use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, Lane, MORE, PASSIVE, PortBlock};
+use super::Isa;
+use super::block::{Block, Entry, FIELDS, FLAG_BITS, Field, Lane, MORE, PASSIVE, PortBlock, SERVICE_BITS};
 use super::plan::{Hash, WIDTH_LIMIT};
 use super::row::{BATCH, Batch, Kind};
 use super::services::Aligned;
@@ -22,45 +23,12 @@ const CAPACITY: usize = BATCH * WIDTH_LIMIT as usize + 16;
 /// In the place of a rank: none. No flags are set in it.
 pub(super) const NOTHING: u32 = u32::MAX << FLAG_BITS;
 
-/// Which instructions to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Isa {
-    Portable,
-    Avx2,
-    /// F, BW, VL, DQ.
-    Avx512,
-}
-
-impl Isa {
-    /// The best that this processor has.
-    pub fn best() -> Self {
-        Self::available().last().copied().unwrap_or(Self::Portable)
-    }
-
-    /// What this processor has, the best last.
-    pub fn available() -> Vec<Self> {
-        let mut all = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let all_of_avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("bmi1")
-                && is_x86_feature_detected!("bmi2")
-                && is_x86_feature_detected!("lzcnt")
-                && is_x86_feature_detected!("popcnt");
-            if all_of_avx2 {
-                all.push(Self::Avx2);
-                let wide = is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl");
-                if wide {
-                    all.push(Self::Avx512);
-                }
-            }
-        }
-        all
-    }
-}
+/// How services are compared: numbers below [`FEW_LIMIT`], any number that is in sets, by ranges.
+const FEW: u8 = 0;
+const SETS: u8 = 1;
+const WIDE: u8 = 2;
+/// Half a set.
+const FEW_LIMIT: usize = SERVICE_BITS / 2;
 
 /// One packet, as blocks compare it.
 #[derive(Clone, Copy)]
@@ -68,7 +36,7 @@ pub(super) struct Point<'a> {
     /// The one value where rows look at addresses only; else by kind, the last zero, which stands for "any".
     pub(super) src: &'a [u32],
     pub(super) dst: &'a [u32],
-    /// Services that it satisfies; or, when there are too many services, protocol and ports.
+    /// Services that it satisfies, where there are [`FEW`] the first half of them; or, when there are too many services, protocol and ports.
     pub(super) services: &'a Aligned,
 }
 
@@ -126,8 +94,8 @@ trait Vectors {
     /// Lanes of a block that match, as bits.
     ///
     /// # Safety
-    /// The processor has the instructions. Unless `WIDE`, every `service_byte` of the block is below 64.
-    unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32;
+    /// The processor has the instructions. `SERVICES` is that of the tree: unless [`WIDE`], every `service_byte` of the block is below 64.
+    unsafe fn lanes<const KINDED: bool, const SERVICES: u8>(block: &Block, point: Point<'_>) -> u32;
 
     /// Lanes, as bits, whose ports and protocol agree with the packet's, packed as [`pack`] does.
     ///
@@ -228,12 +196,12 @@ unsafe fn get(list: &List, at: usize) -> Entry {
 /// # Safety
 /// As [`Vectors::lanes`].
 #[inline(always)]
-unsafe fn search<V: Vectors, const KINDED: bool, const WIDE: bool>(tree: &Tree, batch: &Batch) -> Found {
+unsafe fn search<V: Vectors, const KINDED: bool, const SERVICES: u8>(tree: &Tree, batch: &Batch) -> Found {
     let count = batch.len.min(BATCH);
     let mut prepared: MaybeUninit<Prepared> = MaybeUninit::uninit();
     // SAFETY: any bits are a value of `Prepared`; only what `prepare` fills is read.
     let prepared = unsafe {
-        prepare::<KINDED, WIDE>(tree, batch, count, prepared.as_mut_ptr());
+        prepare::<KINDED, SERVICES>(tree, batch, count, prepared.as_mut_ptr());
         prepared.assume_init_ref()
     };
     let mut found = Found { ranks: [NOTHING; BATCH], passed: 0 };
@@ -242,7 +210,7 @@ unsafe fn search<V: Vectors, const KINDED: bool, const WIDE: bool>(tree: &Tree, 
         // SAFETY: by the caller's word; all packets on the list are prepared, leaves' blocks are in the arena.
         unsafe {
             let leaves = V::walk(tree, prepared, count, *root, &found, &mut lists);
-            compare_leaves::<V, KINDED, WIDE>(tree, batch, prepared, &mut lists.leaves, leaves, &mut found);
+            compare_leaves::<V, KINDED, SERVICES>(tree, batch, prepared, &mut lists.leaves, leaves, &mut found);
         }
     }
     found
@@ -329,7 +297,7 @@ unsafe fn walk<const FOUND: bool>(
 /// # Safety
 /// As [`search`]; all packets on the list are prepared.
 #[inline(always)]
-unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const WIDE: bool>(
+unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const SERVICES: u8>(
     tree: &Tree,
     batch: &Batch,
     prepared: &Prepared,
@@ -348,8 +316,8 @@ unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const WIDE: bool>(
                 (leaf, packet, &*blocks.add(leaf.base() as usize), prepared.point::<KINDED>(packet))
             };
             // SAFETY: by the caller's word.
-            let mut lanes = unsafe { V::lanes::<KINDED, WIDE>(block, point) };
-            if WIDE {
+            let mut lanes = unsafe { V::lanes::<KINDED, SERVICES>(block, point) };
+            if SERVICES == WIDE {
                 // SAFETY: the place behind a block has its ports; the rest by the caller's word.
                 lanes &= unsafe { V::ports(&*blocks.add(leaf.base() as usize + 1).cast(), point.services.0[0]) };
             }
@@ -369,7 +337,7 @@ unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const WIDE: bool>(
                     leaves,
                     kept,
                     (first >= NOTHING) & (leaf.blocks() > 1),
-                    leaf.next_block(if WIDE { 2 } else { 1 }),
+                    leaf.next_block(if SERVICES == WIDE { 2 } else { 1 }),
                 )
             };
         }
@@ -382,7 +350,7 @@ unsafe fn compare_leaves<V: Vectors, const KINDED: bool, const WIDE: bool>(
 /// # Safety
 /// `count` is at most [`BATCH`]; `prepared` may be written.
 #[inline(always)]
-unsafe fn prepare<const KINDED: bool, const WIDE: bool>(
+unsafe fn prepare<const KINDED: bool, const SERVICES: u8>(
     tree: &Tree,
     batch: &Batch,
     count: usize,
@@ -419,13 +387,16 @@ unsafe fn prepare<const KINDED: bool, const WIDE: bool>(
                 (*keys)[field as usize][packet] = u32::from(class.seen);
             }
             let services = &raw mut (*prepared).services[packet].0;
-            if WIDE {
+            if SERVICES == WIDE {
                 (*services)[0] = pack(src_port, dst_port, protocol);
             } else {
                 let of =
                     |at: usize| &tree.services.dimensions[at].sets.get_unchecked(usize::from(classes[at].number)).0;
                 let (src, dst, protocol) = (of(0), of(1), of(2));
-                services.write(std::array::from_fn(|word| src[word] & dst[word] & protocol[word]));
+                let words = if SERVICES == FEW { FEW_LIMIT / 64 } else { SERVICE_BITS / 64 };
+                for word in 0..words {
+                    (*services)[word] = src[word] & dst[word] & protocol[word];
+                }
             }
             if KINDED {
                 let side = |values: &[[u32; BATCH]; Kind::COUNT]| {

@@ -3,20 +3,20 @@
 use super::super::block::{Block, LANES, PortBlock};
 use super::super::row::Batch;
 use super::super::tree::Tree;
-use super::{Found, Point, Vectors, search, unpack};
+use super::{Found, Point, SETS, Vectors, WIDE, search, unpack};
 
 pub(super) struct Portable;
 
 impl Vectors for Portable {
     #[inline(always)]
-    unsafe fn lanes<const KINDED: bool, const WIDE: bool>(block: &Block, point: Point<'_>) -> u32 {
+    unsafe fn lanes<const KINDED: bool, const SERVICES: u8>(block: &Block, point: Point<'_>) -> u32 {
         let mut lanes = 0;
         for lane in 0..LANES {
             let (src_kind, src_shift) = split::<KINDED>(block.src_code[lane]);
             let (dst_kind, dst_shift) = split::<KINDED>(block.dst_code[lane]);
             let src = (block.src[lane] ^ point.src[src_kind]).checked_shr(src_shift).unwrap_or(0);
             let dst = (block.dst[lane] ^ point.dst[dst_kind]).checked_shr(dst_shift).unwrap_or(0);
-            let served = WIDE || {
+            let served = SERVICES == WIDE || {
                 let byte = usize::from(block.service_byte[lane]);
                 (point.services.0[byte / 8] >> (byte % 8 * 8)) as u8 & block.service_bit[lane] != 0
             };
@@ -49,10 +49,10 @@ pub(super) fn lookup(tree: &Tree, batch: &Batch) -> Found {
     // SAFETY: no particular instructions; services are numbered below 512 unless wide.
     unsafe {
         match (tree.kinded, tree.services.wide) {
-            (false, false) => search::<Portable, false, false>(tree, batch),
-            (false, true) => search::<Portable, false, true>(tree, batch),
-            (true, false) => search::<Portable, true, false>(tree, batch),
-            (true, true) => search::<Portable, true, true>(tree, batch),
+            (false, false) => search::<Portable, false, SETS>(tree, batch),
+            (false, true) => search::<Portable, false, WIDE>(tree, batch),
+            (true, false) => search::<Portable, true, SETS>(tree, batch),
+            (true, true) => search::<Portable, true, WIDE>(tree, batch),
         }
     }
 }

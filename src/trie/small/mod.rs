@@ -18,12 +18,14 @@ mod pairs;
 mod service;
 mod side;
 
+use crate::trie::direct::{ALL_STEPS, Direct};
 use crate::trie::engine::Found;
+use crate::trie::isa::Isa;
 use crate::trie::row::{BATCH, Batch, NO_ROW, Row, Service};
 use outcome::{Joiner, Outcomes, unmark};
 use pairs::{Pairs, PairsBuilder};
 use service::{Held, ServiceTable};
-use side::{Prefixes, SideTable};
+use side::Prefixes;
 
 #[cfg(test)]
 pub use outcome::Outcome;
@@ -36,8 +38,8 @@ pub struct Small {
     /// Which kind of value each side looks at, as an index.
     src_kind: usize,
     dst_kind: usize,
-    src: SideTable,
-    dst: SideTable,
+    src: Direct,
+    dst: Direct,
     service: ServiceTable,
     /// By source prefix and destination prefix.
     lines: Vec<u16>,
@@ -47,8 +49,6 @@ pub struct Small {
     /// By tail and rest class. Nothing, when there is one rest class.
     outcomes: Vec<u16>,
     meanings: Outcomes,
-    /// Whether the processor has what [`Small::find_avx2`] asks for.
-    avx2: bool,
 }
 
 impl Small {
@@ -64,8 +64,8 @@ impl Small {
         if src.len() * dst.len() * size_of::<u16>() > limit_bytes {
             return None;
         }
-        let src_table = SideTable::new(&src, limit_bytes)?;
-        let dst_table = SideTable::new(&dst, limit_bytes)?;
+        let src_table = src.table(limit_bytes)?;
+        let dst_table = dst.table(limit_bytes)?;
         let mut services: Vec<&Service> = rows.iter().map(|row| &row.service).collect();
         services.sort_unstable();
         services.dedup();
@@ -90,15 +90,14 @@ impl Small {
             tails,
             outcomes,
             meanings,
-            avx2: has_avx2(),
         };
         (small.memory_bytes() <= limit_bytes && small.is_sound(src.len())).then_some(small)
     }
 
     #[cfg(test)]
     /// The number of each packet's outcome, for [`Small::outcome`]. Beyond the batch's length nothing is written.
-    pub fn lookup(&self, batch: &Batch, found: &mut [u32; BATCH]) {
-        self.find(batch, found, u32::from);
+    pub fn lookup(&self, batch: &Batch, isa: Isa, found: &mut [u32; BATCH]) {
+        self.find(batch, isa, found, u32::from);
     }
 
     /// Says the rank of each row, so that lookups give ranks.
@@ -111,12 +110,12 @@ impl Small {
     ///
     /// # Panics
     /// Without [`Small::with_ranks`].
-    pub fn search(&self, batch: &Batch) -> Found {
+    pub fn search(&self, batch: &Batch, isa: Isa) -> Found {
         let marked = self.meanings.marked();
         assert_eq!(marked.len(), self.meanings.rows().len(), "the rows have no ranks");
         let mut found = Found { ranks: [NO_ROW; BATCH], passed: 0 };
         // SAFETY: every number that is found has a meaning, see `is_sound`, and each of these has a mark.
-        self.find(batch, &mut found.ranks, |number| unsafe { *marked.get_unchecked(usize::from(number)) });
+        self.find(batch, isa, &mut found.ranks, |number| unsafe { *marked.get_unchecked(usize::from(number)) });
         for (at, rank) in found.ranks.iter_mut().enumerate().take(batch.len) {
             let (own, passed) = unmark(*rank);
             *rank = own;
@@ -161,10 +160,10 @@ impl Small {
     }
 
     #[inline(always)]
-    fn find(&self, batch: &Batch, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
+    fn find(&self, batch: &Batch, isa: Isa, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
         #[cfg(target_arch = "x86_64")]
-        if self.avx2 {
-            // SAFETY: the processor has these instructions.
+        if isa >= Isa::Avx2 {
+            // SAFETY: the caller names only instructions that the processor has.
             return unsafe { self.find_avx2(batch, found, meaning) };
         }
         self.find_portable(batch, found, meaning);
@@ -179,19 +178,25 @@ impl Small {
 
     #[inline(always)]
     fn find_portable(&self, batch: &Batch, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
-        if self.outcomes.is_empty() {
-            self.find_in::<false>(batch, found, meaning);
-        } else {
-            self.find_in::<true>(batch, found, meaning);
+        match (self.outcomes.is_empty(), self.src.steps().max(self.dst.steps())) {
+            (true, 1) => self.find_in::<false, 1>(batch, found, meaning),
+            (false, 1) => self.find_in::<true, 1>(batch, found, meaning),
+            (true, _) => self.find_in::<false, ALL_STEPS>(batch, found, meaning),
+            (false, _) => self.find_in::<true, ALL_STEPS>(batch, found, meaning),
         }
     }
 
     /// Step by step for the whole batch, so that the loads of its packets overlap. `RESTS`: there are several rest
-    /// classes.
+    /// classes. `STEPS`: what the sides need, at least.
     ///
     /// PERF: bounds checks would cost a seventh, and prefetching between the steps a fifth.
     #[inline(always)]
-    fn find_in<const RESTS: bool>(&self, batch: &Batch, found: &mut [u32; BATCH], meaning: impl Fn(u16) -> u32) {
+    fn find_in<const RESTS: bool, const STEPS: u32>(
+        &self,
+        batch: &Batch,
+        found: &mut [u32; BATCH],
+        meaning: impl Fn(u16) -> u32,
+    ) {
         let count = batch.len.min(BATCH);
         let (src, dst) = (&batch.src[self.src_kind], &batch.dst[self.dst_kind]);
         let (lead_port, rest_port) = self.service.ports(batch);
@@ -202,7 +207,7 @@ impl Small {
         unsafe {
             let cell = |table: &[u16], at: u32| *table.get_unchecked(at as usize);
             for i in 0..count {
-                at[i] = self.src.prefix(src[i]) * self.dst_prefixes + self.dst.prefix(dst[i]);
+                at[i] = self.src.number::<STEPS>(src[i]) * self.dst_prefixes + self.dst.number::<STEPS>(dst[i]);
             }
             for i in 0..count {
                 let lead = self.service.lead(lead_port[i], batch.protocol[i]);
@@ -219,15 +224,6 @@ impl Small {
             }
         }
     }
-}
-
-fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 #[cfg(test)]
@@ -265,10 +261,10 @@ mod tests {
             let mut batch = Batch::default();
             keys.iter().for_each(|key| batch.push(key));
             let (mut portable, mut found) = ([0; BATCH], [0; BATCH]);
-            small.find_portable(&batch, &mut portable, u32::from);
-            small.lookup(&batch, &mut found);
+            small.lookup(&batch, Isa::Portable, &mut portable);
+            small.lookup(&batch, Isa::best(), &mut found);
             assert_eq!(portable, found);
-            let searched = small.search(&batch);
+            let searched = small.search(&batch, Isa::best());
             for (at, key) in keys.iter().enumerate() {
                 let (row, passive) = linear(rows, key);
                 assert_eq!(small.outcome(found[at]), Outcome { row, passive: &passive }, "{key:?}");
@@ -321,7 +317,7 @@ mod tests {
             (key.src[0], key.dst[0]) = (src, dst);
             batch.push(&key);
             let mut found = [7; BATCH];
-            small.lookup(&batch, &mut found);
+            small.lookup(&batch, Isa::best(), &mut found);
             assert_eq!(found[1], 7);
             small.outcome(found[0]).row
         };
@@ -355,7 +351,7 @@ mod tests {
             batch.push(&key);
         }
         let mut found = [0; BATCH];
-        small.lookup(&batch, &mut found);
+        small.lookup(&batch, Isa::best(), &mut found);
         let outcomes = [0, 1, 2].map(|at| small.outcome(found[at]));
         assert_eq!(outcomes[0], Outcome { row: 2, passive: &[0, 1] });
         assert_eq!(outcomes[1], Outcome { row: NO_ROW, passive: &[0, 1, 3] });
