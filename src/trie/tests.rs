@@ -141,6 +141,18 @@ fn check(engine: &Engine, rows: &[(u32, Row)], random: &mut Random, batches: usi
     }
 }
 
+/// Lanes of a block that no row has look like rows of address 0; and where no row decides, none ranks behind.
+#[test]
+fn places_of_blocks_that_are_not_in_use_are_no_passive_rows() {
+    let watched = Row { passive: true, ..Row::default() };
+    let engine = Engine::build(std::slice::from_ref(&watched)).expect("builds");
+    for engine in [engine.clone(), engine.tree_only()] {
+        let mut passed = Vec::new();
+        engine.passive(&Key::default(), NO_ROW, |rank| passed.push(rank));
+        assert_eq!(passed, [0]);
+    }
+}
+
 pub(super) fn rows(random: &mut Random, count: usize, flavour: Flavour) -> Vec<(u32, Row)> {
     (0..count as u32).map(|number| (number * 4, row(random, flavour))).collect()
 }

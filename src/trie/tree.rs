@@ -107,6 +107,8 @@ impl Tree {
     /// Calls `visit` with the ranks below `below` of passive rows that hold `key`. Goes nowhere where all rows rank
     /// behind that.
     pub(super) fn passive(&self, key: &Key, below: u32, visit: &mut impl FnMut(u32)) {
+        // Lanes not in use have a rank beyond all others.
+        let below = below.min(RANK_LIMIT);
         self.roots.iter().for_each(|root| self.passive_from(*root, key, below, visit));
     }
 
