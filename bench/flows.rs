@@ -2,8 +2,9 @@
 //! a SYN flood does to established flows; and records lost and counted at ten million packets a second.
 //!
 //! Both tables hold the same keys and take turns on the same packets, in bursts of 32, each in the order that suits it:
-//! gnomon packs and hashes the tuple, prefetches, looks up and counts; `rte_hash` gets its keys ready made, looks up the
-//! burst at once (it prefetches inside), then the records are prefetched and counted by the same code as gnomon's.
+//! gnomon packs and hashes the tuples, prefetches, looks up and counts; for `rte_hash` the tuples become keys, the burst is
+//! looked up at once (it hashes and prefetches inside), then the records are prefetched and counted by the same code as
+//! gnomon's, in an array on the same kind of pages.
 //!
 //! `cargo bench --bench flows -- [--quick] [--json FILE] [--svg FILE] [--cpu N] [--flows N]… [--flood | --live]`
 

@@ -1,14 +1,14 @@
-//! One worker between two rings, on a thread of its own, and the frames that go through it.
+//! One worker between two rings, driven step by step, and the frames that go through it. Its work is charged by the CPU
+//! time of the thread, so other programs on the machine change little.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow};
 use crossbeam::queue::ArrayQueue;
 use gnomon::appliance::{PolicyHost, Summary, Targets};
 use gnomon::config::{self, Config};
-use gnomon::dpdk::{Clock, Eal, Mempool, PacketRing};
+use gnomon::dpdk::{Clock, Eal, Mempool, PacketRing, cpu_time_ns};
 use gnomon::flow::{FlowRecord, FlowTable};
 use gnomon::packet::Fragments;
 use gnomon::worker::{Egress, Ingress, Lane, Output, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
@@ -57,95 +57,75 @@ pub struct Line {
     pub records: Arc<ArrayQueue<FlowRecord>>,
     pub counters: Arc<WorkerCounters>,
     pub host: PolicyHost,
+    worker: Worker,
     stop: Arc<AtomicBool>,
-    running: Option<JoinHandle<Worker>>,
 }
 
 impl Line {
-    pub fn start(
-        eal: &Arc<Eal>,
-        packets: &Mempool,
-        clones: &Mempool,
-        policy: &str,
-        name: &str,
-        cpu: usize,
-    ) -> Result<Self> {
+    /// With a record ring of `records` places.
+    pub fn new(eal: &Arc<Eal>, pools: [&Mempool; 2], policy: &str, records: usize) -> Result<Self> {
         let config = config::parse(policy, "bench.toml").map_err(|problems| anyhow!("{problems}"))?;
-        let ring = |what: &str, size| PacketRing::new(eal, &format!("{name}_{what}"), size);
-        let (input, output, back) = (ring("in", 8192)?, ring("out", 8192)?, ring("back", 1024)?);
-        let mut line = Self {
-            input,
-            output,
-            records: Arc::new(ArrayQueue::new(65_536)),
-            counters: Arc::new(WorkerCounters::new(config.limits.rules)),
-            host: PolicyHost::new(&config, Targets::BySession { first: FIRST_MIRROR }, 0)?,
-            stop: Arc::new(AtomicBool::new(false)),
-            running: None,
-        };
-        let parts = line.parts(&config, packets, clones, back);
-        let mut worker = Worker::new(parts);
-        line.running = Some(std::thread::spawn(move || {
-            core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-            worker.prefault();
-            worker.run();
-            worker
-        }));
-        Ok(line)
+        let ring = |what: &str, size| PacketRing::new(eal, &format!("flows_{what}"), size);
+        let rings = [ring("in", 8192)?, ring("out", 8192)?, ring("back", 1024)?];
+        let mut host = PolicyHost::new(&config, Targets::BySession { first: FIRST_MIRROR }, 0)?;
+        let (records, stop) = (Arc::new(ArrayQueue::new(records)), Arc::new(AtomicBool::new(false)));
+        let counters = Arc::new(WorkerCounters::new(config.limits.rules));
+        let worker = Worker::new(parts(&config, &rings, pools, &mut host, &records, &counters, &stop));
+        worker.prefault();
+        let [input, output, _] = rings;
+        Ok(Self { input, output, records, counters, host, worker, stop })
     }
 
-    fn parts(&mut self, config: &Config, packets: &Mempool, clones: &Mempool, back: PacketRing) -> WorkerParts {
-        let up = Arc::new(AtomicBool::new(true));
-        let abort = Arc::new(AtomicBool::new(false));
-        let output =
-            |ring: &PacketRing| Output::new(Egress::Ring(ring.clone()), up.clone(), WhenFull::Drop, abort.clone());
-        let ingress = Ingress::Ring(self.input.clone());
-        WorkerParts {
-            id: 0,
-            workers: 1,
-            lanes: vec![Lane { ingress, forward: Some(0), back: Some(1), spread: true, owners: Vec::new() }],
-            outputs: [&self.output, &back].map(output).into(),
-            generation: self.host.reader(),
-            table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),
-            fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
-            key_from: config.flow.key_from,
-            timing: Timing::Live(Clock::start()),
-            clones: clones.clone(),
-            packets: packets.clone(),
-            records: self.records.clone(),
-            notes: None,
-            taps: None,
-            mailbox: Arc::default(),
-            when_full: WhenFull::Drop,
-            counters: self.counters.clone(),
-            stop: self.stop.clone(),
-            abort: abort.clone(),
-            seed: config.seed,
-        }
+    /// Lets the worker take what is in its input; the nanoseconds of CPU time that took.
+    pub fn work(&mut self) -> u64 {
+        let began = cpu_time_ns();
+        while self.worker.turn() > 0 {}
+        cpu_time_ns() - began
     }
 
-    /// Packets of which it is known what became of them.
-    pub fn settled(&self) -> u64 {
-        let c = &self.counters;
-        c.tx_packets.get() + c.consumed.get() + c.drops.iter().map(|drop| drop.get()).sum::<u64>()
-    }
-
-    /// Tells the worker to finish; it then hands out all records, which must be taken meanwhile.
-    pub fn stop(&self) {
+    /// The worker hands out its last records. Then the sums.
+    pub fn finish(&mut self) -> Summary {
         self.stop.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_running(&self) -> bool {
-        self.running.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
-
-    /// The sums, when the worker has finished.
-    pub fn finish(mut self) -> Summary {
-        if let Some(thread) = self.running.take() {
-            drop(thread.join().expect("the worker does not panic"));
-        }
+        self.worker.run();
         let summary = Summary::of(std::slice::from_ref(&self.counters), self.host.names());
         assert!(summary.adds_up(), "rx = tx + consumed + drops: {summary:?}");
         summary
+    }
+}
+
+fn parts(
+    config: &Config,
+    [input, output, back]: &[PacketRing; 3],
+    [packets, clones]: [&Mempool; 2],
+    host: &mut PolicyHost,
+    records: &Arc<ArrayQueue<FlowRecord>>,
+    counters: &Arc<WorkerCounters>,
+    stop: &Arc<AtomicBool>,
+) -> WorkerParts {
+    let (up, abort) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let egress = |ring: &PacketRing| Output::new(Egress::Ring(ring.clone()), up.clone(), WhenFull::Drop, abort.clone());
+    let ingress = Ingress::Ring(input.clone());
+    WorkerParts {
+        id: 0,
+        workers: 1,
+        lanes: vec![Lane { ingress, forward: Some(0), back: Some(1), spread: true, owners: Vec::new() }],
+        outputs: [output, back].map(egress).into(),
+        generation: host.reader(),
+        table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),
+        fragments: Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64),
+        key_from: config.flow.key_from,
+        timing: Timing::Live(Clock::start()),
+        clones: clones.clone(),
+        packets: packets.clone(),
+        records: records.clone(),
+        notes: None,
+        taps: None,
+        mailbox: Arc::default(),
+        when_full: WhenFull::Drop,
+        counters: counters.clone(),
+        stop: stop.clone(),
+        abort: abort.clone(),
+        seed: config.seed,
     }
 }
 

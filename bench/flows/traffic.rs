@@ -1,11 +1,20 @@
-//! Packets of many flows, and the same packets' keys as `rte_hash` wants them.
+//! Packets of many flows, and keys as `rte_hash` wants them.
 
 use gnomon::dpdk::BURST;
 use gnomon::flow::FlowPacket;
-use gnomon::packet::{FlowKey, Orientation, Tuple};
+use gnomon::packet::Tuple;
 
-/// All fields of a flow key, as bytes: both address families, VLAN and VNI.
-pub type Key = [u8; 48];
+/// All fields of a flow key, as `rte_hash` compares them: both address families, VLAN and VNI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Key {
+    low: u128,
+    high: u128,
+    ports: [u16; 2],
+    rest: [u8; 4],
+    vni: u32,
+    padding: u32,
+}
 
 /// Packets of a turn: few enough to stay in the second cache beside a small table.
 pub const TURN: usize = 32 * BURST;
@@ -28,9 +37,6 @@ impl Mix {
 
 pub struct Traffic {
     pub packets: Vec<FlowPacket>,
-    pub keys: Vec<Key>,
-    /// The packet comes from the higher endpoint.
-    pub from_higher: Vec<bool>,
     flows: u32,
     mix: Mix,
     dice: Dice,
@@ -64,45 +70,47 @@ pub fn tuple(flow: u32) -> Tuple {
     }
 }
 
+/// The key of a tuple, and whether it comes from the higher endpoint.
+#[inline]
 pub fn key(tuple: &Tuple) -> (Key, bool) {
-    let (key, way) = FlowKey::of(*tuple);
-    let low = key.tuple(Orientation::LowToHigh);
-    let mut bytes = [0; 48];
-    bytes[..16].copy_from_slice(&low.src.to_be_bytes());
-    bytes[16..32].copy_from_slice(&low.dst.to_be_bytes());
-    bytes[32..34].copy_from_slice(&low.src_port.to_be_bytes());
-    bytes[34..36].copy_from_slice(&low.dst_port.to_be_bytes());
-    bytes[36..38].copy_from_slice(&low.vlan.to_be_bytes());
-    bytes[38..42].copy_from_slice(&low.vni.to_be_bytes());
-    (bytes[42], bytes[43]) = (low.protocol, low.version);
-    (bytes, way == Orientation::HighToLow)
+    let from_higher = (tuple.src, tuple.src_port) > (tuple.dst, tuple.dst_port);
+    // Selected, not branched to: either way is as likely.
+    let pick = |here: u128, there: u128| if from_higher { there } else { here };
+    let ports = u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port);
+    let ports = ports.rotate_left(16 * u32::from(from_higher));
+    let [a, b] = tuple.vlan.to_ne_bytes();
+    let key = Key {
+        low: pick(tuple.src, tuple.dst),
+        high: pick(tuple.dst, tuple.src),
+        ports: [(ports >> 16) as u16, ports as u16],
+        rest: [tuple.protocol, tuple.version, a, b],
+        vni: tuple.vni,
+        padding: 0,
+    };
+    (key, from_higher)
 }
 
 impl Traffic {
     pub fn new(flows: u32, mix: Mix) -> Self {
         Self {
             packets: Vec::with_capacity(TURN),
-            keys: Vec::with_capacity(TURN),
-            from_higher: Vec::with_capacity(TURN),
             flows,
             mix,
             dice: Dice(u64::from(flows)),
-            clock: BEGIN + 1_000_000,
+            // The second mix comes after the first.
+            clock: BEGIN + 1_000_000_000 * (1 + mix as u64),
         }
     }
 
     /// Other packets, a little later.
     pub fn next_turn(&mut self) {
         self.packets.clear();
-        self.keys.clear();
-        self.from_higher.clear();
         for _ in 0..TURN {
             let roll = self.dice.roll();
             let there = tuple(self.pick(roll));
             let tuple = if roll & 1 == 0 { there } else { there.reversed() };
             let bytes = 60 + (roll >> 4) as u32 % 1400;
             self.clock += 100;
-            let (key, from_higher) = key(&tuple);
             self.packets.push(FlowPacket {
                 tuple,
                 clock_ns: self.clock,
@@ -110,8 +118,6 @@ impl Traffic {
                 payload_bytes: bytes - 42,
                 ..FlowPacket::default()
             });
-            self.keys.push(key);
-            self.from_higher.push(from_higher);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -15,29 +16,30 @@ use super::error::DpdkError;
 use super::ffi;
 use super::mbuf::BURST;
 
-/// Keys of `N` bytes, numbered from 0 by the library. One thread at a time, so it is made without locks; the hash
+/// Keys, compared as bytes (so they must have no padding), numbered from 0 by the library. One thread at a time, so it is made without locks; the hash
 /// function is the library's choice for the CPU (CRC32 where there is an instruction for it).
-pub struct HashTable<const N: usize> {
+pub struct HashTable<K: Copy> {
     raw: NonNull<ffi::rte_hash>,
     memory_bytes: u64,
     _eal: Arc<Eal>,
+    _keys: PhantomData<K>,
 }
 
 // SAFETY: the table belongs to no thread; whoever has `&mut` is alone with it.
-unsafe impl<const N: usize> Send for HashTable<N> {}
+unsafe impl<K: Copy + Send> Send for HashTable<K> {}
 
-impl<const N: usize> HashTable<N> {
+impl<K: Copy> HashTable<K> {
     /// Room for `capacity` keys.
     pub fn new(eal: &Arc<Eal>, capacity: u32) -> Result<Self, DpdkError> {
         // A name that is taken would be refused.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let what = || format!("a hash table of {capacity} keys of {N} bytes");
+        let what = || format!("a hash table of {capacity} keys of {} bytes", size_of::<K>());
         let name = CString::new(format!("gnomon_hash_{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let name = name.map_err(|_| DpdkError::last(what()))?;
         let parameters = ffi::rte_hash_parameters {
             name: name.as_ptr(),
             entries: capacity,
-            key_len: N as u32,
+            key_len: size_of::<K>() as u32,
             hash_func: None,
             hash_func_init_val: 0,
             socket_id: ffi::SOCKET_ID_ANY,
@@ -50,13 +52,13 @@ impl<const N: usize> HashTable<N> {
         let raw = raw.ok_or_else(|| DpdkError::last(what()).hint("raise the EAL's memory"))?;
         // SAFETY: as above.
         let memory_bytes = unsafe { ffi::gn_heap_bytes() }.saturating_sub(before);
-        Ok(Self { raw, memory_bytes, _eal: eal.clone() })
+        Ok(Self { raw, memory_bytes, _eal: eal.clone(), _keys: PhantomData })
     }
 
     /// The number of a key, which is added if it is new; `None` when there is no room.
-    pub fn add(&mut self, key: &[u8; N]) -> Option<u32> {
-        // SAFETY: the table is live and ours; it reads N bytes of the key.
-        let code = unsafe { ffi::rte_hash_add_key(self.raw.as_ptr(), key.as_ptr().cast()) };
+    pub fn add(&mut self, key: &K) -> Option<u32> {
+        // SAFETY: the table is live and ours; it reads the bytes of the key.
+        let code = unsafe { ffi::rte_hash_add_key(self.raw.as_ptr(), std::ptr::from_ref(key).cast()) };
         u32::try_from(code).ok()
     }
 
@@ -65,10 +67,10 @@ impl<const N: usize> HashTable<N> {
     /// # Panics
     /// When there are more than [`BURST`] keys.
     #[inline]
-    pub fn lookup(&self, keys: &[&[u8; N]], found: &mut [i32; BURST]) {
+    pub fn lookup(&self, keys: &[&K], found: &mut [i32; BURST]) {
         assert!(keys.len() <= BURST, "a burst of keys");
         let (first, count) = (keys.as_ptr().cast_mut().cast(), keys.len() as u32);
-        // SAFETY: references have the layout of pointers, each to N bytes; there is room for BURST results, and the library
+        // SAFETY: references have the layout of pointers, each to a key; there is room for BURST results, and the library
         // takes up to 64 keys. Looking up writes nothing to the table.
         unsafe { ffi::rte_hash_lookup_bulk(self.raw.as_ptr(), first, count, found.as_mut_ptr()) };
     }
@@ -85,14 +87,14 @@ impl<const N: usize> HashTable<N> {
     }
 }
 
-impl<const N: usize> Drop for HashTable<N> {
+impl<K: Copy> Drop for HashTable<K> {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed only here.
         unsafe { ffi::rte_hash_free(self.raw.as_ptr()) };
     }
 }
 
-impl<const N: usize> fmt::Debug for HashTable<N> {
+impl<K: Copy> fmt::Debug for HashTable<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HashTable").field("memory_bytes", &self.memory_bytes).finish_non_exhaustive()
     }

@@ -25,7 +25,7 @@ mod ring;
 mod rss;
 
 pub use acl::{Acl, AclAlgorithm, AclRule, FiveTuple};
-pub use clock::{Clock, hz, pause, ticks};
+pub use clock::{Clock, cpu_time_ns, hz, pause, ticks};
 pub use eal::{Eal, EalOptions, version};
 pub use error::DpdkError;
 pub use hash::{HashTable, Values};

@@ -341,7 +341,7 @@ impl FlowTable {
         self.slab.capacity()
     }
 
-    /// Bytes of entries and annex used so far, and of the index and the verdicts when full.
+    /// Bytes of entries and annex used so far, and of the index and what belongs to it.
     pub fn memory_bytes(&self) -> (usize, usize) {
         (
             self.slab.memory_bytes(),
@@ -408,11 +408,11 @@ impl FlowTable {
     ) -> Touch {
         let entry = self.slab.get_mut(position);
         let direction = entry.direction(lookup.from_high);
-        let was = !is_new && entry.is_disposable();
+        let was = entry.phase_number();
         let counted = entry.count(direction, packet, self.now, self.tcp);
-        let is = entry.is_disposable();
-        if was != is {
-            self.dispose(position, is);
+        if is_new || entry.phase_number() != was {
+            let is_disposable = entry.is_disposable();
+            self.dispose(position, is_disposable);
         }
         let seen = match counted {
             Some(seen) => seen,

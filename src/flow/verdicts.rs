@@ -96,9 +96,9 @@ impl Verdicts {
         self.refused
     }
 
-    /// What it takes when full.
+    /// Memory touched so far, in bytes; chains are counted whole where there are many.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.capacity * size_of::<Kept>() + size_of_val(&*self.heads)
+        self.kept.len() * size_of::<Kept>() + size_of_val(&*self.heads).min(self.kept.len() * 4096)
     }
 
     fn chain(&self, verdict: &Verdict) -> usize {

@@ -136,20 +136,25 @@ impl Worker {
     pub fn run(&mut self) {
         let _alarm = Alarm::new(self.parts.abort.clone());
         while !self.parts.stop.load(Ordering::Relaxed) && !self.is_exhausted() {
-            self.adopt_newest_generation();
-            self.read_clock();
-            let mut received = 0;
-            for lane in 0..self.parts.lanes.len() {
-                received += self.poll(lane);
-            }
-            self.expire();
-            self.answer_questions();
-            if received == 0 {
+            if self.turn() == 0 {
                 self.flush();
                 self.rest();
             }
         }
         self.finish();
+    }
+
+    /// Once round all lanes, up to a burst from each. Returns how many packets that were.
+    pub fn turn(&mut self) -> usize {
+        self.adopt_newest_generation();
+        self.read_clock();
+        let mut received = 0;
+        for lane in 0..self.parts.lanes.len() {
+            received += self.poll(lane);
+        }
+        self.expire();
+        self.answer_questions();
+        received
     }
 
     /// One burst from one lane through all stages.
