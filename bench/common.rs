@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use gnomon::appliance::Pools;
+use gnomon::dpdk::Mbuf;
 use serde::Serialize;
 
 /// Options every benchmark has.
@@ -175,4 +177,15 @@ pub fn udp_frame(flow: u32, packet: u32) -> [u8; 60] {
     frame[36..38].copy_from_slice(&dport.to_be_bytes());
     frame[38..40].copy_from_slice(&26u16.to_be_bytes());
     frame
+}
+
+/// Writes a frame into every buffer of the pool, for devices that hand out buffers as they are.
+pub fn fill_buffers(pools: &Pools, flows: u32) {
+    let mut number = 0;
+    let held: Vec<Mbuf> = std::iter::from_fn(|| {
+        number += 1;
+        Mbuf::with_bytes(&pools.packets, &udp_frame(number / 2 % flows, number), 0)
+    })
+    .collect();
+    assert!(held.len() as u32 >= pools.packets.size() - 512, "only {} buffers filled", held.len());
 }

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use gnomon::appliance::{Appliance, Pools, eal_options};
 use gnomon::config::{self, Config};
-use gnomon::dpdk::{Eal, Mbuf};
+use gnomon::dpdk::Eal;
 
-use common::{Options, Results, udp_frame};
+use common::{Options, Results, fill_buffers};
 
 /// Distinct flows over all buffers.
 const FLOWS: u32 = 1;
@@ -49,17 +49,6 @@ fn configuration(options: &Options) -> Config {
     config.cores.workers = vec![options.cpu];
     config.eal.file_prefix = format!("gnomon-bench-{}", std::process::id());
     config
-}
-
-/// Writes a frame into every buffer of the pool.
-fn fill_buffers(pools: &Pools, flows: u32) {
-    let mut number = 0;
-    let held: Vec<Mbuf> = std::iter::from_fn(|| {
-        number += 1;
-        Mbuf::with_bytes(&pools.packets, &udp_frame(number / 2 % flows, number), 0)
-    })
-    .collect();
-    assert!(held.len() as u32 >= pools.packets.size() - 512, "only {} buffers filled", held.len());
 }
 
 /// Million packets per second forwarded, and how many flows they were.

@@ -153,6 +153,8 @@ impl Bench {
             key_from: KeyFrom::Outer,
             timing: Timing::Capture { frames: FRAMES.into(), end_ns: 1_000_000 },
             clones: self.clones.clone(),
+            // Nothing is wrapped here.
+            fronts: self.clones.clone(),
             packets: self.packets.clone(),
             records: Arc::new(ArrayQueue::new(8192)),
             notes: None,

@@ -168,7 +168,7 @@ const CASES: &[Case] = &[
         &[(8, "rule[1]", "too many rules: 2", None)],
     ),
     // Mirrors.
-    ("[[mirror]]\nname = 'm'\nto = 'tap'", &[(5, "mirror[0].to", "unknown port `tap`", None)]),
+    ("[[mirror]]\nname = 'm'\nto = 'tap'", &[(5, "mirror[0].to", "unknown port or target `tap`", None)]),
     ("[[mirror]]\nname = 'a/b'", &[(4, "mirror[0].name", "right form", None)]),
     (
         "[[mirror]]\nname = 'm'\nfrom = 'any'\ngroup = 'any'\ndirection = 'in'",
@@ -187,6 +187,23 @@ const CASES: &[Case] = &[
     (
         "[[mirror]]\nname = 'm'\nverdicts = ['denny']",
         &[(5, "mirror[0].verdicts[0]", "cannot be `denny`", Some("deny"))],
+    ),
+    (
+        "[[target]]\nname = 't'\n[[mirror]]\nname = 'm'\nto = 'tt'",
+        &[(7, "mirror[0].to", "unknown port or target", Some("t"))],
+    ),
+    ("[[target]]\nname = 't'\nto = '192.0.2.1'", &[(5, "target[0].to", "`to` without `tunnel`", None)]),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'vxlan'\nto = '192.0.2.1'",
+        &[(3, "target[0].from", "`from` is missing", None), (3, "target[0].to_mac", "`to_mac` is missing", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '2001:db8::1'\nto_mac = '02:00:00:00:00:01'",
+        &[(7, "target[0].from", "not of the same family", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'erspan2'\nto = '192.0.2.1'\nfrom = '192.0.2.2'\nto_mac = '02:00:00:00:00:01'\n[[mirror]]\nname = 'm'\nto = 't'\nid = 1024",
+        &[(12, "mirror[0].id", "too large for the target's tunnel", None)],
     ),
     ("[[mirror]]\nname = 'm'\n[[mirror]]\nname = 'm'", &[(6, "mirror[1].name", "mirror `m` is defined twice", None)]),
 ];
@@ -355,7 +372,7 @@ udp = "2m"
     // Requests out and in, and the replies to both.
     assert_eq!(mirror.any_of.len(), 4);
     assert!(mirror.any_of.iter().all(|m| m.to_ports == [443..=443] || m.from_ports == [443..=443]));
-    assert_eq!((config.mirrors[0].sample, config.mirrors[0].target), (Sample::Flows(0.1), 2));
+    assert_eq!((config.mirrors[0].sample, config.mirrors[0].port), (Sample::Flows(0.1), 2));
     assert_eq!((config.flow.key_from, config.flow.timeouts.udp), (KeyFrom::Inner, Duration::from_secs(120)));
     assert_eq!(config.flow.timeouts.icmp, Duration::from_secs(30));
 }

@@ -116,6 +116,8 @@ fn parts(
         key_from: config.flow.key_from,
         timing: Timing::Live(Clock::start()),
         clones: clones.clone(),
+        // Nothing is wrapped here.
+        fronts: clones.clone(),
         packets: packets.clone(),
         records: records.clone(),
         notes: None,

@@ -241,6 +241,7 @@ impl Appliance {
             key_from: config.flow.key_from,
             timing: Timing::Live(Clock::start()),
             clones: self.pools.clones.clone(),
+            fronts: self.pools.fronts.clone(),
             packets: self.pools.packets.clone(),
             records: self.shared.records[id].clone(),
             notes: None,

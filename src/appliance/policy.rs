@@ -149,7 +149,7 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
     let lane = |(bit, session): (usize, &crate::mirror::Session)| MirrorLane {
         session: session.clone(),
         output: match targets {
-            Targets::ByPort => session.target,
+            Targets::ByPort => session.port,
             Targets::BySession { first } => first + bit,
         },
         slot: slots[bit].0,

@@ -281,6 +281,7 @@ impl Run {
             key_from: config.flow.key_from,
             timing: Timing::Capture { frames: self.split.frames[id], end_ns: self.split.last_ts_ns.unwrap_or(0) },
             clones: pools.clones.clone(),
+            fronts: pools.fronts.clone(),
             packets: pools.packets.clone(),
             records: self.records[id].clone(),
             notes: self.notes.clone(),

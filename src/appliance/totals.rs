@@ -76,8 +76,20 @@ pub struct Mirrored {
     pub selected: u64,
     pub packets: u64,
     pub bytes: u64,
-    /// `selected - packets`: no buffer, or the mirror queue was full.
+    /// `selected - packets`, by cause below.
     pub lost: u64,
+    /// No buffer.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_pool: u64,
+    /// The mirror queue was full, or its link down.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_queue: u64,
+    /// Larger than the target's MTU.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_oversize: u64,
+    /// Beyond what the target may get.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_cap: u64,
 }
 
 /// Values that half, nine tenths … of a distribution do not exceed.
@@ -219,8 +231,12 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
             total.selected += counters.selected.get();
             total.packets += counters.packets.get();
             total.bytes += counters.bytes.get();
-            total.lost += counters.lost_pool.get() + counters.lost_queue.get();
+            total.lost_pool += counters.lost_pool.get();
+            total.lost_queue += counters.lost_queue.get();
+            total.lost_oversize += counters.lost_oversize.get();
+            total.lost_cap += counters.lost_cap.get();
         }
+        total.lost = total.lost_pool + total.lost_queue + total.lost_oversize + total.lost_cap;
         sessions.insert(name.to_string(), total);
     }
     sessions
@@ -280,7 +296,10 @@ mod tests {
         let summary = Summary::of(&workers, &names).over(1.5);
         assert_eq!((summary.rx, summary.tx, summary.consumed, summary.workers), (30, 20, 2, 2));
         assert_eq!(summary.drops, BTreeMap::from([("denied", 6), ("transmit_full", 2)]), "others are left out");
-        assert_eq!(summary.mirrored["tap"], Mirrored { selected: 30, packets: 24, bytes: 0, lost: 6 });
+        assert_eq!(
+            summary.mirrored["tap"],
+            Mirrored { selected: 30, packets: 24, lost: 6, lost_pool: 2, lost_queue: 4, ..Mirrored::default() }
+        );
         assert_eq!((summary.rules["web"].packets, summary.rules["default"].packets), (30, 0));
         assert_eq!(summary.rules["web"].counter_since, "1970-01-01T00:00:01.000000+0000");
         assert_eq!((summary.seconds, summary.pps), (1.5, 20.0));

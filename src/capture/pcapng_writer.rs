@@ -39,6 +39,8 @@ pub struct PcapngInterface {
 /// Which way a packet went, seen from the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
+    /// Nobody said.
+    Unknown,
     Inbound,
     Outbound,
 }
@@ -125,6 +127,7 @@ impl<W: Write> PcapngWriter<W> {
         self.pad();
         self.text(COMMENT, packet.comment);
         let direction: u32 = match packet.direction {
+            Direction::Unknown => 0,
             Direction::Inbound => 1,
             Direction::Outbound => 2,
         };

@@ -121,7 +121,7 @@ fn summary_json(config: &Config) -> Value {
         "default": config.policy.default,
         "non_ip": config.non_ip,
         "live_flows": config.live_flows,
-        "mirrors": config.mirrors.iter().map(|m| json!({ "name": m.name, "to": name(m.target) })).collect::<Vec<_>>(),
+        "mirrors": config.mirrors.iter().map(|m| json!({ "name": m.name, "to": name(m.port) })).collect::<Vec<_>>(),
         "can_run": config.require_ports().is_ok(),
     })
 }
@@ -145,7 +145,7 @@ fn summary_text(config: &Config, file: &str) -> String {
         .into_iter()
         .map(|(tier, counts)| std::iter::once(tier.name().to_owned()).chain(counts.map(|n| n.to_string())).collect());
     section(&mut out, &["tier", "rules", "shadow", "disabled"], tier_rows.collect());
-    let mirror_rows = config.mirrors.iter().map(|m| vec![m.name.clone(), target_name(config, m.target).to_owned()]);
+    let mirror_rows = config.mirrors.iter().map(|m| vec![m.name.clone(), target_name(config, m.port).to_owned()]);
     section(&mut out, &["mirror", "to"], mirror_rows.collect());
     let Config { policy, non_ip, live_flows, .. } = config;
     let _ = write!(out, "\nno rule decides: {:?}; frames without IP: {non_ip:?}", policy.default);

@@ -6,6 +6,7 @@ mod explain;
 mod flow_table;
 mod flows;
 mod live;
+mod receive;
 mod report;
 mod replay;
 mod rules;
@@ -63,6 +64,8 @@ enum Verb {
     Flows(flows::FlowsArgs),
     /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
     Top(top::TopArgs),
+    /// Take mirror copies out of their tunnels, and check that none is missing.
+    Receive(receive::ReceiveArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
     /// Capture packets of the running appliance, with what became of them.
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Top(args) => top::run(args),
+        Verb::Receive(args) => receive::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Capture(args) => capture::run(args),
         Verb::Trace(args) => trace::run(args),

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
 use super::text::{
-    CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, SampleText, ShareText,
-    SizeText, Tag,
+    CollectorText, DeviceText, DurationText, ListenText, MacText, Name, PciAddress, PortRange, RateText, RuleId,
+    SampleText, ShareText, SizeText, Tag,
 };
 use crate::rules::{Action, Decision, LiveFlows, Mode};
 
@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
     pub group: Vec<RawGroup>,
     pub rule: Vec<RawRule>,
     pub policy: RawPolicy,
+    pub target: Vec<RawTarget>,
     pub mirror: Vec<RawMirror>,
     pub flow: RawFlow,
     pub scorer: RawScorer,
@@ -286,8 +287,12 @@ pub(super) enum NonIp {
 pub(super) struct RawMirror {
     /// Also the name of the replay's output file, `mirror-NAME.pcap`.
     pub name: Name,
-    /// Port that the copies leave by; it must be in no pair. Left out only in files without ports.
+    /// Where the copies go: a port that is in no pair, or a target. Left out only in files without ports.
     pub to: Option<String>,
+    /// By what the collector tells the copies of this mirror from others, when they are wrapped: VXLAN or GENEVE network
+    /// id, GRE key, or ERSPAN session (up to 1023). Left out: the mirror's place in the file, from 1.
+    #[schemars(range(min = 0, max = 16_777_215))]
+    pub id: Option<u32>,
     /// Who is mirrored: a group, a network, an address, "any", or a list of these.
     pub group: Option<OneOrMany<String>>,
     /// Seen from `group`: what it sends ("out"), what it receives ("in"), or both, which with `ports` takes
@@ -326,6 +331,65 @@ pub(super) struct RawMirror {
     #[serde(default = "priority")]
     #[schemars(range(min = 0, max = 4_294_967_295u64))]
     pub priority: u32,
+}
+
+/// A collector of copies: how to reach it, how copies are wrapped and cut, and how much it gets.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTarget {
+    pub name: Name,
+    /// Port that the copies leave by; it must be in no pair. Left out only in files without ports.
+    pub port: Option<String>,
+    /// What copies are wrapped in. Left out: the frames are sent as they are.
+    pub tunnel: Option<TunnelWord>,
+    /// IPv4 or IPv6 address of the collector.
+    pub to: Option<String>,
+    /// Own address in what is sent to it, of the same family.
+    pub from: Option<String>,
+    /// MAC address of the collector, or of the next hop to it.
+    pub to_mac: Option<MacText>,
+    /// Own MAC address. Left out: one made for the purpose, 02:67:6e:6f:6d:00 and up.
+    pub from_mac: Option<MacText>,
+    /// VLAN that the collector is in; left out or 0: untagged.
+    #[schemars(range(min = 0, max = 4094))]
+    pub vlan: Option<u16>,
+    /// Class of service (DSCP) of wrapped copies; 8 is "lower than other traffic".
+    #[serde(default = "dscp")]
+    #[schemars(range(min = 0, max = 63))]
+    pub dscp: u8,
+    /// Only so many bytes of each frame, from its beginning.
+    #[schemars(range(min = 14, max = 65535))]
+    pub slice: Option<u32>,
+    /// Largest IP packet that the way to the collector takes.
+    #[serde(default = "mtu")]
+    #[schemars(range(min = 256, max = 16000))]
+    pub mtu: u32,
+    /// What becomes of wrapped copies larger than `mtu`: cut at the end, or dropped and counted.
+    #[serde(default)]
+    pub oversize: OversizeWord,
+    /// Most that each mirror sends to it, over all workers.
+    pub max_rate: Option<RateText>,
+    /// Most packets per second that each mirror sends to it, over all workers.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub max_packets: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TunnelWord {
+    Vxlan,
+    Geneve,
+    Gre,
+    Erspan2,
+    Erspan3,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OversizeWord {
+    #[default]
+    Truncate,
+    Drop,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -611,6 +675,14 @@ fn enterprise_number() -> u32 {
 
 fn descriptors() -> u16 {
     1024
+}
+
+fn dscp() -> u8 {
+    8
+}
+
+fn mtu() -> u32 {
+    1500
 }
 
 fn priority() -> u32 {

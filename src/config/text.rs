@@ -95,6 +95,20 @@ text_type!(
     ["10%", "0.5%"]
 );
 text_type!(
+    /// Bits per second.
+    RateText,
+    "a rate in kbit/s, Mbit/s or Gbit/s",
+    r"^[1-9][0-9]{0,8}(kbit/s|Mbit/s|Gbit/s)$",
+    ["100Mbit/s", "1Gbit/s"]
+);
+text_type!(
+    /// Six bytes in hexadecimal digits.
+    MacText,
+    "a MAC address",
+    r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$",
+    ["52:54:00:12:34:56"]
+);
+text_type!(
     /// Domain, bus, device and function.
     PciAddress,
     "a PCI address",
@@ -183,6 +197,18 @@ impl ShareText {
     }
 }
 
+impl RateText {
+    pub(super) fn bits_per_second(&self) -> u64 {
+        let digits = self.0.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let factor = match &self.0[digits.len()..] {
+            "kbit/s" => 1_000,
+            "Mbit/s" => 1_000_000,
+            _ => 1_000_000_000,
+        };
+        digits.parse::<u64>().unwrap_or(0).saturating_mul(factor)
+    }
+}
+
 impl PciAddress {
     /// With domain and in lower case, so that two spellings compare equal.
     pub(super) fn canonical(text: &str) -> String {
@@ -231,6 +257,7 @@ mod tests {
         assert_eq!(PortRange("90-80".to_owned()).range(), None);
         assert_eq!(PortRange("80-65536".to_owned()).range(), None);
         assert_eq!(SampleText("1/100".to_owned()).one_in(), Some(100));
+        assert_eq!(RateText("25Gbit/s".to_owned()).bits_per_second(), 25_000_000_000);
         assert_eq!(ShareText("12.5%".to_owned()).share(), Some(0.125));
         assert_eq!(ShareText("0%".to_owned()).share(), None);
         assert_eq!(ShareText("100.1%".to_owned()).share(), None);

@@ -38,6 +38,23 @@ impl Mbuf {
         NonNull::new(unsafe { ffi::gn_clone(self.raw(), pool.raw()) }).map(Self)
     }
 
+    /// Puts `head` before `rest`, whose bytes stay where they are. Gives `rest` back when that makes too many segments.
+    pub fn chained(head: Self, rest: Self) -> Result<Self, Self> {
+        // SAFETY: two live mbufs that we own; on success `head` owns `rest`.
+        if unsafe { ffi::gn_chain(head.raw(), rest.raw()) } {
+            std::mem::forget(rest);
+            Ok(head)
+        } else {
+            Err(rest)
+        }
+    }
+
+    /// Cuts the packet to its first `len` bytes. Of a clone, the original keeps all of its bytes.
+    pub fn cut(&mut self, len: u32) {
+        // SAFETY: we own the mbuf, and so the lengths and links of its segments.
+        unsafe { ffi::gn_cut(self.raw(), len.max(1)) };
+    }
+
     /// Cuts `N` bytes off the front and returns them; `None` (and no change) if the first segment is
     /// shorter. They stay readable through [`Mbuf::hidden_front`], also in clones.
     pub fn take_front<const N: usize>(&mut self) -> Option<[u8; N]> {

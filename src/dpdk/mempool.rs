@@ -10,6 +10,8 @@ use super::ffi;
 /// Data bytes of one buffer segment; longer packets are chained.
 pub const SEGMENT_BYTES: u16 = 2048;
 const HEADROOM: u16 = 128;
+/// Room for the longest header before a copy and what replay hides in front of it.
+const FRONT_BYTES: u16 = 192;
 const PER_CORE_CACHE: u32 = 256;
 
 /// A pool of packet buffers, shared by reference counting; freed when the last user is gone.
@@ -32,6 +34,11 @@ impl Mempool {
     /// `count` buffers with [`SEGMENT_BYTES`] of room each.
     pub fn packets(eal: &Arc<Eal>, name: &str, count: u32) -> Result<Self, DpdkError> {
         Self::create(eal, name, count, SEGMENT_BYTES + HEADROOM)
+    }
+
+    /// `count` small buffers, for what is put before clones.
+    pub fn fronts(eal: &Arc<Eal>, name: &str, count: u32) -> Result<Self, DpdkError> {
+        Self::create(eal, name, count, FRONT_BYTES + HEADROOM)
     }
 
     /// `count` buffer headers without room, for reference-counted clones.

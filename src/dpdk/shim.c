@@ -66,6 +66,26 @@ const uint8_t *gn_before(const struct rte_mbuf *mbuf, uint16_t len)
 	return rte_pktmbuf_mtod(mbuf, const uint8_t *) - len;
 }
 
+bool gn_chain(struct rte_mbuf *head, struct rte_mbuf *tail) { return rte_pktmbuf_chain(head, tail) == 0; }
+
+void gn_cut(struct rte_mbuf *mbuf, uint32_t len)
+{
+	struct rte_mbuf *segment = mbuf;
+	uint32_t left = len;
+
+	if (len >= rte_pktmbuf_pkt_len(mbuf))
+		return;
+	mbuf->nb_segs = 1;
+	for (; left > rte_pktmbuf_data_len(segment); segment = segment->next) {
+		left -= rte_pktmbuf_data_len(segment);
+		mbuf->nb_segs++;
+	}
+	rte_pktmbuf_free(segment->next);
+	segment->next = NULL;
+	segment->data_len = (uint16_t)left;
+	mbuf->pkt_len = len;
+}
+
 uint32_t gn_pkt_len(const struct rte_mbuf *mbuf) { return rte_pktmbuf_pkt_len(mbuf); }
 
 uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len)

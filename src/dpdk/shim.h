@@ -59,6 +59,12 @@ uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len);
 bool gn_strip_front(struct rte_mbuf *mbuf, uint16_t len);
 /* The len bytes in front of the data, NULL when the headroom is smaller. */
 const uint8_t *gn_before(const struct rte_mbuf *mbuf, uint16_t len);
+/* Puts `tail`, which it then owns, behind `head`; false when that makes too many segments. */
+bool gn_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
+
+/* Cuts a packet to its first `len` bytes, at least one; what is cut off is freed. */
+void gn_cut(struct rte_mbuf *mbuf, uint32_t len);
+
 uint32_t gn_pkt_len(const struct rte_mbuf *mbuf);
 /* Copies up to len bytes of all segments; returns how many. */
 uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len);

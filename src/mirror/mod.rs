@@ -1,12 +1,18 @@
-//! Mirror sessions and their sampler.
+//! Mirror sessions: which packets are copied, and how the copies travel.
 //!
 //! - **In**: the sessions that a verdict selects (`Verdict::mirrors`), the flow's key.
-//! - **Out**: the sessions that get a copy of this very packet, and the order in which to serve them.
-//! - **Runs on**: the worker's lcore; one [`Sampler`] per worker, nothing shared.
-//! - **When full**: the sampler holds nothing. A copy that finds no buffer or no room in the mirror queue is not made
-//!   and is counted in the worker's counters.
+//! - **Out**: the sessions that get a copy of this very packet, and the order in which to serve them; for copies to a
+//!   collector the header to put before them.
+//! - **Runs on**: the worker's lcore; one [`Sampler`] and one [`Meter`] a session per worker, nothing shared.
+//! - **When full**: nothing is held here. A copy that finds no buffer or no room in the mirror queue, or is beyond its
+//!   session's cap or the MTU, is not made and is counted in the worker's counters.
+mod delivery;
+mod receipts;
 mod sampler;
 mod session;
+pub mod wrap;
 
+pub use delivery::{Cap, Delivery, Meter, Oversize, Wrap};
+pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
 pub use session::{Sample, Session};

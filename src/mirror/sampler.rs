@@ -139,11 +139,12 @@ fn phase(seed: u64, worker: usize, session: usize, every: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::Delivery;
     use crate::packet::Tuple;
     use std::collections::BTreeSet;
 
     fn session(sample: Sample, priority: u32) -> Session {
-        Session { name: format!("{sample:?}"), target: 0, sample, priority }
+        Session { name: format!("{sample:?}"), port: 0, sample, priority, delivery: Delivery::default() }
     }
 
     fn tuple(n: u64) -> Tuple {

@@ -1,5 +1,7 @@
 //! A mirror session as the data path needs it.
 
+use super::delivery::Delivery;
+
 /// How much of what a session selects is copied.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sample {
@@ -16,8 +18,9 @@ pub enum Sample {
 pub struct Session {
     pub name: String,
     /// Index of the mirror port in the configuration's port list.
-    pub target: usize,
+    pub port: usize,
     pub sample: Sample,
     /// Lower first when several sessions take one packet.
     pub priority: u32,
+    pub delivery: Delivery,
 }

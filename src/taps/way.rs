@@ -85,7 +85,7 @@ pub struct VerdictStep {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MirrorStep {
     pub session: String,
-    /// `copied`, `not_sampled`, `no_buffer`, `link_down`, `queue_full`.
+    /// `copied`, `not_sampled`, `no_buffer`, `limited`, `link_down`, `queue_full`.
     pub outcome: String,
 }
 
@@ -174,6 +174,7 @@ fn mirrors(copies: &Copies, generation: u32, names: &dyn TapNames) -> Vec<Mirror
         () if copies.queue_full & bit != 0 => "queue_full",
         () if copies.copied & bit != 0 => "copied",
         () if copies.no_buffer & bit != 0 => "no_buffer",
+        () if copies.limited & bit != 0 => "limited",
         () if copies.link_down & bit != 0 => "link_down",
         () => "not_sampled",
     };

@@ -40,8 +40,12 @@ pub struct MirrorCounters {
     pub selected: Counter,
     pub packets: Counter,
     pub bytes: Counter,
-    /// No buffer header for the copy.
+    /// No buffer for the copy or its envelope.
     pub lost_pool: Counter,
+    /// Larger than the way to the collector takes.
+    pub lost_oversize: Counter,
+    /// Beyond what the session may send.
+    pub lost_cap: Counter,
     /// The mirror port's queue was full, or its link down.
     pub lost_queue: Counter,
 }

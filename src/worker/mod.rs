@@ -5,6 +5,7 @@
 //! table. When full: a transmit or mirror queue drops the packet or copy and counts it; the record ring
 //! drops the record and counts it; in replay all of them wait instead.
 
+mod copies;
 mod counters;
 mod distribution;
 mod generation;
@@ -35,6 +36,7 @@ pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
 pub use walk::{MOST_WALKS, Mailbox, Walk};
 
+use copies::Copier;
 use io::give_way;
 use sink::RingSink;
 use stages::{Inquiry, Stamp};
@@ -73,6 +75,8 @@ pub struct WorkerParts {
     pub timing: Timing,
     /// Headers for mirror copies, and buffers for packets the box makes itself.
     pub clones: Mempool,
+    /// Buffers for what is put before copies to a collector.
+    pub fronts: Mempool,
     pub packets: Mempool,
     pub records: Arc<ArrayQueue<FlowRecord>>,
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
@@ -95,6 +99,7 @@ pub struct Worker {
     parts: WorkerParts,
     sampler: Sampler,
     taps: TapState,
+    copier: Copier,
     burst: Burst,
     stamps: [Stamp; BURST],
     headers: Box<[Headers; BURST]>,
@@ -113,6 +118,7 @@ impl Worker {
             sampler: Sampler::new(&sessions, parts.seed, parts.id),
             sink: RingSink::new(&parts),
             taps: TapState::new(parts.taps.take(), parts.id),
+            copier: Copier::new(parts.generation.get(), parts.seed, parts.id, parts.workers),
             parts,
             burst: Burst::new(),
             stamps: [Stamp::default(); BURST],
@@ -188,6 +194,7 @@ impl Worker {
         if self.parts.generation.refresh() {
             let sessions = sessions_of(self.parts.generation.get());
             self.sampler = Sampler::new(&sessions, self.parts.seed, self.parts.id);
+            self.copier.adopt(self.parts.generation.get());
         }
         self.adopt_newest_taps();
     }

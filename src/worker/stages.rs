@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
 use crate::flow::{Entropy, FlowIx, FlowPacket, FlowTable, Lookup, SAMPLE, TO_CLIENT, TO_SERVER, Touch};
+use crate::mirror::wrap::Copy;
 use crate::packet::{self, DropReason, FlowKey, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
+use super::copies::{About, Buffers, NotMade};
 use super::io::{Cargo, Output, give_way};
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
@@ -142,7 +144,7 @@ impl Worker {
                 continue;
             }
             let judgement = self.judge(i);
-            let copies = self.mirror(i, judgement.mirrors);
+            let copies = self.mirror(i, &judgement);
             let refused = self.refusal(lane, i, &judgement.verdict);
             if TAPPED {
                 self.tap(lane, i, &judgement, &copies, refused);
@@ -215,14 +217,17 @@ impl Worker {
     }
 
     /// Puts copies on the mirror queues, before anything changes the packet.
-    fn mirror(&mut self, i: usize, wanted: u64) -> Copies {
+    fn mirror(&mut self, i: usize, judgement: &Judgement) -> Copies {
+        let wanted = judgement.mirrors;
         if wanted == 0 {
             return Copies::default();
         }
-        let Some(packet) = self.burst.packet(i) else { return Copies::default() };
-        let parts = &mut self.parts;
-        let generation = parts.generation.get();
         let mut copies = Copies { wanted, selected: self.sampler.select(wanted), ..Copies::default() };
+        let Some(packet) = self.burst.packet(i).filter(|_| copies.selected != 0) else { return copies };
+        let about = self.about(i, judgement);
+        let (parts, copier) = (&mut self.parts, &mut self.copier);
+        let generation = parts.generation.get();
+        let preamble = packet_preamble(&parts.timing, packet);
         for bit in self.sampler.in_priority_order(copies.selected) {
             let Some(lane) = generation.mirrors.get(bit) else { continue };
             let session = &parts.counters.mirrors[usize::from(lane.slot)];
@@ -232,16 +237,25 @@ impl Worker {
                 copies.link_down |= 1 << bit;
                 continue;
             }
-            let room = || packet.mirror_clone(&parts.clones);
-            match room()
-                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, room))
+            let plan = match copier.plan(bit, packet, &about) {
+                Ok(plan) => plan,
+                Err(reason) => {
+                    reason.count(session);
+                    copies.limited |= 1 << bit;
+                    continue;
+                }
+            };
+            let from = Buffers { clones: &parts.clones, fronts: &parts.fronts };
+            let make = || copier.make(&plan, packet, preamble.as_ref(), from);
+            match make()
+                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make))
             {
                 None => {
-                    session.lost_pool.add(1);
+                    NotMade::Pool.count(session);
                     copies.no_buffer |= 1 << bit;
                 }
                 Some(copy) => {
-                    let bytes = self.stamps[i].count_len;
+                    let bytes = plan.bytes;
                     let cargo = Cargo::Mirrored { slot: lane.slot as u8, bit: bit as u8, bytes, at: i as u8 };
                     parts.outputs[lane.output].push(copy, cargo, &parts.counters);
                     copies.copied |= 1 << bit;
@@ -249,6 +263,22 @@ impl Worker {
             }
         }
         copies
+    }
+
+    /// What copies of a packet tell of it.
+    fn about(&self, i: usize, judgement: &Judgement) -> About {
+        let (stamp, verdict) = (&self.stamps[i], &judgement.verdict);
+        let copy = Copy {
+            original_len: stamp.wire_len,
+            clock_ns: stamp.clock,
+            rule: verdict.rule,
+            generation: verdict.generation,
+            decision: verdict.decision,
+            problem: stamp.problem,
+            vlan: judgement.tuple.vlan,
+            ..Copy::default()
+        };
+        About { copy, tuple: judgement.tuple, count_len: stamp.count_len }
     }
 
     /// Why a packet will not be offered to the port it should leave by; `None` when it will.
@@ -298,14 +328,13 @@ impl Worker {
         let Some(reply) = reply.first_chunk_mut::<MAX_REPLY>() else { return };
         let Some(len) = reject::write_reply(self.burst.frame(i), &self.headers[i], reply) else { return };
         // In replay the answer carries the time and number of the packet it answers, and its own length.
-        let preamble = rejected.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes));
-        let hidden = match preamble {
-            Some(preamble) if matches!(parts.timing, Timing::Capture { .. }) => {
+        let hidden = match packet_preamble(&parts.timing, rejected) {
+            Some(preamble) => {
                 let own = Preamble { wire_len: len as u32, count_len: len as u32, ..preamble };
                 front.copy_from_slice(&own.to_bytes());
                 PREAMBLE_LEN
             }
-            _ => 0,
+            None => 0,
         };
         let answer = &bytes[PREAMBLE_LEN - hidden..PREAMBLE_LEN + len];
         let make = || Mbuf::with_bytes(&parts.packets, answer, hidden as u16);
@@ -497,6 +526,14 @@ fn wait_for_buffer(
         give_way();
     }
     None
+}
+
+/// In replay: what stands before the packet.
+fn packet_preamble(timing: &Timing, packet: &Mbuf) -> Option<Preamble> {
+    match timing {
+        Timing::Live(_) => None,
+        Timing::Capture { .. } => packet.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes)),
+    }
 }
 
 fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {

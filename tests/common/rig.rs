@@ -215,6 +215,7 @@ pub struct Io {
     pub counters: Vec<Arc<WorkerCounters>>,
     pub packets: Mempool,
     pub clones: Mempool,
+    pub fronts: Mempool,
     pub link: Arc<AtomicBool>,
     records: Vec<Arc<ArrayQueue<FlowRecord>>>,
     kept_records: Vec<FlowRecord>,
@@ -327,6 +328,7 @@ impl Built {
             counters: (0..setup.workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             packets: Mempool::packets(eal, "rig_packets", setup.packets).expect("pool"),
             clones: Mempool::clones(eal, "rig_clones", setup.clones).expect("pool"),
+            fronts: Mempool::fronts(eal, "rig_fronts", setup.clones).expect("pool"),
             link: Arc::new(AtomicBool::new(setup.link_up)),
             records: (0..setup.workers).map(|_| Arc::new(ArrayQueue::new(setup.records))).collect(),
             kept_records: Vec::new(),
@@ -383,6 +385,7 @@ impl Built {
                 None => Timing::Live(Clock::start()),
             },
             clones: io.clones.clone(),
+            fronts: io.fronts.clone(),
             packets: io.packets.clone(),
             records: io.records[id].clone(),
             notes: self.notes.clone(),
@@ -416,10 +419,11 @@ impl Built {
             summary,
             counters: io.counters.clone(),
         };
-        let (packets, clones) = (io.packets.clone(), io.clones.clone());
+        let (packets, clones, fronts) = (io.packets.clone(), io.clones.clone(), io.fronts.clone());
         drop(io);
         assert_eq!(packets.available(), packets.size(), "all packet buffers are back");
         assert_eq!(clones.available(), clones.size(), "all copies are back");
+        assert_eq!(fronts.available(), fronts.size(), "all headers of copies are back");
         outcome
     }
 }

@@ -3,7 +3,7 @@
 use super::filter::{Filter, conditions, selectors};
 use super::groups::{Groups, Vms};
 use super::names::Names;
-use super::ports::Ports;
+use super::targets::Targets;
 use crate::config::document::Place;
 use crate::config::problem::Problems;
 use crate::config::raw::{Direction, RawMirror};
@@ -17,7 +17,7 @@ pub(super) fn resolve(
     shaped: &mut Shaped,
     groups: &Groups,
     vms: &Vms,
-    ports: &Ports,
+    targets: &Targets<'_>,
     key_from: KeyFrom,
 ) -> Vec<(Session, MirrorMatch)> {
     let entries: Vec<Entry<RawMirror>> = shaped.list(problems, "mirror");
@@ -48,12 +48,9 @@ pub(super) fn resolve(
                 decisions.push(*decision);
             }
         }
-        let session = Session {
-            target: target(problems, &place, wrong.none_of(&["to"]), &raw, ports, mirrors.len()),
-            sample: sample(problems, &place, &raw),
-            priority: raw.priority,
-            name: raw.name.0,
-        };
+        let (port, delivery) = targets.of_mirror(problems, &place, wrong.none_of(&["to", "id"]), &raw, mirrors.len());
+        let sample = sample(problems, &place, &raw);
+        let session = Session { port, sample, priority: raw.priority, name: raw.name.0, delivery };
         mirrors.push((session, MirrorMatch { any_of, decisions }));
     }
     mirrors
@@ -110,35 +107,6 @@ fn reply_to(request: &Match) -> Match {
         to_ports: request.from_ports.clone(),
         ..request.clone()
     }
-}
-
-/// The port that copies leave by. In a file without ports the numbers are those of a replay: 0 and 1 are the pair,
-/// and each session has one of its own.
-fn target(
-    problems: &mut Problems<'_>,
-    place: &Place,
-    sound: bool,
-    raw: &RawMirror,
-    ports: &Ports,
-    position: usize,
-) -> usize {
-    let here = place.key("to");
-    let virtual_port = 2 + position;
-    let Some(name) = &raw.to else {
-        if sound && !ports.ports.is_empty() {
-            let problem = problems.error(place, "`to` is missing: which port do the copies leave by");
-            problem.field = here.to_string();
-            problem.allowed("the name of a port that is in no pair");
-        }
-        return virtual_port;
-    };
-    let Some(port) = ports.names.lookup(problems, &here, name) else { return virtual_port };
-    if let Some(pair) = ports.paired.get(&port) {
-        let line = problems.document.line_of(pair);
-        let problem = problems.error(&here, format!("port `{name}` forwards traffic and cannot take copies"));
-        problem.found(format!("`{name}`")).allowed("a port that is in no pair").related(line, "paired here");
-    }
-    port
 }
 
 fn sample(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> Sample {

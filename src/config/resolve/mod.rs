@@ -10,6 +10,7 @@ mod names;
 mod ports;
 mod rules;
 mod settings;
+mod targets;
 
 use super::document::Place;
 use super::model::Config;
@@ -25,7 +26,8 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
     let vms = groups::vms(problems, &mut shaped);
     let groups = groups::groups(problems, &mut shaped, &vms);
     let rules = rules::resolve(problems, &mut shaped, &groups, &vms, &settings);
-    let mirrors = mirrors::resolve(problems, &mut shaped, &groups, &vms, &ports, settings.flow.key_from);
+    let targets = targets::resolve(problems, &mut shaped, &ports);
+    let mirrors = mirrors::resolve(problems, &mut shaped, &groups, &vms, &targets, settings.flow.key_from);
     ports.warn_unused(problems, &mirrors);
     let raw: RawPolicy = shaped.section(problems, "policy");
     let default = default_decision(problems, &shaped, &raw);

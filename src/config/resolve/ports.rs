@@ -95,8 +95,8 @@ impl Ports {
     /// A port that nothing uses is probably a forgotten pair.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>, mirrors: &[(Session, MirrorMatch)]) {
         for (index, port) in self.ports.iter().enumerate() {
-            let target = mirrors.iter().any(|(session, _)| session.target == index);
-            if !self.paired.contains_key(&index) && !target {
+            let mirror = mirrors.iter().any(|(session, _)| session.port == index);
+            if !self.paired.contains_key(&index) && !mirror {
                 let message = format!("port `{}` is in no pair and no mirror uses it", port.name);
                 problems.warning(&self.places[index], message);
             }

@@ -84,6 +84,8 @@ pub struct Copies {
     pub copied: u64,
     /// No buffer for the copy.
     pub no_buffer: u64,
+    /// Beyond what the session may send, or larger than the way to its collector takes.
+    pub limited: u64,
     /// The port was down.
     pub link_down: u64,
     /// Of those copied, did not leave because the port's queue was full.

@@ -1,0 +1,161 @@
+//! How the copies of a session travel.
+
+use super::wrap::{Outer, Tunnel};
+
+/// What happens to a copy between the packet and the mirror queue.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delivery {
+    /// Left out: the frame as it is.
+    pub wrap: Option<Wrap>,
+    /// Only so many bytes of each frame.
+    pub slice: Option<u32>,
+    /// Largest IP packet that the way to the collector takes; only of wrapped copies.
+    pub mtu: u32,
+    pub oversize: Oversize,
+    pub cap: Cap,
+}
+
+/// The envelope around each copy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wrap {
+    pub outer: Outer,
+    pub tunnel: Tunnel,
+    /// Network id, key or session by which the collector tells this session from others.
+    pub id: u32,
+}
+
+/// What becomes of a wrapped copy that is larger than the MTU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Oversize {
+    /// The end of the frame is cut off.
+    #[default]
+    Truncate,
+    /// The copy is not made, and counted.
+    Drop,
+}
+
+/// The most that a session may send, over all workers; 0 for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cap {
+    /// Bits of Ethernet frames, headers included, per second.
+    pub bits: u64,
+    pub packets: u64,
+}
+
+impl Delivery {
+    /// How many bytes of a frame of `len` fit: of the slice, and with `wrapped` bytes of outer IP packet before it in
+    /// the MTU. `None` when the copy is not to be made.
+    pub fn fit(&self, len: u32, wrapped: Option<usize>) -> Option<u32> {
+        let sliced = self.slice.map_or(len, |slice| len.min(slice));
+        let Some(wrapped) = wrapped else { return Some(sliced) };
+        let room = self.mtu.saturating_sub(wrapped as u32);
+        match self.oversize {
+            Oversize::Truncate if room > 0 => Some(sliced.min(room)),
+            Oversize::Drop if sliced <= room => Some(sliced),
+            _ => None,
+        }
+    }
+}
+
+/// Keeps one worker's part of a session within its [`Cap`]: two token buckets that hold a tenth of a second, or one
+/// large packet when that takes longer.
+#[derive(Clone, Copy, Debug)]
+pub struct Meter {
+    bits: Bucket,
+    packets: Bucket,
+    last: u64,
+}
+
+/// Tokens are nanoseconds of the rate, so that filling is an addition.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Nanoseconds that one bit or packet takes, with 16 fractional bits; 0 for no limit.
+    cost: u64,
+    left: u64,
+    /// Most that is saved up.
+    depth: u64,
+}
+
+/// Time saved up for sending, in nanoseconds.
+const BURST_NS: u64 = 100_000_000;
+/// Bits of the largest packet that a cap lets through, however low it is.
+const LARGEST: u64 = 16_384 * 8;
+const FRACTION: u32 = 16;
+
+impl Meter {
+    /// `workers` share the cap evenly.
+    pub fn new(cap: Cap, workers: usize) -> Self {
+        let bucket = |rate: u64, largest: u64| {
+            let second = (workers.max(1) as u64 * 1_000_000_000) << FRACTION;
+            let cost = second.checked_div(rate).map_or(0, |cost| cost.max(1));
+            let depth = (BURST_NS << FRACTION).max(cost.saturating_mul(largest));
+            Bucket { cost, left: depth, depth }
+        };
+        Self { bits: bucket(cap.bits, LARGEST), packets: bucket(cap.packets, 1), last: 0 }
+    }
+
+    /// Whether a copy of so many bytes may be sent at this time; if so it is counted.
+    #[inline]
+    pub fn admits(&mut self, bytes: u32, clock: u64) -> bool {
+        if self.bits.cost | self.packets.cost == 0 {
+            return true;
+        }
+        let passed = clock.saturating_sub(self.last).min(u64::MAX >> FRACTION) << FRACTION;
+        self.last = self.last.max(clock);
+        let (bits, packets) = (self.bits.cost.saturating_mul(u64::from(bytes) * 8), self.packets.cost);
+        for bucket in [&mut self.bits, &mut self.packets] {
+            bucket.left = bucket.left.saturating_add(passed).min(bucket.depth);
+        }
+        if self.bits.left < bits || self.packets.left < packets {
+            return false;
+        }
+        self.bits.left -= bits;
+        self.packets.left -= packets;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_cut_or_refused_by_slice_and_mtu() {
+        let of = |slice, oversize| Delivery { slice, mtu: 1500, oversize, ..Delivery::default() };
+        assert_eq!(of(None, Oversize::Truncate).fit(9000, None), Some(9000), "the port says what it takes");
+        assert_eq!(of(Some(128), Oversize::Drop).fit(9000, None), Some(128));
+        assert_eq!(of(None, Oversize::Truncate).fit(1514, Some(36)), Some(1464));
+        assert_eq!(of(None, Oversize::Drop).fit(1514, Some(36)), None);
+        assert_eq!(of(None, Oversize::Drop).fit(1464, Some(36)), Some(1464));
+        assert_eq!(of(Some(128), Oversize::Drop).fit(1514, Some(36)), Some(128));
+        assert_eq!(Delivery { mtu: 36, ..Delivery::default() }.fit(60, Some(36)), None);
+    }
+
+    /// Copies admitted in a second of a packet every microsecond, after the saved-up burst is gone.
+    fn admitted(cap: Cap, workers: usize, bytes: u32) -> (u64, u64) {
+        let mut meter = Meter::new(cap, workers);
+        let start = 1_700_000_000_000_000_000;
+        let mut run =
+            |from: u64| (0..1_000_000).filter(|n| meter.admits(bytes, start + from + n * 1000)).count() as u64;
+        (run(0), run(1_000_000_000))
+    }
+
+    #[test]
+    fn caps_hold_and_bursts_are_a_tenth_of_a_second() {
+        let packets = Cap { packets: 10_000, bits: 0 };
+        assert_eq!(admitted(packets, 1, 60), (10_999, 10_000));
+        assert_eq!(admitted(packets, 4, 60), (2_749, 2_500));
+        let (first, second) = admitted(Cap { packets: 0, bits: 8_000_000 }, 1, 1000);
+        assert_eq!((first, second), (1_099, 1_000));
+        assert_eq!(
+            admitted(Cap { packets: 2, bits: 0 }, 1, 60),
+            (2, 2),
+            "also where a packet takes longer than the burst"
+        );
+        let both = Cap { packets: 500, bits: 8_000_000 };
+        assert_eq!(admitted(both, 1, 1000).1, 500, "the tighter one counts");
+        assert_eq!(admitted(Cap::default(), 1, 1000).1, 1_000_000);
+        // Faster than a token can say: a limit of more than one packet a nanosecond limits nothing in practice.
+        assert_eq!(admitted(Cap { packets: u64::MAX, bits: 0 }, 1, 60).1, 1_000_000);
+    }
+}

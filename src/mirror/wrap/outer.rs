@@ -1,0 +1,86 @@
+//! Outer Ethernet and IP header.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{MAX_HEADER, put16};
+use crate::packet::Mac;
+
+/// Between which machines copies travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    pub src_mac: Mac,
+    /// Of the collector, or of the next hop to it.
+    pub dst_mac: Mac,
+    pub vlan: Option<u16>,
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    /// Six bits of the traffic class.
+    pub dscp: u8,
+    pub ttl: u8,
+}
+
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Copies are never cut on their way unseen.
+const DONT_FRAGMENT: u16 = 0x4000;
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+
+impl Outer {
+    /// Writes all but lengths and the IPv4 checksum. Returns where the IP header begins and where it ends.
+    pub(super) fn write(&self, protocol: u8, to: &mut [u8; MAX_HEADER]) -> Result<(usize, usize), String> {
+        to[..6].copy_from_slice(&self.dst_mac.0);
+        to[6..12].copy_from_slice(&self.src_mac.0);
+        let mut at = 12;
+        if let Some(vlan) = self.vlan {
+            put16(to, at, ETHERTYPE_VLAN);
+            put16(to, at + 2, vlan & 0xfff);
+            at += 4;
+        }
+        let ip_at = at + 2;
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                put16(to, at, ETHERTYPE_IPV4);
+                self.ipv4(src, dst, protocol, &mut to[ip_at..]);
+                Ok((ip_at, ip_at + IPV4_LEN))
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                put16(to, at, ETHERTYPE_IPV6);
+                self.ipv6(src, dst, protocol, &mut to[ip_at..]);
+                Ok((ip_at, ip_at + IPV6_LEN))
+            }
+            (src, dst) => Err(format!("{src} and {dst} are not of one family")),
+        }
+    }
+
+    fn ipv4(&self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, to: &mut [u8]) {
+        to[0] = 0x45;
+        to[1] = self.dscp << 2;
+        put16(to, 6, DONT_FRAGMENT);
+        to[8] = self.ttl;
+        to[9] = protocol;
+        to[12..16].copy_from_slice(&src.octets());
+        to[16..20].copy_from_slice(&dst.octets());
+    }
+
+    fn ipv6(&self, src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, to: &mut [u8]) {
+        put16(to, 0, 0x6000 | u16::from(self.dscp) << 6);
+        to[6] = protocol;
+        to[7] = self.ttl;
+        to[8..24].copy_from_slice(&src.octets());
+        to[24..40].copy_from_slice(&dst.octets());
+    }
+
+    /// Puts in the length of what follows the IP header, and the checksum.
+    pub(super) fn finish(&self, ip_at: usize, after_ip: u32, to: &mut [u8]) {
+        let ip = &mut to[ip_at..];
+        if self.src.is_ipv6() {
+            return put16(ip, 4, after_ip as u16);
+        }
+        put16(ip, 2, (IPV4_LEN as u32 + after_ip) as u16);
+        let sum: u32 = ip[..IPV4_LEN].chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        put16(ip, 10, !(((folded & 0xffff) + (folded >> 16)) as u16));
+    }
+}
