@@ -226,6 +226,7 @@ impl TcpTrack {
 
     /// A counter of the slice is at its limit: the next segment belongs to another slice. Counters stay at their
     /// limit if there is none.
+    #[inline]
     pub fn is_full(&self) -> bool {
         let [one, other] = self.retransmissions;
         let window = self.bits >> OUT_OF_WINDOW.0 & 0x3ff;

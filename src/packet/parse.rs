@@ -114,7 +114,7 @@ impl Visit for Fast<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn network(&mut self, ip: &Ip) {
         if matches!(self.place, Place::Link | Place::Pseudowire) {
             self.place = Place::Outer;

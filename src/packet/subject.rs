@@ -11,6 +11,7 @@ const ICMPV6: u8 = 58;
 ///
 /// With [`KeyFrom::Inner`] a frame without an inner IP header is taken by its outer one, and has no
 /// `vni`. MAC addresses and VLAN are always those of the outermost link layer.
+#[inline]
 pub fn subject(headers: &Headers, from: KeyFrom) -> Option<Subject> {
     let ip = headers.key_ip(from)?;
     let is_inner = from == KeyFrom::Inner && headers.inner.version != 0;
@@ -34,6 +35,7 @@ pub fn subject(headers: &Headers, from: KeyFrom) -> Option<Subject> {
 }
 
 /// Ports of the tuple: for ICMP echo the identifier twice, so that request and reply meet.
+#[inline]
 fn ports(ip: &Ip) -> (u16, u16) {
     match ip.protocol {
         ICMP | ICMPV6 => (ip.icmp_id, ip.icmp_id),

@@ -41,6 +41,18 @@ pub(super) struct Inquiry {
     lookup: Lookup,
 }
 
+impl Inquiry {
+    // PERF: inlined, so that the tuple is written twice from registers; a copy would have to wait for its parts.
+    #[inline(always)]
+    fn fill(&mut self, stamp: &Stamp, ip: &Ip, subject: &Subject, table: &FlowTable) {
+        self.packet = flow_packet(stamp, ip, subject);
+        table.prepare(&subject.tuple, &mut self.lookup);
+        self.is_neighbour_discovery = is_neighbour_discovery(ip, subject);
+        self.subject = *subject;
+        self.has_flow = true;
+    }
+}
+
 /// A packet's verdict and the flow it belongs to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Judgement {
@@ -124,16 +136,15 @@ impl Worker {
         let is_usable = stamp.problem.is_none_or(reaches_flow) && self.burst.packet(i).is_some();
         let headers = &self.headers[i];
         let Some(ip) = headers.key_ip(parts.key_from).filter(|_| is_usable) else { return };
-        let Some(mut subject) = packet::subject(headers, parts.key_from) else { return };
+        let Some(subject) = packet::subject(headers, parts.key_from) else { return };
         // What is malformed is counted in its flow, and teaches nothing.
-        if stamp.problem.is_none() {
+        if ip.fragment.is_some() && stamp.problem.is_none() {
+            let mut subject = subject;
             parts.fragments.resolve(ip, &mut subject, stamp.clock);
+            inquiry.fill(stamp, ip, &subject, &parts.table);
+        } else {
+            inquiry.fill(stamp, ip, &subject, &parts.table);
         }
-        inquiry.packet = flow_packet(stamp, ip, &subject);
-        parts.table.prepare(&subject.tuple, &mut inquiry.lookup);
-        inquiry.is_neighbour_discovery = is_neighbour_discovery(ip, &subject);
-        inquiry.subject = subject;
-        inquiry.has_flow = true;
     }
 
     /// Flow, rules, mirror, act: packet by packet, because a verdict may depend on the packet before it.
@@ -576,6 +587,7 @@ fn is_neighbour_discovery(ip: &Ip, subject: &Subject) -> bool {
     subject.has_neighbour_discovery_type() && ip.ttl == 255 && ip.fragment.is_none()
 }
 
+#[inline(always)]
 fn flow_packet(stamp: &Stamp, ip: &Ip, subject: &Subject) -> FlowPacket {
     FlowPacket {
         tuple: subject.tuple,
