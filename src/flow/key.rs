@@ -55,12 +55,13 @@ impl Lookup {
         lookup
     }
 
-    /// PERF: in place, because a copy would have to wait for the stores of its parts.
-    #[inline]
+    /// PERF: in place, because a copy would have to wait for the stores of its parts; inlined, so that the tuple need not
+    /// be in memory at all.
+    #[inline(always)]
     pub(super) fn set(&mut self, tuple: &Tuple, seed: u64) {
         let rest = u64::from(tuple.vlan & 0xfff) << VLAN_SHIFT | u64::from(tuple.protocol) << PROTOCOL_SHIFT | LIVE;
         if tuple.version == 6 || tuple.vni != 0 || (tuple.src | tuple.dst) >> 32 != 0 {
-            *self = Self::wide(tuple, rest, seed);
+            *self = Self::wide(*tuple, rest, seed);
             return;
         }
         let from = (tuple.src as u64) << 16 | u64::from(tuple.src_port);
@@ -75,8 +76,8 @@ impl Lookup {
 
     #[cold]
     #[inline(never)]
-    fn wide(tuple: &Tuple, rest: u64, seed: u64) -> Self {
-        let (wide, low, from_high) = Wide::of(tuple);
+    fn wide(tuple: Tuple, rest: u64, seed: u64) -> Self {
+        let (wide, low, from_high) = Wide::of(&tuple);
         let [a, b, c, d] = wide.addresses;
         let version = if low.version == 6 { VERSION_6 } else { 0 };
         let rest = u64::from(low.src_port) | u64::from(low.dst_port) << 16 | rest | WIDE | version;

@@ -154,7 +154,7 @@ impl FlowTable {
     }
 
     /// First step for a burst: key and hash into `lookup`; asks for the line of the index.
-    #[inline]
+    #[inline(always)]
     pub fn prepare(&self, tuple: &Tuple, lookup: &mut Lookup) {
         lookup.set(tuple, self.secret);
         self.index.prefetch(lookup.hash);

@@ -78,6 +78,33 @@ pub struct Ip {
     pub payload_len: u32,
 }
 
+impl Ip {
+    /// No header.
+    pub const EMPTY: Self = Self {
+        version: 0,
+        src: 0,
+        dst: 0,
+        protocol: 0,
+        ttl: 0,
+        offset: 0,
+        l4_offset: 0,
+        fragment: None,
+        src_port: 0,
+        dst_port: 0,
+        tcp_flags: 0,
+        tcp_seq: 0,
+        tcp_ack: 0,
+        tcp_window: 0,
+        tcp_scale: None,
+        tcp_sack: false,
+        icmp_type: 0,
+        icmp_code: 0,
+        icmp_id: 0,
+        payload_offset: 0,
+        payload_len: 0,
+    };
+}
+
 /// What kind of tunnel encloses the inner header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TunnelKind {
@@ -127,6 +154,24 @@ pub enum KeyFrom {
 }
 
 impl Headers {
+    /// Of no frame.
+    // PERF: a constant, so that clearing copies from one; what `default` puts together has to be waited for.
+    pub const EMPTY: Self = Self {
+        link: Link {
+            src: Mac([0; 6]),
+            dst: Mac([0; 6]),
+            ethertype: 0,
+            vlans: Vlans { ids: [0; 3], depth: 0 },
+            mpls_label: 0,
+            mpls_depth: 0,
+        },
+        outer: Ip::EMPTY,
+        inner: Ip::EMPTY,
+        tunnel: TunnelKind::None,
+        tunnel_id: 0,
+        arp: None,
+    };
+
     /// The IP header that the key is taken from, or `None` for frames without IP.
     pub fn key_ip(&self, from: KeyFrom) -> Option<&Ip> {
         let ip = match from {

@@ -50,7 +50,7 @@ pub(super) fn v4<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Ma
         ttl: head[8],
         offset,
         fragment: (position & 0x3fff != 0).then_some(fragment),
-        ..Ip::default()
+        ..Ip::EMPTY
     };
     let rest = check_v4(walk, sink, header_len, total, on_wire);
     upper(walk, sink, ip, rest)
@@ -100,15 +100,8 @@ pub(super) fn v6<V: Visit>(walk: &mut Walk<'_>, sink: &mut V) -> Result<Next, Ma
         walk.blame(Malformed::Ipv6PayloadLength, sink);
     }
     walk.cursor.limit(length);
-    let ip = Ip {
-        version: 6,
-        src: addr(head, 8),
-        dst: addr(head, 24),
-        protocol: next,
-        ttl: head[7],
-        offset,
-        ..Ip::default()
-    };
+    let ip =
+        Ip { version: 6, src: addr(head, 8), dst: addr(head, 24), protocol: next, ttl: head[7], offset, ..Ip::EMPTY };
     upper(walk, sink, ip, Ok(()))
 }
 

@@ -23,7 +23,7 @@ use super::walk::{Transport, Tunnel, Visit, walk};
 /// transport header is broken, ports when only its lengths are. A fault inside a tunnel is no fault of
 /// the frame, except for [`Malformed::TunnelDepth`].
 pub fn parse(frame: &[u8], wire_len: u32, headers: &mut Headers) -> Result<(), Malformed> {
-    *headers = Headers::default();
+    headers.clone_from(&Headers::EMPTY);
     let mut sink = Fast::new(headers);
     walk(frame, wire_len, &mut sink)
 }
