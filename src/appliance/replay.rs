@@ -140,7 +140,7 @@ fn split_capture(
         let mut headers = Headers::default();
         // What is malformed still has an owner, by the part that was understood.
         let _ = packet::parse(frame, wire_len, &mut headers);
-        packet::spread(&headers, config.flow.key_from, workers)
+        packet::spread(&headers, frame, wire_len, config.flow.key_from, workers)
     };
     Ok(normalise(capture, folder, workers, assign, |done, total| progress(Progress::Reading(done, total)))?)
 }

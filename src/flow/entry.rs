@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::entropy::Entropy;
-use super::key::{FROM_HIGH, LIVE, Lookup, MARKS_SHIFT, PROTOCOL_SHIFT};
+use super::key::{FROM_HIGH, ICMP_ERRORS_SHIFT, LIVE, Lookup, MARKS_SHIFT, PROTOCOL_SHIFT};
 use super::memory::Plain;
 use super::record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
 use super::tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack};
@@ -388,6 +388,20 @@ impl FlowEntry {
         packet.opens_connection() && self.track.is_begun_anew(self.direction(way_high), &packet.segment())
     }
 
+    /// Whether `direction` may have sent a TCP segment with this sequence number lately; true of other protocols.
+    pub fn may_have_sent(&self, direction: usize, tcp_seq: u32) -> bool {
+        self.protocol() != PROTOCOL_TCP || self.track.may_have_sent(direction, tcp_seq)
+    }
+
+    /// Counts an ICMP error about the flow, which says nothing of the flow being alive. False when there is no room.
+    pub(super) fn count_icmp_error(&mut self) -> bool {
+        let (words, full) = self.words[1].overflowing_add(1 << ICMP_ERRORS_SHIFT);
+        if !full {
+            self.words[1] = words;
+        }
+        !full
+    }
+
     /// The first payload of a direction has not been looked at.
     #[inline]
     pub fn wants_entropy(&self, direction: usize) -> bool {
@@ -524,6 +538,7 @@ impl FlowEntry {
         self.slice_start &= START;
         self.gap_squares_high = 0;
         self.gaps = [u32::MAX, 0];
+        self.words[1] &= (1 << ICMP_ERRORS_SHIFT) - 1;
         self.set_handle(Handle::Mirrors, 0);
         self.track.begin_slice();
     }
@@ -553,6 +568,7 @@ impl FlowEntry {
             handshake_rtt: tcp.and_then(TcpTrack::handshake_rtt),
             retransmissions: tcp.map_or([0; 2], TcpTrack::retransmissions),
             out_of_window: tcp.map_or([0; 2], TcpTrack::out_of_window),
+            icmp_errors: (self.words[1] >> ICMP_ERRORS_SHIFT) as u32,
             entropy: [self.last, self.id].map(|word| Entropy::from_byte((word >> ENTROPY_SHIFT) as u8).bits()),
             ..FlowRecord::default()
         }

@@ -107,6 +107,8 @@ pub struct FlowRecord {
     pub retransmissions: [u32; 2],
     /// TCP segments outside of the receiver's window, by sender.
     pub out_of_window: [u32; 2],
+    /// ICMP errors about packets of the flow. They are packets of flows of their own, and in no other count of this one.
+    pub icmp_errors: u32,
     /// Shannon entropy of the first payload bytes of each direction, in bits per byte, in every slice of the flow;
     /// `None` without payload.
     pub entropy: [Option<f32>; 2],
@@ -126,8 +128,9 @@ pub struct Spread {
 }
 
 impl FlowRecord {
-    /// True of the last record of a flow when no packet came after its last interim slice. It tells
-    /// that the flow ended, and how; there is nothing in it to measure.
+    /// True of the last record of a flow when no packet came after its last interim slice: it tells that the flow
+    /// ended, and how, and of ICMP errors; there is nothing else in it to measure. True, too, of an interim slice that
+    /// is made because so many errors came after the last packet.
     pub fn is_empty(&self) -> bool {
         self.packets == [0, 0]
     }

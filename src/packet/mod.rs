@@ -37,7 +37,7 @@ pub use headers::{Arp, Fragment, Headers, Ip, KeyFrom, Link, TunnelKind, Vlans};
 pub use key::{Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, ip_addr};
 pub use layers::{Layer, LayerFragment, layers};
 pub use parse::parse;
-pub use quoted::{is_error, quoted};
+pub use quoted::{Quoted, quote_of};
 pub use spread::spread;
 pub use subject::subject;
 pub use walk::MAX_NESTING;

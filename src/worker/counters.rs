@@ -93,6 +93,9 @@ pub struct WorkerCounters {
     pub redistributed: Counter,
     /// Packets classified without flow state because the flow table was full.
     pub untracked: Counter,
+    /// ICMP errors that quote a packet, and those of them about a flow that is known.
+    pub icmp_errors: Counter,
+    pub icmp_errors_bound: Counter,
     pub drops: [Counter; DropReason::COUNT],
     pub flows: Counter,
     /// Flows that gave their place away before their time, of which the next three say what they were.
@@ -136,6 +139,8 @@ impl WorkerCounters {
             generated_lost: Counter::default(),
             redistributed: Counter::default(),
             untracked: Counter::default(),
+            icmp_errors: Counter::default(),
+            icmp_errors_bound: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             flows: Counter::default(),
             flows_evicted: Counter::default(),

@@ -14,6 +14,7 @@ mod reject;
 mod sink;
 mod stages;
 pub mod tap;
+mod verdict;
 mod walk;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::dpdk::{BURST, Burst, Clock, Mempool};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::mirror::Sampler;
-use crate::packet::{Fragments, Headers, KeyFrom};
+use crate::packet::{Fragments, Headers, KeyFrom, Quoted};
 use crate::rules::Reader;
 
 pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
@@ -99,6 +100,8 @@ pub struct Worker {
     stamps: [Stamp; BURST],
     headers: Box<[Headers; BURST]>,
     inquiries: Box<[Inquiry; BURST]>,
+    /// What the ICMP errors of the burst quote.
+    quotes: Box<[Quoted; BURST]>,
     sink: RingSink,
     /// Flow time: that of the latest packet or, live, of the latest poll.
     clock: u64,
@@ -118,6 +121,7 @@ impl Worker {
             stamps: [Stamp::default(); BURST],
             headers: Box::new([Headers::default(); BURST]),
             inquiries: Box::new([Inquiry::default(); BURST]),
+            quotes: Box::new([Quoted::default(); BURST]),
             clock: 0,
             next_sweep: 0,
             walks: Walks::default(),

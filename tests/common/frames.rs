@@ -52,6 +52,13 @@ pub fn icmp(ends: Ends<'_>, kind: u8, code: u8) -> Vec<u8> {
     ethernet_ip(&ip(ends, if is_v6(ends) { 58 } else { 1 }, &[kind, code, 0, 0, 0, 0, 0, 0]))
 }
 
+/// ICMP or ICMPv6 error about a packet, of which it quotes the IP header and eight bytes.
+pub fn icmp_error(ends: Ends<'_>, kind: u8, code: u8, about: &[u8]) -> Vec<u8> {
+    let quoted = if is_v6(ends) { 14 + 48 } else { 14 + 28 };
+    let message = [&[kind, code, 0, 0, 0, 0, 0, 0], &about[14..quoted]].concat();
+    ethernet_ip(&ip(ends, if is_v6(ends) { 58 } else { 1 }, &message))
+}
+
 /// ARP request of one IPv4 address for another.
 pub fn arp(sender: &str, target: &str) -> Vec<u8> {
     let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1];
