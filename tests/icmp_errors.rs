@@ -3,10 +3,12 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use common::captures;
 use common::frames::{self, ACK, SYN};
-use common::rig::{Outcome, Rig, Setup};
+use common::rig::{Io, Outcome, Rig, Setup};
+use gnomon::dpdk::Scheme;
 use gnomon::flow::{EndReason, FlowRecord};
 use serde_json::Value;
 
@@ -170,7 +172,7 @@ fn errors_keep_no_flow_alive_and_each_is_counted() {
     let out = Rig::start().replay(&Setup::new(POLICY), &sent);
     assert_eq!(bound(&out), (202, 200));
     let slices = of_protocol(&out, 17);
-    assert_eq!(slices.iter().map(|r| r.icmp_errors).collect::<Vec<_>>(), [63, 63, 63, 11]);
+    assert_eq!(slices.iter().map(|r| r.icmp_errors).collect::<Vec<_>>(), [31, 31, 31, 31, 31, 31, 14]);
     let last = slices[slices.len() - 1];
     assert_eq!((last.reason, last.emitted, last.end), (EndReason::Idle, 15 * SECOND, 10 * SECOND));
     assert_eq!(slices.iter().map(|r| r.packets[0]).sum::<u64>(), 1);
@@ -200,6 +202,52 @@ fn the_worker_of_the_quoted_flow_gets_the_error() {
     assert!(of_protocol(&out, 17).iter().all(|r| r.icmp_errors == 2));
 }
 
+/// Feeds frames as a device with two queues would.
+fn feed_by(scheme: &Scheme, io: &mut Io, frames: &[Vec<u8>]) {
+    for frame in frames {
+        let address = |at: usize| frame[at..at + 4].iter().fold(0, |all, byte| all << 8 | u128::from(*byte));
+        io.feed(usize::from(scheme.queue(4, address(26), address(30))), [frame]);
+    }
+}
+
+#[test]
+fn where_the_device_spreads_flows_errors_are_handed_on() {
+    let (rig, sent, scheme) = (Rig::start(), about_many_hosts(), Arc::new(Scheme::in_turn(2, 128)));
+    let setup = Setup { workers: 2, notes: false, by_device: Some(scheme.clone()), ..Setup::new(POLICY) };
+    let out = rig.live(&setup, |io| {
+        feed_by(&scheme, io, &sent[..150]);
+        io.wait(|io| io.settled() == 150, "queries");
+        assert_eq!(io.counters.iter().map(|c| c.redistributed.get()).sum::<u64>(), 0, "the device brought them");
+        feed_by(&scheme, io, &sent[150..]);
+        io.wait(|io| io.settled() == 450, "errors");
+    });
+    assert_eq!((out.forwarded.len(), bound(&out), setup.strays.any()), (450, (300, 300), false));
+    let handed = out.sum(|c| c.redistributed.get());
+    assert!((100..200).contains(&handed), "all errors came by one queue: {handed}");
+    assert!(of_protocol(&out, 17).iter().all(|r| r.icmp_errors == 2));
+}
+
+#[test]
+fn a_device_that_does_not_spread_as_it_said_is_done_without() {
+    let (rig, scheme) = (Rig::start(), Arc::new(Scheme::in_turn(2, 128)));
+    let setup = Setup { workers: 2, notes: false, by_device: Some(scheme.clone()), ..Setup::new(POLICY) };
+    let queries: Vec<_> = about_many_hosts().into_iter().take(150).collect();
+    let answers = (0..150).map(|n| frames::udp((&format!("10.0.1.{n}"), A), (53, 9), b"this.")).collect::<Vec<_>>();
+    let out = rig.live(&setup, |io| {
+        // All by the first queue.
+        io.feed(0, &queries[..1]);
+        io.feed(0, &queries[..1]);
+        io.feed(0, &queries);
+        io.wait(|io| io.settled() == 152 && setup.strays.has(0), "queries");
+        // All by the second: answers pass only where the question was seen.
+        io.feed(1, &queries);
+        io.feed(1, &answers);
+        io.wait(|io| io.settled() == 452, "answers");
+    });
+    let answered = of_protocol(&out, 17).iter().filter(|r| r.packets[1] == 1).count();
+    assert_eq!((out.forwarded.len(), answered), (452, 150));
+}
+
 #[test]
 fn replays_say_the_same_whatever_the_number_of_workers() {
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -226,6 +274,10 @@ fn replays_say_the_same_whatever_the_number_of_workers() {
     assert_eq!((flows("2") == one, flows("5") == one), (true, true));
     let lines: Vec<Value> = one.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let told = lines.iter().filter(|line| line["flow"]["icmp_errors"] == 2 && line["proto"] == "UDP").count();
-    let errors: u64 = lines.iter().filter(|l| l["proto"] == "ICMP").map(|l| l["flow"]["pkts_toserver"].as_u64().expect("a number")).sum();
+    let errors: u64 = lines
+        .iter()
+        .filter(|l| l["proto"] == "ICMP")
+        .map(|l| l["flow"]["pkts_toserver"].as_u64().expect("a number"))
+        .sum();
     assert_eq!((told, errors), (150, 300));
 }

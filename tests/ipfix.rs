@@ -115,6 +115,7 @@ fn any_record() -> impl Strategy<Value = ScoredRecord> {
             let record = FlowRecord {
                 flow_id,
                 tuple,
+                turned: false,
                 start,
                 end,
                 emitted,

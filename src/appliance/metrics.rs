@@ -107,6 +107,13 @@ fn workers(page: &mut Exposition, observed: &Observed) {
         ] {
             page.add("gnomon_flows_evicted_total", &[&number, kind], evicted.get() as f64);
         }
+        for (result, fragments) in [
+            ("resolved", &worker.fragments_resolved),
+            ("missed", &worker.fragments_missed),
+            ("evicted", &worker.fragments_evicted),
+        ] {
+            page.add("gnomon_fragments_total", &[&number, result], fragments.get() as f64);
+        }
         page.add("gnomon_flows_disposable", &[&number], worker.flows_disposable.load(Ordering::Relaxed).into());
         page.add("gnomon_flows_live", &[&number], worker.flows_live.load(Ordering::Relaxed).into());
         page.add("gnomon_flow_table_capacity_flows", &[&number], observed.live.capacity as f64);

@@ -225,12 +225,7 @@ impl FlowTable {
 
     /// The flow that is there for a tuple at a time, and the direction of the tuple in it. No packet: nothing is counted,
     /// and what is over ends.
-    pub fn find_live(
-        &mut self,
-        tuple: &Tuple,
-        clock_ns: u64,
-        sink: &mut impl RecordSink,
-    ) -> Option<(FlowIx, usize)> {
+    pub fn find_live(&mut self, tuple: &Tuple, clock_ns: u64, sink: &mut impl RecordSink) -> Option<(FlowIx, usize)> {
         self.advance(clock_ns, sink);
         let lookup = Lookup::new(tuple, self.secret);
         let position = self.find(&lookup, tuple).filter(|position| !self.settle(*position, self.now, sink))?;
@@ -511,7 +506,7 @@ impl FlowTable {
         let record = entry.record(self.tuple_of(entry).unmarked(), self.now, reason, emitted);
         let verdict = self.deciding_verdict(entry);
         let mirrored = self.verdicts.get(entry.handle(Handle::Mirrors));
-        FlowRecord {
+        let record = FlowRecord {
             rule: verdict.rule,
             tier: verdict.tier,
             decision: verdict.decision,
@@ -520,7 +515,8 @@ impl FlowTable {
             dst_groups: verdict.dst_groups,
             mirrors: mirrored.filter(|noted| noted.generation == verdict.generation).map_or(0, |noted| noted.mirrors),
             ..record
-        }
+        };
+        if entry.is_turned() { record.turned() } else { record }
     }
 
     /// The verdict to server, else the one to client with its groups turned round.

@@ -38,6 +38,6 @@ pub use key::{Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, ip_addr};
 pub use layers::{Layer, LayerFragment, layers};
 pub use parse::parse;
 pub use quoted::{Quoted, quote_of};
-pub use spread::spread;
+pub use spread::{Spreader, spread};
 pub use subject::subject;
 pub use walk::MAX_NESTING;

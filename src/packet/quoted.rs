@@ -25,6 +25,8 @@ pub struct Quoted {
     /// As it was on its way: towards what could not be reached. Quotes may end after eight bytes of the upper layer, so
     /// only addresses and ports are there for certain.
     pub subject: Subject,
+    /// Version and addresses of the outermost header of the quoted packet.
+    pub outer: (u8, Addr, Addr),
     /// Of TCP; 0 when the quote ends before it.
     pub tcp_seq: u32,
 }
@@ -42,7 +44,11 @@ impl Quoted {
 #[inline]
 pub fn quote_of(headers: &Headers, frame: &[u8], wire_len: u32, from: KeyFrom) -> Option<Quoted> {
     let ip = headers.key_ip(from)?;
-    if is_error(ip) && ip.fragment.is_none() { quoted(frame, wire_len, from) } else { None }
+    if is_error(ip) && ip.fragment.is_none() && headers.outer.fragment.is_none() {
+        quoted(frame, wire_len, from)
+    } else {
+        None
+    }
 }
 
 /// What the ICMP error in `frame` quotes. `None` when the frame is malformed, nothing usable is quoted, or the error is not addressed to the
@@ -65,7 +71,8 @@ fn quoted(frame: &[u8], wire_len: u32, from: KeyFrom) -> Option<Quoted> {
     if from == KeyFrom::Inner && headers.inner.version == 0 {
         subject.tuple.vni = within;
     }
-    Some(Quoted { subject, tcp_seq: headers.key_ip(from)?.tcp_seq })
+    let outer = (headers.outer.version, headers.outer.src, headers.outer.dst);
+    Some(Quoted { subject, outer, tcp_seq: headers.key_ip(from)?.tcp_seq })
 }
 
 /// As the fast path, beginning anew at the quote.
@@ -179,7 +186,10 @@ mod tests {
         assert!(ask(&ethernet(0x0800, &v4(1, &icmp(8, b"data"))), KeyFrom::Outer).is_none());
         assert!(ask(&ethernet(0x0800, &v4(1, &icmp(3, b"no packet"))), KeyFrom::Outer).is_none());
         let nested = icmp(3, &v4(1, &icmp(3, &back4(17, &udp(1, 2, b"")))));
-        assert!(ask(&ethernet(0x0800, &back4(1, &nested)), KeyFrom::Outer).is_none(), "errors about errors do not exist");
+        assert!(
+            ask(&ethernet(0x0800, &back4(1, &nested)), KeyFrom::Outer).is_none(),
+            "errors about errors do not exist"
+        );
         let foreign = v4(1, &icmp(3, &v4(17, &udp(1, 2, b""))));
         assert!(ask(&ethernet(0x0800, &foreign), KeyFrom::Outer).is_none(), "not for who sent that");
     }

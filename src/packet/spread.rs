@@ -1,11 +1,43 @@
 //! Which worker owns a packet: by its two addresses, whichever way round.
 
+use super::fragments::Fragments;
 use super::headers::{Headers, KeyFrom};
 use super::key::Addr;
 use super::quoted::quote_of;
+use super::subject::subject;
+
+/// Says of packets which worker owns them, one after the other: later fragments of a tunnel go where the first one went,
+/// by what it carries.
+#[derive(Debug)]
+pub struct Spreader {
+    from: KeyFrom,
+    workers: usize,
+    fragments: Option<Fragments>,
+}
+
+impl Spreader {
+    /// Among `workers`; `fragments` is memory for fragments of tunnels, which a key from the outer header does not need.
+    pub fn new(from: KeyFrom, workers: usize, fragments: impl FnOnce() -> Fragments) -> Self {
+        Self { from, workers, fragments: (from == KeyFrom::Inner).then(fragments) }
+    }
+
+    /// Worker of the packet in `frame`, whose headers were parsed; as [`spread`] but for fragments of tunnels. `clock_ns`
+    /// never goes back.
+    #[inline]
+    pub fn worker(&mut self, headers: &Headers, frame: &[u8], wire_len: u32, clock_ns: u64) -> usize {
+        match &mut self.fragments {
+            Some(fragments) if headers.outer.fragment.is_some() => {
+                let Some(mut subject) = subject(headers, self.from) else { return 0 };
+                fragments.resolve(headers, self.from, &mut subject, clock_ns);
+                scale(fold(subject.tuple.src, subject.tuple.dst), self.workers)
+            }
+            _ => spread(headers, frame, wire_len, self.from, self.workers),
+        }
+    }
+}
 
 /// Worker among `workers` of the packet in `frame`, whose headers were parsed. Ports do not count, so fragments stay
-/// with their flow; an ICMP error goes where the packet went that it quotes; frames without IP go to worker 0.
+/// with their flow, as far as the header that the key is taken from is in all of them; an ICMP error goes where the packet went that it quotes; frames without IP go to worker 0.
 #[inline]
 pub fn spread(headers: &Headers, frame: &[u8], wire_len: u32, from: KeyFrom, workers: usize) -> usize {
     let Some(ip) = headers.key_ip(from) else { return 0 };
@@ -14,7 +46,11 @@ pub fn spread(headers: &Headers, frame: &[u8], wire_len: u32, from: KeyFrom, wor
         Some(quoted) => quoted.mark(),
         None => fold(ip.src, ip.dst),
     };
-    // Scaled to the range: no division.
+    scale(folded, workers)
+}
+
+/// To the range, without division.
+fn scale(folded: u16, workers: usize) -> usize {
     (usize::from(folded) * workers.max(1)) >> 16
 }
 
@@ -60,7 +96,7 @@ mod tests {
             let of = |frame: &[u8]| {
                 let mut headers = Headers::default();
                 parse(frame, frame.len() as u32, &mut headers).expect("well formed");
-                let by_itself = usize::from(fold(headers.outer.src, headers.outer.dst)) * 5 >> 16;
+                let by_itself = scale(fold(headers.outer.src, headers.outer.dst), 5);
                 (spread(&headers, frame, frame.len() as u32, KeyFrom::Outer, 5), by_itself)
             };
             assert_eq!(of(&lost).0, of(&error).0);

@@ -11,6 +11,7 @@ use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 use super::io::{Cargo, Output, give_way};
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
+use super::spreading::Spreading;
 use super::tap::Copies;
 use super::verdict::{IcmpError, decide, decide_error, decide_icmp, is_refused_now, question_of};
 use super::{Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
@@ -87,25 +88,30 @@ impl Worker {
         }
     }
 
-    /// Hands packets whose flow another worker owns to that worker, where the device does not spread flows
-    /// symmetrically itself.
+    /// Hands packets whose flow another worker owns to that worker: all of them where the device does not spread flows
+    /// symmetrically itself, else ICMP errors.
     pub(super) fn redistribute(&mut self, lane: usize) {
         let (lane, counters) = (&mut self.parts.lanes[lane], &self.parts.counters);
-        for i in 0..self.burst.len() {
-            if !lane.spread && !lane.owners.is_empty() {
-                let owner = packet::spread(
-                    &self.headers[i],
-                    self.burst.frame(i),
-                    self.stamps[i].wire_len,
-                    self.parts.key_from,
-                    lane.owners.len(),
-                );
-                if let Some(handoff) = &mut lane.owners[owner] {
-                    if let Some(packet) = self.burst.take(i) {
-                        handoff.push(packet, i, counters);
-                    }
-                    continue;
+        let received = 0..self.burst.len();
+        let whole = |i: usize| self.stamps[i].problem.is_none().then_some(&self.headers[i]);
+        let by_device = match &mut lane.spreading {
+            Spreading::Device(device) => device.watch(received.clone().filter_map(whole)),
+            Spreading::Done | Spreading::Software => false,
+        };
+        for i in received {
+            let (headers, stamp, frame) = (&self.headers[i], &self.stamps[i], self.burst.frame(i));
+            let owner = match &lane.spreading {
+                Spreading::Done => None,
+                Spreading::Device(device) if by_device => {
+                    device.owner(headers, frame, stamp.wire_len, self.parts.key_from)
                 }
+                _ => Some(self.spreader.worker(headers, frame, stamp.wire_len, stamp.clock)),
+            };
+            if let Some(handoff) = owner.and_then(|owner| lane.owners.get_mut(owner)?.as_mut()) {
+                if let Some(packet) = self.burst.take(i) {
+                    handoff.push(packet, i, counters);
+                }
+                continue;
             }
             counters.rx_packets.add(1);
             counters.rx_bytes.add(self.stamps[i].count_len.into());
@@ -134,7 +140,7 @@ impl Worker {
         let Some(mut subject) = packet::subject(headers, parts.key_from) else { return };
         // What is malformed is counted in its flow, and teaches nothing.
         if stamp.problem.is_none() {
-            parts.fragments.resolve(ip, &mut subject, stamp.clock);
+            parts.fragments.resolve(headers, parts.key_from, &mut subject, stamp.clock);
         }
         inquiry.packet = flow_packet(stamp, ip, &subject);
         inquiry.has_quote = false;
@@ -145,7 +151,7 @@ impl Worker {
             inquiry.has_quote = true;
             self.quotes[i] = quoted;
         }
-        parts.table.prepare(&subject.tuple, &mut inquiry.lookup);
+        parts.table.prepare(&inquiry.packet.tuple, &mut inquiry.lookup);
         inquiry.is_neighbour_discovery = is_neighbour_discovery(ip, &subject);
         inquiry.subject = subject;
         inquiry.has_flow = true;
@@ -179,8 +185,7 @@ impl Worker {
             return self.judge_without_ip(i);
         }
         let parts = &mut self.parts;
-        let Inquiry { packet, subject, lookup, is_neighbour_discovery, has_quote, .. } = &self.inquiries[i];
-        let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
+        let Inquiry { packet, subject, lookup, has_quote, .. } = &self.inquiries[i];
         let generation = parts.generation.get();
         if generation.live_flows == LiveFlows::Drop
             && self.stamps[i].problem.is_none()
@@ -191,6 +196,7 @@ impl Worker {
         }
         let Ok(touch) = parts.table.touch_prepared(packet, lookup, &mut self.sink) else {
             parts.counters.untracked.add(1);
+            let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
             let verdict = match has_quote {
                 true => decide_error(parts, error, &mut self.sink),
                 false => generation.rules.classify(subject),
@@ -198,20 +204,8 @@ impl Worker {
             return Judgement { verdict, tuple: subject.tuple, mirrors: verdict.mirrors, ..Judgement::default() };
         };
         parts.counters.flows.add(touch.is_new.into());
-        let (verdict, cached) = if *is_neighbour_discovery {
-            let verdict = generation.rules.classify_as(subject, generation.non_ip);
-            parts.table.set_verdict(touch.ix, touch.direction, &verdict);
-            (verdict, false)
-        } else if *has_quote {
-            let verdict = decide_error(parts, error, &mut self.sink);
-            parts.table.set_verdict(touch.ix, touch.direction, &verdict);
-            (verdict, false)
-        } else {
-            match question_of(subject) {
-                Some(question) => (decide_icmp(parts, touch, subject, question), false),
-                None => decide(parts, touch, subject),
-            }
-        };
+        let (verdict, cached) = self.decide(i, touch);
+        let (Inquiry { packet, subject, .. }, parts) = (&self.inquiries[i], &mut self.parts);
         if touch.seen.refused {
             self.stamps[i].problem.get_or_insert(DropReason::OutOfWindow);
         }
@@ -227,6 +221,26 @@ impl Worker {
         }
         let (flow_id, tuple) = (parts.table.entry(touch.ix).flow_id(), subject.tuple);
         Judgement { verdict, flow_id, tuple, mirrors, touch: Some(touch), cached }
+    }
+
+    /// The verdict of a packet of a flow, and whether it was the flow's already.
+    #[inline]
+    fn decide(&mut self, i: usize, touch: Touch) -> (Verdict, bool) {
+        let parts = &mut self.parts;
+        let Inquiry { packet, subject, is_neighbour_discovery, has_quote, .. } = &self.inquiries[i];
+        let verdict = if *has_quote {
+            let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
+            decide_error(parts, error, &mut self.sink)
+        } else if *is_neighbour_discovery {
+            let generation = parts.generation.get();
+            generation.rules.classify_as(subject, generation.non_ip)
+        } else if let Some(question) = question_of(subject) {
+            return (decide_icmp(parts, touch, subject, question), false);
+        } else {
+            return decide(parts, touch, subject);
+        };
+        parts.table.set_verdict(touch.ix, touch.direction, &verdict);
+        (verdict, false)
     }
 
     /// ARP, spanning tree, unknown types, and frames whose link header is broken.

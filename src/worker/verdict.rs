@@ -9,7 +9,13 @@ use super::{Generation, WorkerParts};
 
 /// Whether a flow that an earlier generation allowed is not allowed any more: judged by the side that began, as far as
 /// it was heard. `subject` is a packet in `direction`.
-pub(super) fn is_refused_now(generation: &Generation, table: &FlowTable, ix: FlowIx, direction: usize, subject: &Subject) -> bool {
+pub(super) fn is_refused_now(
+    generation: &Generation,
+    table: &FlowTable,
+    ix: FlowIx,
+    direction: usize,
+    subject: &Subject,
+) -> bool {
     let side = if table.last_verdict(ix, TO_SERVER).is_some() { TO_SERVER } else { TO_CLIENT };
     let before = table.last_verdict(ix, side).filter(|before| before.decision == Decision::Allow);
     // Messages of ICMP stand each for itself.
@@ -84,7 +90,12 @@ fn decide_anew(parts: &mut WorkerParts, touch: Touch, subject: &Subject) -> Verd
 
 /// The verdict on an ICMP message. Never a cached one: messages of all types without an identifier share a flow, and
 /// a request may have the identifier of a reply. A reply passes when the other side has spoken and may ask `question`.
-pub(super) fn decide_icmp(parts: &mut WorkerParts, touch: Touch, subject: &Subject, question: Option<Subject>) -> Verdict {
+pub(super) fn decide_icmp(
+    parts: &mut WorkerParts,
+    touch: Touch,
+    subject: &Subject,
+    question: Option<Subject>,
+) -> Verdict {
     let generation: &Generation = parts.generation.get();
     let (table, ix) = (&mut parts.table, touch.ix);
     let asked = question.filter(|_| table.last_verdict(ix, 1 - touch.direction).is_some());
@@ -126,7 +137,7 @@ pub(super) fn decide_error(parts: &mut WorkerParts, error: IcmpError<'_>, sink: 
 
 /// The live flow that the quoted packet was of, and the verdict on that packet by the rules of today.
 fn quoted_flow(parts: &mut WorkerParts, error: IcmpError<'_>, sink: &mut RingSink) -> Option<(FlowIx, Verdict)> {
-    let Quoted { subject, tcp_seq } = error.quoted;
+    let Quoted { subject, tcp_seq, .. } = error.quoted;
     let (ix, direction) = parts.table.find_live(&subject.tuple, error.clock_ns, sink)?;
     let may_be = parts.table.entry(ix).may_have_sent(direction, *tcp_seq);
     let before = parts.table.last_verdict(ix, direction).filter(|_| may_be)?;

@@ -81,6 +81,18 @@ pub fn udp_fragments(ends: Ends<'_>, ports: (u16, u16), id: u16, payload: &[u8],
     datagram.chunks(most).enumerate().map(fragment).collect()
 }
 
+/// An IPv4 packet in its frame, cut into fragments of at most `most` bytes (a multiple of 8).
+pub fn fragments_of(frame: &[u8], id: u16, most: usize) -> Vec<Vec<u8>> {
+    let text = |at: usize| frame[at..at + 4].iter().map(u8::to_string).collect::<Vec<_>>().join(".");
+    let (src, dst, upper) = (text(26), text(30), &frame[34..]);
+    let pieces = upper.chunks(most).count();
+    let fragment = |(number, piece): (usize, &[u8])| {
+        let more = if number + 1 < pieces { 0x2000 } else { 0 };
+        ethernet_ip(&ipv4((&src, &dst), frame[23], id, (number * most / 8) as u16 | more, piece))
+    };
+    upper.chunks(most).enumerate().map(fragment).collect()
+}
+
 /// The same over IPv6, with fragment headers.
 pub fn udp_fragments_v6(ends: Ends<'_>, ports: (u16, u16), id: u32, payload: &[u8], most: usize) -> Vec<Vec<u8>> {
     let datagram = udp_datagram(ports, payload);
