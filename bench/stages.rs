@@ -80,7 +80,7 @@ fn subject(results: &mut Results, rounds: usize, headers: &[Headers]) {
     let mut fragments = Fragments::new(8192, 30_000_000_000);
     let runs = measure(rounds, |i| {
         let Some(mut subject) = packet::subject(black_box(&headers[i]), KeyFrom::Outer) else { return };
-        fragments.resolve(&headers[i].outer, &mut subject, 1);
+        fragments.resolve(&headers[i], KeyFrom::Outer, &mut subject, 1);
         black_box(subject);
     });
     results.measured("subject and fragments", "cycles/packet", runs);

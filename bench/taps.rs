@@ -20,7 +20,7 @@ use gnomon::flow::FlowTable;
 use gnomon::packet::{Fragments, KeyFrom};
 use gnomon::rules::Publisher;
 use gnomon::worker::tap::{CaptureHead, CaptureLane, Keep, Point, PortMask, Tap, TapSet, TapSink, TraceLane};
-use gnomon::worker::{Egress, Ingress, Lane, Output, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+use gnomon::worker::{Egress, Ingress, Lane, Output, Spreading, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 use common::{Options, median, udp_frame};
 
@@ -145,7 +145,13 @@ impl Bench {
         Worker::new(WorkerParts {
             id: 0,
             workers: 1,
-            lanes: vec![Lane { ingress, forward: Some(0), back: Some(1), spread: true, owners: Vec::new() }],
+            lanes: vec![Lane {
+                ingress,
+                forward: Some(0),
+                back: Some(1),
+                spreading: Spreading::Done,
+                owners: Vec::new(),
+            }],
             outputs: vec![output],
             generation: host.reader(),
             table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),

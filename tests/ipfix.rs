@@ -102,18 +102,20 @@ fn any_record() -> impl Strategy<Value = ScoredRecord> {
         any::<(u64, u8, u8, u16, u64)>(),
         prop::option::of(0..u64::MAX),
         [prop::option::of(0.0f32..=8.0), prop::option::of(0.0f32..=8.0)],
+        any::<u32>(),
     );
     (tuple, [time.clone(), time.clone(), time], (spread.clone(), spread), words, counters, handles, rest).prop_map(
         |(tuple, [start, end, emitted], (sizes, gaps), words, counters, handles, rest)| {
             let (reason, state, tier, decision, score, kinds) = words;
             let (packets, bytes, payload_bytes, tcp_flags, retransmissions, out_of_window) = counters;
             let (rule, src, dst, generation, mirrors) = handles;
-            let ((flow_id, kind, code, worker, sequence), handshake_rtt, entropy) = rest;
+            let ((flow_id, kind, code, worker, sequence), handshake_rtt, entropy, icmp_errors) = rest;
             let mut flags = Flags::default();
             kinds.into_iter().for_each(|kind| flags.insert(kind));
             let record = FlowRecord {
                 flow_id,
                 tuple,
+                turned: false,
                 start,
                 end,
                 emitted,
@@ -136,6 +138,7 @@ fn any_record() -> impl Strategy<Value = ScoredRecord> {
                 handshake_rtt,
                 retransmissions,
                 out_of_window,
+                icmp_errors,
                 entropy,
                 worker,
                 sequence,
@@ -211,6 +214,7 @@ fn same(found: &Record, scored: &ScoredRecord, mirror_names: &str, told: &str) {
     assert_eq!([found.number(own(28)), found.number(own(29))], [r.gaps.min, r.gaps.max]);
     assert_eq!([found.f64(own(30)), found.f64(own(31))], [r.gaps.mean, r.gaps.sd]);
     let maybe = |value: f32| if value.is_nan() { None } else { Some(value) };
+    assert_eq!(found.number(own(35)), u64::from(r.icmp_errors));
     assert_eq!([own(25), own_reverse(25)].map(|field| maybe(found.f32(field))), r.entropy);
     assert_eq!(maybe(found.f32(own(17))), scored.score);
     let flags = AlertKind::ALL.iter().enumerate().filter(|(_, kind)| scored.flags.contains(**kind));

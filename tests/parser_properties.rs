@@ -102,7 +102,7 @@ fn check(frame: &[u8], wire_len: u32) -> (Option<Malformed>, Headers) {
         };
         let ip = *headers.key_ip(from).expect("a subject has an IP header");
         assert_eq!(Some(&(subject.tuple.src_ip(), subject.tuple.dst_ip(), ip.src_port, ip.dst_port)), expected);
-        table.resolve(&ip, &mut subject, 0);
+        table.resolve(&headers, from, &mut subject, 0);
     }
     (fault, headers)
 }

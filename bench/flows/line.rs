@@ -11,7 +11,7 @@ use gnomon::config::{self, Config};
 use gnomon::dpdk::{Clock, Eal, Mempool, PacketRing, cpu_time_ns};
 use gnomon::flow::{FlowRecord, FlowTable};
 use gnomon::packet::Fragments;
-use gnomon::worker::{Egress, Ingress, Lane, Output, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+use gnomon::worker::{Egress, Ingress, Lane, Output, Spreading, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 const FIRST_MIRROR: usize = 2;
 
@@ -108,7 +108,7 @@ fn parts(
     WorkerParts {
         id: 0,
         workers: 1,
-        lanes: vec![Lane { ingress, forward: Some(0), back: Some(1), spread: true, owners: Vec::new() }],
+        lanes: vec![Lane { ingress, forward: Some(0), back: Some(1), spreading: Spreading::Done, owners: Vec::new() }],
         outputs: [output, back].map(egress).into(),
         generation: host.reader(),
         table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed),

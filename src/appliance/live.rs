@@ -17,7 +17,7 @@ use super::metrics::serve_metrics;
 use super::observed::Observed;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
-use super::ports::{LivePort, WorkerIo, wire};
+use super::ports::{LivePort, PortWatch, WorkerIo, wire};
 use super::recent::Recent;
 use super::scoring::{Scored, Scoring, unix_nanoseconds};
 use super::totals::Summary;
@@ -43,6 +43,7 @@ pub struct Appliance {
     // Readers live in the workers, so this goes after them.
     host: PolicyHost,
     ports: Vec<LivePort>,
+    watch: PortWatch,
     // Last: everything above lives in their memory.
     pools: Pools,
     eal: Arc<Eal>,
@@ -117,8 +118,8 @@ impl Appliance {
     pub fn start_on(eal: Arc<Eal>, pools: Pools, config: Config) -> Result<Self> {
         let host = PolicyHost::new(&config, Targets::ByPort, unix_nanoseconds())?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
-        let shared = Shared::new(&config);
-        let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort)?;
+        let (shared, watch) = (Shared::new(&config), PortWatch::default());
+        let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
         let files = Files::append(&config.export)?;
         let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
         let live = Arc::new(shared.live(&config, &host, &ports, &files));
@@ -132,7 +133,7 @@ impl Appliance {
         let health = Health::new(&config, observed);
         let scoring = Some(shared.start_scoring(&config, &host, Exports { files, collectors }, health)?);
         let workers = Vec::new();
-        let mut appliance = Self { config, workers, scoring, metrics, shared, live, host, ports, pools, eal };
+        let mut appliance = Self { config, workers, scoring, metrics, shared, live, host, ports, watch, pools, eal };
         appliance.launch(io)?;
         Ok(appliance)
     }
@@ -143,7 +144,7 @@ impl Appliance {
         if self.shared.abort.load(Ordering::Relaxed) {
             bail!("a worker or the scorer stopped unexpectedly");
         }
-        self.ports.iter().for_each(LivePort::refresh_link);
+        self.watch.look_at(&self.ports);
         self.host.reclaim();
         self.live.taps.tend();
         Ok(())

@@ -72,7 +72,7 @@ fn ports(page: &mut Exposition, observed: &Observed) {
 
 fn workers(page: &mut Exposition, observed: &Observed) {
     type Field = fn(&WorkerCounters) -> &Counter;
-    let fields: [(&str, Field); 15] = [
+    let fields: [(&str, Field); 17] = [
         ("gnomon_received_packets_total", |w| &w.rx_packets),
         ("gnomon_received_bytes_total", |w| &w.rx_bytes),
         ("gnomon_forwarded_packets_total", |w| &w.tx_packets),
@@ -85,6 +85,8 @@ fn workers(page: &mut Exposition, observed: &Observed) {
         ("gnomon_flow_slices_forced_total", |w| &w.slices_forced),
         ("gnomon_uncached_verdicts_total", |w| &w.verdicts_refused),
         ("gnomon_untracked_packets_total", |w| &w.untracked),
+        ("gnomon_icmp_errors_total", |w| &w.icmp_errors),
+        ("gnomon_icmp_errors_bound_total", |w| &w.icmp_errors_bound),
         ("gnomon_flow_records_total", |w| &w.records),
         ("gnomon_flow_records_lost_total", |w| &w.records_lost),
         ("gnomon_polls_total", |w| &w.batches[0]),
@@ -104,6 +106,13 @@ fn workers(page: &mut Exposition, observed: &Observed) {
             ("idle", &worker.flows_evicted_idle),
         ] {
             page.add("gnomon_flows_evicted_total", &[&number, kind], evicted.get() as f64);
+        }
+        for (result, fragments) in [
+            ("resolved", &worker.fragments_resolved),
+            ("missed", &worker.fragments_missed),
+            ("evicted", &worker.fragments_evicted),
+        ] {
+            page.add("gnomon_fragments_total", &[&number, result], fragments.get() as f64);
         }
         page.add("gnomon_flows_disposable", &[&number], worker.flows_disposable.load(Ordering::Relaxed).into());
         page.add("gnomon_flows_live", &[&number], worker.flows_live.load(Ordering::Relaxed).into());

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, anyhow};
 
 use super::pools::Pools;
 use crate::config::Config;
-use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, Spread};
-use crate::worker::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
+use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions};
+use crate::worker::{DeviceSpread, Egress, Handoff, Ingress, Lane, Output, Spreading, Strays, WhenFull};
 
 /// Packets in flight between two workers when flows are spread in software.
 const HANDOFF_RING: u32 = 4096;
@@ -65,7 +65,7 @@ impl LivePort {
     }
 
     /// Reads the link state from the device; says when it changed.
-    pub fn refresh_link(&self) {
+    fn refresh_link(&self) {
         let link = self.port.link();
         if self.up.swap(link.up, Ordering::Relaxed) != link.up {
             log::warn!("port `{}`: link {}", self.port.name(), if link.up { "up" } else { "down" });
@@ -73,8 +73,38 @@ impl LivePort {
     }
 }
 
-/// Deals the ports' queues out to `workers` workers.
-pub fn wire(eal: &Arc<Eal>, ports: &[LivePort], workers: usize, abort: &Arc<AtomicBool>) -> Result<Vec<WorkerIo>> {
+/// What the control thread looks at time and again: links, and devices that do not spread flows as they said.
+#[derive(Debug, Default)]
+pub struct PortWatch {
+    pub strays: Arc<Strays>,
+    told: Vec<usize>,
+}
+
+impl PortWatch {
+    pub fn look_at(&mut self, ports: &[LivePort]) {
+        for (index, live) in ports.iter().enumerate() {
+            live.refresh_link();
+            if self.strays.has(index) && !self.told.contains(&index) {
+                self.told.push(index);
+                log::warn!(
+                    "port `{}`: the device brought a packet to another receive queue than its hash key and redirection \
+                     table say, so flows are spread over the workers in software from now on; `rx_queues = 1` at this \
+                     port does the same from the start",
+                    live.port.name()
+                );
+            }
+        }
+    }
+}
+
+/// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on.
+pub fn wire(
+    eal: &Arc<Eal>,
+    ports: &[LivePort],
+    workers: usize,
+    abort: &Arc<AtomicBool>,
+    strays: &Arc<Strays>,
+) -> Result<Vec<WorkerIo>> {
     let mut io: Vec<WorkerIo> = (0..workers).map(|_| WorkerIo::default()).collect();
     for (index, live) in ports.iter().enumerate() {
         let (rx, tx) = live.port.take_queues().ok_or_else(|| anyhow!("queues of `{}` are taken", live.port.name()))?;
@@ -83,36 +113,41 @@ pub fn wire(eal: &Arc<Eal>, ports: &[LivePort], workers: usize, abort: &Arc<Atom
             io[worker].outputs.push(Output::new(egress, live.up.clone(), WhenFull::Drop, abort.clone()));
         }
         let Some(forward) = live.paired_with else { continue };
-        let rings = handoff_rings(eal, live, &ports[forward], index, workers)?;
+        let rings = handoff_rings(eal, index, workers)?;
+        let by_device = workers > 1 && live.port.spreads_like(&ports[forward].port);
+        let scheme = live.port.scheme().filter(|_| by_device);
+        if workers > 1 {
+            let how = if by_device { "by the device" } else { "in software" };
+            log::info!("port `{}`: flows are spread over {workers} workers {how}", live.port.name());
+        }
         for (queue_number, queue) in rx.into_iter().enumerate() {
             let worker = queue_number % workers;
             let owners = rings.iter().enumerate().map(|(w, ring)| (w != worker).then(|| Handoff::new(ring.clone())));
-            let owners = owners.collect();
-            let spread = rings.is_empty();
-            let ingress = Ingress::Device(queue);
-            io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spread, owners });
+            let (ingress, owners) = (Ingress::Device(queue), owners.collect());
+            let spreading = match scheme {
+                _ if workers == 1 => Spreading::Done,
+                None => Spreading::Software,
+                Some(scheme) => {
+                    let (scheme, strays) = (scheme.clone(), strays.clone());
+                    Spreading::Device(DeviceSpread::new(scheme, queue_number as u16, workers, index, strays))
+                }
+            };
+            io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spreading, owners });
         }
         for (worker, ring) in rings.into_iter().enumerate() {
-            let (ingress, owners) = (Ingress::Ring(ring), Vec::new());
-            io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spread: true, owners });
+            let (ingress, owners, spreading) = (Ingress::Ring(ring), Vec::new(), Spreading::Done);
+            io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spreading, owners });
         }
     }
     Ok(io)
 }
 
-/// One ring per worker where the devices do not bring both directions of a flow, which enter by the two ports of a
-/// pair, to the same worker; none where they do or there is only one worker.
-fn handoff_rings(
-    eal: &Arc<Eal>,
-    live: &LivePort,
-    other: &LivePort,
-    index: usize,
-    workers: usize,
-) -> Result<Vec<PacketRing>> {
-    if workers == 1 || (live.port.spread() == Spread::Device && live.port.spreads_like(&other.port)) {
+/// One ring per worker, for packets of flows that another worker owns: those that the devices did not bring both
+/// directions of, which enter by the two ports of a pair, to the same worker, and ICMP errors. None for one worker.
+fn handoff_rings(eal: &Arc<Eal>, index: usize, workers: usize) -> Result<Vec<PacketRing>> {
+    if workers == 1 {
         return Ok(Vec::new());
     }
-    log::info!("port `{}`: flows are spread over {workers} workers in software", live.port.name());
     let ring = |worker| PacketRing::new(eal, &format!("handoff_{index}_{worker}"), HANDOFF_RING);
     Ok((0..workers).map(ring).collect::<Result<_, _>>()?)
 }

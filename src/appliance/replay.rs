@@ -29,11 +29,11 @@ use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
 use crate::export::{Collectors, Exports, Files};
 use crate::filter::Expression;
 use crate::flow::{FlowRecord, FlowTable};
-use crate::packet::{self, Fragments, Headers};
+use crate::packet::{self, Fragments, Headers, Spreader};
 use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
 use crate::worker::tap::{Keep, Point};
 use crate::worker::{
-    Alarm, Egress, Ingress, Lane, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
+    Alarm, Egress, Ingress, Lane, Output, PacketNote, Spreading, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
 };
 
 /// What to do with a capture.
@@ -136,11 +136,13 @@ fn split_capture(
     workers: usize,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Split> {
-    let assign = |frame: &[u8], wire_len: u32| {
+    let fragments = || Fragments::new(config.limits.fragments, config.flow.timeouts.fragments.as_nanos() as u64);
+    let mut spreader = Spreader::new(config.flow.key_from, workers, fragments);
+    let assign = |frame: &[u8], wire_len: u32, clock_ns: u64| {
         let mut headers = Headers::default();
         // What is malformed still has an owner, by the part that was understood.
         let _ = packet::parse(frame, wire_len, &mut headers);
-        packet::spread(&headers, config.flow.key_from, workers)
+        spreader.worker(&headers, frame, wire_len, clock_ns)
     };
     Ok(normalise(capture, folder, workers, assign, |done, total| progress(Progress::Reading(done, total)))?)
 }
@@ -270,10 +272,11 @@ impl Run {
         let up = Arc::new(AtomicBool::new(true));
         let output =
             |ring: &PacketRing| Output::new(Egress::Ring(ring.clone()), up.clone(), WhenFull::Wait, self.abort.clone());
+        let spreading = Spreading::Done;
         WorkerParts {
             id,
             workers: self.counters.len(),
-            lanes: vec![Lane { ingress, forward: Some(FORWARD), back: Some(BACK), spread: true, owners: Vec::new() }],
+            lanes: vec![Lane { ingress, forward: Some(FORWARD), back: Some(BACK), spreading, owners: Vec::new() }],
             outputs: self.rings.iter().map(output).collect(),
             generation: self.host.reader(),
             table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed).with_tcp(config.flow.tcp),

@@ -37,8 +37,8 @@ pub struct Split {
     pub links: BTreeMap<LinkType, u64>,
 }
 
-/// Splits `input` into `out_dir/worker-N.pcap`. `assign` gets the Ethernet frame and its length on the
-/// wire and names the worker (taken modulo `workers`). `progress` gets bytes of the file read so far and
+/// Splits `input` into `out_dir/worker-N.pcap`. `assign` gets the Ethernet frame, its length on the
+/// wire and its clock, which never goes back, and names the worker (taken modulo `workers`). `progress` gets bytes of the file read so far and
 /// in all.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub fn normalise(
     input: &Path,
     out_dir: &Path,
     workers: usize,
-    assign: impl Fn(&[u8], u32) -> usize,
+    mut assign: impl FnMut(&[u8], u32, u64) -> usize,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Split, CaptureError> {
     assert!(workers > 0, "at least one worker");
@@ -72,7 +72,7 @@ pub fn normalise(
             count_len: frame.wire_len,
             flags: Preamble::flags(normalised.supported),
         };
-        let worker = assign(&ethernet, wire_len) % workers;
+        let worker = assign(&ethernet, wire_len, clock_ns) % workers;
         let on_disk = wire_len.saturating_add(PREAMBLE_LEN as u32);
         writers[worker].write_parts(frame.ts_ns, &[&preamble.to_bytes(), &ethernet], on_disk)?;
         split.count(frame.ts_ns, frame.link, normalised.supported);
@@ -134,7 +134,7 @@ mod tests {
         let frames = [(5, vec![0; 60], 60), (9, vec![1; 61], 1000), (7, vec![2; 62], 62), (8, vec![1; 63], 63)];
         let input = capture(dir.path(), &frames);
         let mut last = (0, 1);
-        let split = normalise(&input, dir.path(), 3, |f, _| f[0].into(), |done, all| last = (done, all)).unwrap();
+        let split = normalise(&input, dir.path(), 3, |f, _, _| f[0].into(), |done, all| last = (done, all)).unwrap();
         assert_eq!(split.frames, [1, 2, 1]);
         assert_eq!((split.total, split.unsupported, split.truncated), (4, 0, false));
         assert_eq!((split.first_ts_ns, split.last_ts_ns), (Some(5), Some(9)));
@@ -151,7 +151,7 @@ mod tests {
     fn very_long_frames_are_cut_and_keep_their_length() {
         let dir = tempfile::tempdir().unwrap();
         let input = capture(dir.path(), &[(1, vec![7; 200_000], 300_000), (2, vec![7; 65_001], 65_001)]);
-        let split = normalise(&input, dir.path(), 1, |_, _| 0, |_, _| {}).unwrap();
+        let split = normalise(&input, dir.path(), 1, |_, _, _| 0, |_, _| {}).unwrap();
         let frames = read(&split.files[0]);
         assert_eq!((frames[0].1.len(), frames[0].0.wire_len, frames[0].0.count_len), (MAX_CAPTURED, 300_000, 300_000));
         assert_eq!((frames[1].1.len(), frames[1].0.wire_len), (MAX_CAPTURED, 65_001));
@@ -161,7 +161,7 @@ mod tests {
     fn a_capture_without_frames() {
         let dir = tempfile::tempdir().unwrap();
         let input = capture(dir.path(), &[]);
-        let split = normalise(&input, dir.path(), 2, |_, _| 0, |_, _| {}).unwrap();
+        let split = normalise(&input, dir.path(), 2, |_, _, _| 0, |_, _| {}).unwrap();
         assert_eq!((split.total, split.first_ts_ns, split.frames), (0, None, vec![0, 0]));
         assert!(split.files.iter().all(|f| read(f).is_empty()));
     }

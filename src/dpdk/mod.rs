@@ -34,4 +34,4 @@ pub use mbuf::{BURST, Burst, Mbuf, Outbox};
 pub use mempool::{Mempool, SEGMENT_BYTES};
 pub use port::{Device, LinkState, Port, PortLimits, PortOptions, PortStats, RxQueue, TxQueue};
 pub use ring::PacketRing;
-pub use rss::{Spread, toeplitz};
+pub use rss::{Scheme, Spread, toeplitz};

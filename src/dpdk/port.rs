@@ -67,7 +67,7 @@ pub struct Port {
     tx_queues: u16,
     spread: Spread,
     /// Of a port with [`Spread::Device`].
-    scheme: Option<rss::Scheme>,
+    scheme: Option<Arc<rss::Scheme>>,
     taken: AtomicBool,
     _pool: Mempool,
     _eal: Arc<Eal>,
@@ -134,7 +134,7 @@ impl Device {
             rx_queues: options.rx_queues,
             tx_queues: options.tx_queues,
             spread,
-            scheme,
+            scheme: scheme.map(Arc::new),
             taken: AtomicBool::new(false),
             _pool: pool.clone(),
             _eal: self.eal.clone(),
@@ -222,6 +222,11 @@ impl Port {
     /// How received flows spread over the receive queues.
     pub fn spread(&self) -> Spread {
         self.spread
+    }
+
+    /// What the device chooses queues by; `None` unless it spreads flows itself.
+    pub fn scheme(&self) -> Option<&Arc<rss::Scheme>> {
+        self.scheme.as_ref()
     }
 
     /// Both devices bring a flow to the queue of the same number, whichever of them it enters by.

@@ -30,9 +30,28 @@ pub enum Spread {
 
 /// What decides on a packet's queue: the key as far as two addresses reach, and the redirection table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Scheme {
+pub struct Scheme {
     key: Vec<u8>,
     table: Vec<u16>,
+}
+
+impl Scheme {
+    /// With this key, and a redirection table that gives the queues in turn.
+    pub fn in_turn(queues: u16, places: u16) -> Self {
+        let table = (0..places.max(1)).map(|place| place % queues.max(1)).collect();
+        Self { key: SYMMETRIC_KEY[..KEY_USED].to_vec(), table }
+    }
+
+    /// Queue of a packet between these addresses, IPv6 as it is, IPv4 in the low 32 bits. Devices take the low bits of
+    /// the hash as the place in the table.
+    pub fn queue(&self, version: u8, src: u128, dst: u128) -> u16 {
+        let hash = if version == 4 {
+            toeplitz(&self.key, &(src << 32 | dst & 0xffff_ffff).to_be_bytes()[8..])
+        } else {
+            toeplitz(&self.key, &[src.to_be_bytes(), dst.to_be_bytes()].concat())
+        };
+        self.table.get(hash as usize % self.table.len().max(1)).copied().unwrap_or(0)
+    }
 }
 
 /// Bytes of key that the hash of two IPv6 addresses uses.
@@ -141,6 +160,20 @@ mod tests {
         let with_ports = [66, 9, 149, 187, 161, 142, 100, 80, 0x0a, 0xea, 0x06, 0xe6];
         assert_eq!(toeplitz(&key, &with_ports), 0x51cc_c178);
         assert!(!is_symmetric(&key));
+    }
+
+    #[test]
+    fn both_directions_have_one_queue_and_all_queues_have_some() {
+        let scheme = Scheme::in_turn(4, 128);
+        let mut packets = [0; 4];
+        for n in 0..4000_u128 {
+            let (src, dst) = (0x0a00_0000 + n * 7, 0xc0a8_0000 + n / 3);
+            let (src6, dst6) = (src << 64 | n, dst << 90 | 1);
+            assert_eq!(scheme.queue(4, src, dst), scheme.queue(4, dst, src));
+            assert_eq!(scheme.queue(6, src6, dst6), scheme.queue(6, dst6, src6));
+            packets[usize::from(scheme.queue(4, src, dst))] += 1;
+        }
+        assert!(packets.iter().all(|count| *count > 500), "{packets:?}");
     }
 
     #[test]

@@ -153,6 +153,8 @@ struct Flow {
     age: u64,
     state: &'static str,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icmp_errors: Option<u32>,
     #[serde(flatten)]
     sizes: Option<Sizes>,
     #[serde(flatten)]
@@ -225,6 +227,7 @@ impl Flow {
             age: r.end.saturating_sub(r.start) / 1_000_000_000,
             state: r.state.name(),
             reason: r.reason.name(),
+            icmp_errors: (r.icmp_errors > 0).then_some(r.icmp_errors),
             sizes: (!r.is_empty()).then(|| Sizes::of(&r.sizes)),
             gaps: (r.packets.iter().sum::<u64>() > 1).then(|| Gaps::of(&r.gaps)),
             entropy_toserver: r.entropy[TO_SERVER].map(|bits| thousandths(bits.into())),

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::entropy::Entropy;
-use super::key::{FROM_HIGH, LIVE, Lookup, MARKS_SHIFT, PROTOCOL_SHIFT};
+use super::key::{FROM_HIGH, ICMP_ERRORS_SHIFT, LIVE, Lookup, MARKS_SHIFT, PROTOCOL_SHIFT, TURNED};
 use super::memory::Plain;
 use super::record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
 use super::tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack};
@@ -78,6 +78,7 @@ const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
+const PROTOCOL_SCTP: u8 = 132;
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -261,6 +262,16 @@ impl FlowPacket {
         }
     }
 
+    /// True of the first packet of a flow when the ports say that its sender is the server, and no SYN says otherwise.
+    fn is_from_service(&self) -> bool {
+        let may_be = match self.tuple.protocol {
+            PROTOCOL_TCP => self.tcp_flags & SYN == 0,
+            PROTOCOL_UDP | PROTOCOL_SCTP => true,
+            _ => false,
+        };
+        may_be && !self.later_fragment && is_service(self.tuple.src_port, self.tuple.dst_port)
+    }
+
     fn answers_connection(&self) -> bool {
         self.is_tcp() && self.tcp_flags & (SYN | ACK | RST) == SYN | ACK
     }
@@ -283,12 +294,14 @@ impl FlowEntry {
     /// A flow that starts with this packet, which is not yet counted. `words` are those of its key.
     pub(super) fn new(words: [u64; 2], way_high: bool, packet: &FlowPacket, clock: u64, id: u64) -> Self {
         let from_high = way_high != packet.answers_connection();
+        let turned = if packet.is_from_service() { TURNED } else { 0 };
+        let marks = turned | if from_high { FROM_HIGH } else { 0 };
         let mut track = TcpTrack::default();
         if packet.tuple.protocol != PROTOCOL_TCP && !packet.later_fragment {
             track.set_other_words([0, u16::from_be_bytes([packet.icmp.0, packet.icmp.1])]);
         }
         Self {
-            words: [words[0], words[1] | if from_high { FROM_HIGH } else { 0 }],
+            words: [words[0], words[1] | marks],
             last: clock & LAST | (Phase::new(packet.tuple.protocol, false) as u64) << PHASE_SHIFT,
             slice_start: clock & START,
             id: id & ID,
@@ -361,9 +374,14 @@ impl FlowEntry {
         silent <= times.by_phase[self.phase_number()] && slice <= times.active
     }
 
-    /// The other end becomes the initiator.
+    /// Who sent the first packet is the server.
+    pub(super) fn is_turned(&self) -> bool {
+        self.words[1] & TURNED != 0
+    }
+
+    /// The other end becomes the initiator, whatever the ports say.
     pub(super) fn flip_initiator(&mut self) {
-        self.words[1] ^= FROM_HIGH;
+        self.words[1] = (self.words[1] ^ FROM_HIGH) & !TURNED;
         let (one, other) = (self.handle(Handle::Verdict(0)), self.handle(Handle::Verdict(1)));
         self.set_handle(Handle::Verdict(0), other);
         self.set_handle(Handle::Verdict(1), one);
@@ -386,6 +404,20 @@ impl FlowEntry {
     /// A SYN of another connection than this one.
     pub(super) fn is_begun_anew(&self, way_high: bool, packet: &FlowPacket) -> bool {
         packet.opens_connection() && self.track.is_begun_anew(self.direction(way_high), &packet.segment())
+    }
+
+    /// Whether `direction` may have sent a TCP segment with this sequence number lately; true of other protocols.
+    pub fn may_have_sent(&self, direction: usize, tcp_seq: u32) -> bool {
+        self.protocol() != PROTOCOL_TCP || self.track.may_have_sent(direction, tcp_seq)
+    }
+
+    /// Counts an ICMP error about the flow, which says nothing of the flow being alive. False when there is no room.
+    pub(super) fn count_icmp_error(&mut self) -> bool {
+        let (words, full) = self.words[1].overflowing_add(1 << ICMP_ERRORS_SHIFT);
+        if !full {
+            self.words[1] = words;
+        }
+        !full
     }
 
     /// The first payload of a direction has not been looked at.
@@ -525,6 +557,7 @@ impl FlowEntry {
         self.slice_start &= START;
         self.gap_squares_high = 0;
         self.gaps = [u32::MAX, 0];
+        self.words[1] &= (1 << ICMP_ERRORS_SHIFT) - 1;
         self.set_handle(Handle::Mirrors, 0);
         self.track.begin_slice();
     }
@@ -554,6 +587,7 @@ impl FlowEntry {
             handshake_rtt: tcp.and_then(TcpTrack::handshake_rtt),
             retransmissions: tcp.map_or([0; 2], TcpTrack::retransmissions),
             out_of_window: tcp.map_or([0; 2], TcpTrack::out_of_window),
+            icmp_errors: (self.words[1] >> ICMP_ERRORS_SHIFT) as u32,
             entropy: [self.last, self.id].map(|word| Entropy::from_byte((word >> ENTROPY_SHIFT) as u8).bits()),
             ..FlowRecord::default()
         }
@@ -592,6 +626,13 @@ impl FlowEntry {
 }
 
 const _: () = assert!(MARKS_SHIFT == 56, "the key leaves one byte for marks");
+
+/// A well-known port (RFC 6335) against any other, or a registered one against one of those that clients are given.
+fn is_service(port: u16, peer: u16) -> bool {
+    const REGISTERED: u16 = 1024;
+    const EPHEMERAL: u16 = 32_768;
+    port != 0 && (port < REGISTERED && peer >= REGISTERED || port < EPHEMERAL && peer >= EPHEMERAL)
+}
 
 /// A time in 32 bits that sort as it does: exact below 2^27 ns (an eighth of a second), else its first 27 bits.
 #[inline]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! word 0   narrow: lower address (32) │ higher address (32)      wide: place in the annex (32) │ fingerprint (32)
-//! word 1   port of lower (16) │ port of higher (16) │ VLAN (12), IPv6, wide, - - (16) │ protocol (8) │ marks (8)
+//! word 1   port of lower (16) │ port of higher (16) │ VLAN (12), IPv6, wide, - - (16) │ protocol (8) │ ICMP errors (5), marks (3)
 //! ```
 
 use super::memory::Plain;
@@ -30,6 +30,10 @@ pub(super) const MARKS_SHIFT: u32 = 56;
 pub(super) const LIVE: u64 = 1 << MARKS_SHIFT;
 /// The initiator is the higher endpoint.
 pub(super) const FROM_HIGH: u64 = 2 << MARKS_SHIFT;
+/// By its ports the other end is the client: records are told from there.
+pub(super) const TURNED: u64 = 4 << MARKS_SHIFT;
+/// ICMP errors about the flow, of the slice, in the other bits.
+pub(super) const ICMP_ERRORS_SHIFT: u32 = MARKS_SHIFT + 3;
 /// What two packets of one flow have in common in word 1.
 const SAME: u64 = LIVE | (LIVE - 1);
 

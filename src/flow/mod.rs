@@ -26,6 +26,9 @@
 //! | new connection | clock of a SYN without ACK on a closed flow | that packet |
 //! | full counter | clock of the packet that it has no room for (a slice of terabytes) | that packet |
 //!
+//! ICMP errors about a flow are counted in its slice and are nothing else to it: no time-out begins anew, and they act
+//! on what happened before them as sweeps do.
+//!
 //! Exactly one record of a flow has a reason other than [`EndReason::Active`]; its counters are zero if nothing came
 //! after the last slice ([`FlowRecord::is_empty`]).
 mod bitset;

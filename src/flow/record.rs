@@ -67,12 +67,14 @@ pub const TO_SERVER: usize = 0;
 pub const TO_CLIENT: usize = 1;
 
 /// Times are nanoseconds since the Unix epoch. Arrays are `[to server, to client]`; the initiator is
-/// the source of `tuple`. Times of packets, counters, flags, mirrors and packet sizes are those of
+/// the source of `tuple`: who sent the SYN; else by the ports the client; else who sent the first packet. Times of packets, counters, flags, mirrors and packet sizes are those of
 /// the slice; `flow_id` joins the slices of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlowRecord {
     pub flow_id: u64,
     pub tuple: Tuple,
+    /// No SYN was seen, and by the ports the source, the client, did not send the first packet.
+    pub turned: bool,
     /// First and last packet of the slice; both the flow's last packet when the slice has none.
     pub start: u64,
     pub end: u64,
@@ -107,6 +109,8 @@ pub struct FlowRecord {
     pub retransmissions: [u32; 2],
     /// TCP segments outside of the receiver's window, by sender.
     pub out_of_window: [u32; 2],
+    /// ICMP errors about packets of the flow. They are packets of flows of their own, and in no other count of this one.
+    pub icmp_errors: u32,
     /// Shannon entropy of the first payload bytes of each direction, in bits per byte, in every slice of the flow;
     /// `None` without payload.
     pub entropy: [Option<f32>; 2],
@@ -126,8 +130,36 @@ pub struct Spread {
 }
 
 impl FlowRecord {
-    /// True of the last record of a flow when no packet came after its last interim slice. It tells
-    /// that the flow ended, and how; there is nothing in it to measure.
+    /// Seen from the other end.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        let swap = |[one, other]: [u64; 2]| [other, one];
+        let swap_small = |[one, other]: [u32; 2]| [other, one];
+        Self {
+            tuple: self.tuple.reversed(),
+            turned: !self.turned,
+            packets: swap(self.packets),
+            bytes: swap(self.bytes),
+            payload_bytes: swap(self.payload_bytes),
+            tcp_flags: [self.tcp_flags[TO_CLIENT], self.tcp_flags[TO_SERVER]],
+            src_groups: self.dst_groups,
+            dst_groups: self.src_groups,
+            retransmissions: swap_small(self.retransmissions),
+            out_of_window: swap_small(self.out_of_window),
+            entropy: [self.entropy[TO_CLIENT], self.entropy[TO_SERVER]],
+            ..self
+        }
+    }
+
+    /// From who sent the first packet. For those who ask who sends what, wanted or not.
+    #[must_use]
+    pub fn as_sent(&self) -> Self {
+        if self.turned { self.turned() } else { *self }
+    }
+
+    /// True of the last record of a flow when no packet came after its last interim slice: it tells that the flow
+    /// ended, and how, and of ICMP errors; there is nothing else in it to measure. True, too, of an interim slice that
+    /// is made because so many errors came after the last packet.
     pub fn is_empty(&self) -> bool {
         self.packets == [0, 0]
     }

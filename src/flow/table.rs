@@ -224,6 +224,24 @@ impl FlowTable {
         Some((FlowIx(position), self.slab.get(position).direction(lookup.from_high)))
     }
 
+    /// The flow that is there for a tuple at a time, and the direction of the tuple in it. No packet: nothing is counted,
+    /// and what is over ends.
+    pub fn find_live(&mut self, tuple: &Tuple, clock_ns: u64, sink: &mut impl RecordSink) -> Option<(FlowIx, usize)> {
+        self.advance(clock_ns, sink);
+        let lookup = Lookup::new(tuple, self.secret);
+        let position = self.find(&lookup, tuple).filter(|position| !self.settle(*position, self.now, sink))?;
+        Some((FlowIx(position), self.slab.get(position).direction(lookup.from_high)))
+    }
+
+    /// Counts an ICMP error about the flow.
+    pub fn note_icmp_error(&mut self, ix: FlowIx, sink: &mut impl RecordSink) {
+        if !self.slab.get_mut(ix.0).count_icmp_error() {
+            self.slice(ix.0, self.now, sink);
+            self.stats.slices_forced += 1;
+            self.slab.get_mut(ix.0).count_icmp_error();
+        }
+    }
+
     /// Ends a flow before its time: the next packet begins another.
     pub fn end_flow(&mut self, ix: FlowIx, clock_ns: u64, sink: &mut impl RecordSink) {
         self.advance(clock_ns, sink);
@@ -486,10 +504,10 @@ impl FlowTable {
     }
 
     fn record(&self, entry: &FlowEntry, reason: EndReason, emitted: u64) -> FlowRecord {
-        let record = entry.record(self.tuple_of(entry), self.now, reason, emitted);
+        let record = entry.record(self.tuple_of(entry).unmarked(), self.now, reason, emitted);
         let verdict = self.deciding_verdict(entry);
         let mirrored = self.verdicts.get(entry.handle(Handle::Mirrors));
-        FlowRecord {
+        let record = FlowRecord {
             rule: verdict.rule,
             tier: verdict.tier,
             decision: verdict.decision,
@@ -498,7 +516,8 @@ impl FlowTable {
             dst_groups: verdict.dst_groups,
             mirrors: mirrored.filter(|noted| noted.generation == verdict.generation).map_or(0, |noted| noted.mirrors),
             ..record
-        }
+        };
+        if entry.is_turned() { record.turned() } else { record }
     }
 
     /// The verdict to server, else the one to client with its groups turned round.

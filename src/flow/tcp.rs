@@ -253,6 +253,14 @@ impl TcpTrack {
         asks && may && (sent == 0 || sent.wrapping_sub(segment.end()) > LEAST_LOOK_BACK)
     }
 
+    /// Whether `direction` may have sent a segment that begins at `seq` not long ago: an error that quotes another is
+    /// forged or stale (RFC 5927, 4.1).
+    pub fn may_have_sent(&self, direction: usize, seq: u32) -> bool {
+        let sent = self.next[direction & 1];
+        let look_back = self.window_of(1 - (direction & 1)).max(LEAST_LOOK_BACK);
+        sent != 0 && sent.wrapping_sub(seq) <= look_back
+    }
+
     /// What flows of other protocols keep in the same place.
     #[inline]
     pub(super) fn other_words(&self) -> [u16; 2] {

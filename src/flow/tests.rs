@@ -38,11 +38,13 @@ fn table(capacity: usize) -> FlowTable {
 
 fn connection(n: u32) -> Tuple {
     let protocol = [6, 6, 17, 1, 132, 58][n as usize % 6];
+    // As an echo has its identifier.
+    let (src_port, dst_port) = if matches!(protocol, 1 | 58) { (77, 77) } else { (40_000, 80) };
     Tuple {
         src: (0x0a00_0001 + u128::from(n)) | u128::from(n % 2) << 100,
         dst: 0x0a00_0100,
-        src_port: 40_000,
-        dst_port: 80,
+        src_port,
+        dst_port,
         protocol,
         version: if n.is_multiple_of(2) { 4 } else { 6 },
         vlan: (n / 2 % 3) as u16 * 100,
@@ -168,7 +170,13 @@ impl ModelFlow {
             let own = slice.iter().filter(|p| self.sent_by_initiator(p) == side && !p.later_fragment);
             own.fold(0, |all, p| if p.tuple.protocol == 6 { all | p.tcp_flags } else { all })
         });
-        FlowRecord {
+        let is_from_service = match first.tuple.protocol {
+            6 => first.tcp_flags & SYN == 0,
+            protocol => matches!(protocol, 17 | 132),
+        };
+        let ports = (first.tuple.src_port, first.tuple.dst_port);
+        let turned = is_from_service && ports == (80, 40_000) && !first.later_fragment;
+        let record = FlowRecord {
             tuple: self.initiator,
             start: slice.first().map_or(last, |p| p.clock_ns),
             end: last,
@@ -186,7 +194,8 @@ impl ModelFlow {
             sizes: spread_of(&slice.iter().map(|p| p.bytes.into()).collect::<Vec<_>>()),
             gaps: spread_of(&slice.windows(2).map(|p| p[1].clock_ns - p[0].clock_ns).collect::<Vec<_>>()),
             ..FlowRecord::default()
-        }
+        };
+        if turned { record.turned() } else { record }
     }
 
     fn end(&self, otherwise: EndReason, emitted: u64) -> FlowRecord {
@@ -513,6 +522,62 @@ fn syn_ack_first_makes_its_receiver_the_initiator() {
     assert_eq!(table.tuple(touch.ix), tcp(1, false, 0, 0).tuple);
     let touch = table.touch(&tcp(1, false, ACK, 6), &mut sink).unwrap();
     assert_eq!((touch.direction, table.entry(touch.ix).state()), (TO_SERVER, FlowState::Established));
+}
+
+#[test]
+fn who_is_the_client_is_told_by_the_syn_then_the_ports_then_the_first_packet() {
+    const LATER: (u16, u16) = (443, 50_000);
+    // Of the first packet: protocol, ports, TCP flags; whether the record is told from the other end.
+    let cases = [
+        (6, LATER, PSH_ACK, true),
+        (6, LATER, RST, true),
+        (6, LATER, SYN, false),
+        (6, (50_000, 443), PSH_ACK, false),
+        (6, (8443, 50_000), PSH_ACK, true),
+        (6, (8443, 20_000), PSH_ACK, false),
+        (6, (443, 80), PSH_ACK, false),
+        (6, (0, 50_000), PSH_ACK, false),
+        (17, (53, 5353), 0, true),
+        (17, (123, 123), 0, false),
+        (17, (60_000, 50_000), 0, false),
+        (132, (3868, 40_000), 0, true),
+        (1, (7, 50_000), 0, false),
+    ];
+    for (protocol, (src_port, dst_port), tcp_flags, turned) in cases {
+        let tuple = Tuple { src: 1, dst: 2, src_port, dst_port, protocol, version: 4, ..Tuple::default() };
+        let first =
+            FlowPacket { tuple, tcp_flags, clock_ns: 5, bytes: 100, payload_bytes: 40, ..FlowPacket::default() };
+        let second = FlowPacket { tuple: tuple.reversed(), tcp_flags: ACK, clock_ns: 6, bytes: 60, ..first };
+        let (mut table, mut sink) = (table(4), Vec::new());
+        let touch = table.touch(&first, &mut sink).unwrap();
+        let verdict = Verdict { src_groups: GroupSetHandle(1), dst_groups: GroupSetHandle(2), ..Verdict::default() };
+        table.set_verdict(touch.ix, touch.direction, &verdict);
+        assert_eq!((touch.direction, table.touch(&second, &mut sink).unwrap().direction), (TO_SERVER, TO_CLIENT));
+        table.note_entropy(touch.ix, TO_SERVER, Entropy::of(b"abcdefgh"));
+        table.finish(7, &mut sink);
+        let [record] = sink[..] else { panic!("one record") };
+        let (there, back) = if turned { (1, 0) } else { (0, 1) };
+        let told = if turned { tuple.reversed() } else { tuple }.unmarked();
+        assert_eq!((record.tuple, record.turned), (told, turned), "{protocol} {src_port} {dst_port} {tcp_flags}");
+        assert_eq!((record.bytes[there], record.bytes[back], record.payload_bytes[there]), (100, 60, 40));
+        assert!(record.entropy[there].is_some() && record.entropy[back].is_none());
+        let groups = [record.src_groups, record.dst_groups];
+        assert_eq!((groups[there], groups[back]), (GroupSetHandle(1), GroupSetHandle(2)));
+        if protocol == 6 {
+            assert_eq!((record.tcp_flags[there], record.tcp_flags[back]), (tcp_flags, ACK));
+        }
+        assert_eq!((record.as_sent().tuple, record.as_sent().bytes), (tuple.unmarked(), [100, 60]));
+    }
+}
+
+#[test]
+fn who_may_begin_is_the_client_whatever_the_ports_say() {
+    let tuple = Tuple { src: 1, dst: 2, src_port: 53, dst_port: 40_000, protocol: 17, version: 4, ..Tuple::default() };
+    let (mut table, mut sink) = (table(4), Vec::new());
+    let touch = table.touch(&FlowPacket { tuple, clock_ns: 5, ..FlowPacket::default() }, &mut sink).unwrap();
+    table.flip_initiator(touch.ix);
+    table.finish(7, &mut sink);
+    assert_eq!((sink[0].tuple, sink[0].packets, sink[0].turned), (tuple.reversed(), [0, 1], false));
 }
 
 #[test]

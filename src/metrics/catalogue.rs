@@ -138,6 +138,17 @@ pub const CATALOGUE: &[Metric] = &[
         "Verdicts not kept with their flow because there were too many different ones.",
     ),
     counter("gnomon_untracked_packets_total", WORKER, "Packets judged without a flow because the table was full."),
+    counter(
+        "gnomon_fragments_total",
+        &["worker", "result"],
+        "Later fragments that were `resolved` to the flow of their first one or `missed` it, and first ones `evicted` for want of room.",
+    ),
+    counter("gnomon_icmp_errors_total", WORKER, "ICMP errors that quote a packet."),
+    counter(
+        "gnomon_icmp_errors_bound_total",
+        WORKER,
+        "ICMP errors about a flow that was known: judged by its verdict and counted in its record.",
+    ),
     counter("gnomon_flow_records_total", WORKER, "Flow records handed to the scorer."),
     counter("gnomon_flow_records_lost_total", WORKER, "Flow records lost because the scorer was behind."),
     // Scorer and outputs.

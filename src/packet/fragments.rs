@@ -1,12 +1,15 @@
 //! Ports for later fragments, remembered from the first one.
 //!
+//! Where the key is that of a tunnelled packet, later fragments of the tunnel have nothing of it but are part of it: they
+//! get the whole key of their first one. Only the outermost header is followed like that.
+//!
 //! An open-addressed table of fixed size, one for each worker. An entry may live in any of [`WINDOW`]
 //! neighbouring places; when all are taken by live entries, the oldest gives way. There are
 //! [`SPREAD`] places for each entry promised, so that up to the promised number a window practically
 //! never fills and unrelated traffic changes nothing.
 
-use super::headers::Ip;
-use super::key::Addr;
+use super::headers::{Headers, Ip, KeyFrom};
+use super::key::{Addr, Tuple};
 use crate::rules::Subject;
 
 /// Places looked at for one packet.
@@ -49,33 +52,51 @@ struct Key {
 struct Entry {
     key: Key,
     seen_ns: u64,
-    src_port: u16,
-    dst_port: u16,
+    tuple: Tuple,
     icmp: (u8, u8),
-    protocol: u8,
+    ports_known: bool,
 }
 
 impl Fragments {
     /// Room for `capacity` fragmented packets at a time, each remembered for `timeout_ns` after its
-    /// first fragment. Allocates all it will ever use: some 400 bytes for each packet.
+    /// first fragment. Allocates all it will ever use: some 500 bytes for each packet.
     pub fn new(capacity: usize, timeout_ns: u64) -> Self {
         let places = capacity.max(WINDOW).saturating_mul(SPREAD).next_power_of_two();
         Self { places: vec![None; places].into_boxed_slice(), timeout_ns, counters: FragmentCounters::default() }
     }
 
-    /// Remembers a first fragment, or completes the subject of a later one: ports, ICMP type and code,
-    /// and for IPv6 the protocol. `ip` is the header that `subject` was made from, `clock_ns` never
-    /// goes back. Packets that are no fragments are left alone.
+    /// Remembers a first fragment, or completes the subject of a later one: ports, ICMP type and code, for IPv6 the
+    /// protocol, and for a tunnel what it carries. `subject` was made from `headers`, `clock_ns` never goes back.
+    /// Packets that are no fragments are left alone.
     #[inline]
-    pub fn resolve(&mut self, ip: &Ip, subject: &mut Subject, clock_ns: u64) {
-        if let Some(fragment) = ip.fragment {
-            let key = Key::of(subject, fragment.id);
-            if fragment.offset == 0 {
-                self.remember(key, subject, clock_ns);
-            } else {
-                self.complete(&key, subject, clock_ns);
-            }
+    pub fn resolve(&mut self, headers: &Headers, from: KeyFrom, subject: &mut Subject, clock_ns: u64) {
+        let Some(ip) = headers.key_ip(from) else { return };
+        if ip.fragment.is_some() {
+            self.take_in(ip, subject.tuple.vni, subject, clock_ns);
         }
+        let is_inner = from == KeyFrom::Inner && headers.inner.version != 0;
+        if is_inner && headers.outer.fragment.is_some() {
+            self.take_in(&headers.outer, 0, subject, clock_ns);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_in(&mut self, ip: &Ip, vni: u32, subject: &mut Subject, clock_ns: u64) {
+        let Some(fragment) = ip.fragment else { return };
+        let key = Key::of(ip, subject.tuple.vlan, vni, fragment.id);
+        if fragment.offset == 0 {
+            self.remember(key, subject, clock_ns);
+        } else {
+            self.complete(&key, subject, clock_ns);
+        }
+    }
+
+    /// Another one of the same size, empty.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        let places = vec![None; self.places.len()].into_boxed_slice();
+        Self { places, timeout_ns: self.timeout_ns, counters: FragmentCounters::default() }
     }
 
     pub fn counters(&self) -> FragmentCounters {
@@ -87,10 +108,9 @@ impl Fragments {
         self.places[at] = Some(Entry {
             key,
             seen_ns: clock_ns,
-            src_port: subject.tuple.src_port,
-            dst_port: subject.tuple.dst_port,
+            tuple: subject.tuple,
             icmp: subject.icmp,
-            protocol: subject.tuple.protocol,
+            ports_known: subject.ports_known,
         });
     }
 
@@ -102,11 +122,7 @@ impl Fragments {
             self.counters.missed += 1;
             return;
         };
-        subject.tuple.src_port = entry.src_port;
-        subject.tuple.dst_port = entry.dst_port;
-        subject.tuple.protocol = entry.protocol;
-        subject.icmp = entry.icmp;
-        subject.ports_known = true;
+        (subject.tuple, subject.icmp, subject.ports_known) = (entry.tuple, entry.icmp, entry.ports_known);
         self.counters.resolved += 1;
     }
 
@@ -143,17 +159,9 @@ impl Fragments {
 }
 
 impl Key {
-    fn of(subject: &Subject, id: u32) -> Self {
-        let tuple = &subject.tuple;
-        Self {
-            src: tuple.src,
-            dst: tuple.dst,
-            id,
-            vni: tuple.vni,
-            vlan: tuple.vlan,
-            version: tuple.version,
-            protocol: if tuple.version == 6 { 0 } else { tuple.protocol },
-        }
+    fn of(ip: &Ip, vlan: u16, vni: u32, id: u32) -> Self {
+        let protocol = if ip.version == 6 { 0 } else { ip.protocol };
+        Self { src: ip.src, dst: ip.dst, id, vni, vlan, version: ip.version, protocol }
     }
 
     fn hash(&self) -> u64 {
@@ -177,25 +185,26 @@ fn window(key: &Key, len: usize) -> impl Iterator<Item = usize> + use<> {
 mod tests {
     use super::*;
     use crate::packet::Fragment;
-    use crate::packet::Tuple;
 
-    fn fragment(version: u8, id: u32, offset: u16, protocol: u8) -> (Ip, Subject) {
-        let ip = Ip { version, fragment: Some(Fragment { id, offset, more: true }), ..Ip::default() };
+    fn fragment(version: u8, id: u32, offset: u16, protocol: u8) -> (Headers, Subject) {
+        let fragment = Some(Fragment { id, offset, more: true });
+        let outer = Ip { version, fragment, src: 1, dst: 2, protocol, ..Ip::default() };
         let ports = if offset == 0 { (1000u16.wrapping_add(id as u16), 53) } else { (0, 0) };
         let tuple =
             Tuple { src: 1, dst: 2, src_port: ports.0, dst_port: ports.1, protocol, version, ..Tuple::default() };
-        (ip, Subject { tuple, ports_known: offset == 0, ..Subject::default() })
+        let headers = Headers { outer, ..Headers::default() };
+        (headers, Subject { tuple, ports_known: offset == 0, ..Subject::default() })
     }
 
     fn ask(table: &mut Fragments, id: u32, clock: u64) -> Option<(u16, u16)> {
-        let (ip, mut later) = fragment(4, id, 1480, 17);
-        table.resolve(&ip, &mut later, clock);
+        let (headers, mut later) = fragment(4, id, 1480, 17);
+        table.resolve(&headers, KeyFrom::Outer, &mut later, clock);
         later.ports_known.then_some((later.tuple.src_port, later.tuple.dst_port))
     }
 
     fn tell(table: &mut Fragments, id: u32, clock: u64) {
-        let (ip, mut first) = fragment(4, id, 0, 17);
-        table.resolve(&ip, &mut first, clock);
+        let (headers, mut first) = fragment(4, id, 0, 17);
+        table.resolve(&headers, KeyFrom::Outer, &mut first, clock);
     }
 
     #[test]
@@ -213,18 +222,18 @@ mod tests {
     fn a_whole_packet_is_left_alone() {
         let mut table = Fragments::new(64, 100);
         let mut subject = Subject::default();
-        table.resolve(&Ip::default(), &mut subject, 0);
+        table.resolve(&Headers::default(), KeyFrom::Outer, &mut subject, 0);
         assert_eq!((subject, table.counters()), (Subject::default(), FragmentCounters::default()));
     }
 
     #[test]
     fn ipv6_takes_protocol_and_icmp_type_from_the_first() {
         let mut table = Fragments::new(64, 100);
-        let (ip, mut first) = fragment(6, 9, 0, 58);
+        let (headers, mut first) = fragment(6, 9, 0, 58);
         first.icmp = (128, 0);
-        table.resolve(&ip, &mut first, 5);
-        let (ip, mut later) = fragment(6, 9, 1480, 60);
-        table.resolve(&ip, &mut later, 6);
+        table.resolve(&headers, KeyFrom::Outer, &mut first, 5);
+        let (headers, mut later) = fragment(6, 9, 1480, 60);
+        table.resolve(&headers, KeyFrom::Outer, &mut later, 6);
         assert_eq!((later.tuple.protocol, later.icmp, later.ports_known), (58, (128, 0), true));
     }
 
@@ -252,5 +261,18 @@ mod tests {
         }
         assert_eq!(table.counters().evicted, 0);
         assert!(ask(&mut table, 3, 999_050).is_some());
+    }
+    #[test]
+    fn later_fragments_of_a_tunnel_are_of_what_it_carries() {
+        let mut table = Fragments::new(64, 100);
+        let (mut headers, _) = fragment(4, 7, 0, 17);
+        headers.inner = Ip { version: 6, ..Ip::default() };
+        let tuple = Tuple { src: 8, dst: 9, src_port: 10, dst_port: 11, protocol: 6, version: 6, vni: 12, vlan: 0 };
+        let first = Subject { tuple, ports_known: true, ..Subject::default() };
+        table.resolve(&headers, KeyFrom::Inner, &mut first.clone(), 5);
+        let (headers, mut later) = fragment(4, 7, 1480, 17);
+        table.resolve(&headers, KeyFrom::Inner, &mut later, 6);
+        assert_eq!(later, first);
+        assert_eq!(table.counters(), FragmentCounters { resolved: 1, missed: 0, evicted: 0 });
     }
 }

@@ -67,6 +67,14 @@ impl Tuple {
         Self { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port, ..self }
     }
 
+    /// Without the number that tells ICMP errors about different pairs of hosts apart
+    /// ([`Quoted::mark`](super::Quoted::mark)): for readers, they have no ports.
+    #[must_use]
+    pub fn unmarked(self) -> Self {
+        let is_marked = matches!(self.protocol, 1 | 58) && self.src_port != self.dst_port;
+        if is_marked { Self { src_port: 0, dst_port: 0, ..self } } else { self }
+    }
+
     pub fn src_ip(&self) -> IpAddr {
         ip_addr(self.version, self.src)
     }

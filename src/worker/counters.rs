@@ -7,7 +7,7 @@ use crossbeam::utils::CachePadded;
 use super::distribution::Distribution;
 use crate::dpdk::BURST;
 use crate::flow::FlowStats;
-use crate::packet::DropReason;
+use crate::packet::{DropReason, FragmentCounters};
 use crate::rules::RuleHandle;
 
 /// Most mirror sessions, over all generations of a process, that are counted apart.
@@ -97,6 +97,14 @@ pub struct WorkerCounters {
     pub redistributed: Counter,
     /// Packets classified without flow state because the flow table was full.
     pub untracked: Counter,
+    /// Later fragments that got the key of their first one, and those whose first one is not known; first fragments
+    /// that were forgotten for want of room.
+    pub fragments_resolved: Counter,
+    pub fragments_missed: Counter,
+    pub fragments_evicted: Counter,
+    /// ICMP errors that quote a packet, and those of them about a flow that is known.
+    pub icmp_errors: Counter,
+    pub icmp_errors_bound: Counter,
     pub drops: [Counter; DropReason::COUNT],
     pub flows: Counter,
     /// Flows that gave their place away before their time, of which the next three say what they were.
@@ -140,6 +148,11 @@ impl WorkerCounters {
             generated_lost: Counter::default(),
             redistributed: Counter::default(),
             untracked: Counter::default(),
+            fragments_resolved: Counter::default(),
+            fragments_missed: Counter::default(),
+            fragments_evicted: Counter::default(),
+            icmp_errors: Counter::default(),
+            icmp_errors_bound: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             flows: Counter::default(),
             flows_evicted: Counter::default(),
@@ -173,8 +186,11 @@ impl WorkerCounters {
         }
     }
 
-    /// What the flow table counts itself.
-    pub(super) fn show(&self, stats: &FlowStats) {
+    /// What the tables of flows and of fragments count themselves.
+    pub(super) fn show(&self, stats: &FlowStats, fragments: FragmentCounters) {
+        self.fragments_resolved.set(fragments.resolved);
+        self.fragments_missed.set(fragments.missed);
+        self.fragments_evicted.set(fragments.evicted);
         self.flows_evicted.set(stats.evicted());
         self.flows_evicted_half_open.set(stats.evicted_half_open);
         self.flows_evicted_closed.set(stats.evicted_closed);

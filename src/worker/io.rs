@@ -7,6 +7,7 @@ use crate::dpdk::{BURST, Burst, Mbuf, Outbox, PacketRing, RxQueue, TxQueue, paus
 use crate::packet::DropReason;
 
 use super::counters::{MIRROR_SLOTS, WorkerCounters};
+use super::spreading::Spreading;
 
 /// A source of bursts.
 #[derive(Debug)]
@@ -58,9 +59,8 @@ pub struct Lane {
     pub forward: Option<usize>,
     /// Where answers to the sender go.
     pub back: Option<usize>,
-    /// Packets here were already spread over the workers.
-    pub spread: bool,
-    /// Other workers' lanes of the same port, by worker, when this worker spreads in software.
+    pub spreading: Spreading,
+    /// Other workers' lanes of the same port, by worker, unless packets here were already spread over the workers.
     pub owners: Vec<Option<Handoff>>,
 }
 

@@ -13,8 +13,10 @@ mod io;
 mod note;
 mod reject;
 mod sink;
+mod spreading;
 mod stages;
 pub mod tap;
+mod verdict;
 mod walk;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::dpdk::{BURST, Burst, Clock, Mempool};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::mirror::Sampler;
-use crate::packet::{Fragments, Headers, KeyFrom};
+use crate::packet::{Fragments, Headers, KeyFrom, Quoted, Spreader};
 use crate::rules::Reader;
 
 pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
@@ -34,6 +36,7 @@ pub use distribution::{Distributed, Distribution};
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
+pub use spreading::{DeviceSpread, Spreading, Strays};
 pub use walk::{MOST_WALKS, Mailbox, Walk};
 
 use copies::Copier;
@@ -104,6 +107,9 @@ pub struct Worker {
     stamps: [Stamp; BURST],
     headers: Box<[Headers; BURST]>,
     inquiries: Box<[Inquiry; BURST]>,
+    /// What the ICMP errors of the burst quote.
+    quotes: Box<[Quoted; BURST]>,
+    spreader: Spreader,
     sink: RingSink,
     /// Flow time: that of the latest packet or, live, of the latest poll.
     clock: u64,
@@ -114,6 +120,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(mut parts: WorkerParts) -> Self {
         let sessions = sessions_of(parts.generation.get());
+        let spreader = Spreader::new(parts.key_from, parts.workers, || parts.fragments.another());
         let mut worker = Self {
             sampler: Sampler::new(&sessions, parts.seed, parts.id),
             sink: RingSink::new(&parts),
@@ -124,6 +131,8 @@ impl Worker {
             stamps: [Stamp::default(); BURST],
             headers: Box::new([Headers::default(); BURST]),
             inquiries: Box::new([Inquiry::default(); BURST]),
+            quotes: Box::new([Quoted::default(); BURST]),
+            spreader,
             clock: 0,
             next_sweep: 0,
             walks: Walks::default(),
@@ -238,7 +247,7 @@ impl Worker {
         if parts.table.sweep(self.clock, SWEEP_BUDGET, &mut self.sink) {
             parts.counters.watermark.store(parts.table.watermark(), Ordering::Release);
         }
-        parts.counters.show(&parts.table.stats());
+        parts.counters.show(&parts.table.stats(), parts.fragments.counters());
     }
 
     /// A few flow table entries for whoever asked.
@@ -284,7 +293,7 @@ impl Worker {
             Timing::Capture { end_ns, .. } => end_ns,
         };
         parts.table.finish(end, &mut self.sink);
-        parts.counters.show(&parts.table.stats());
+        parts.counters.show(&parts.table.stats(), parts.fragments.counters());
         parts.counters.watermark.store(u64::MAX, Ordering::Release);
         parts.counters.progress.store(u64::MAX, Ordering::Release);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
-use crate::flow::{Entropy, FlowIx, FlowPacket, FlowTable, Lookup, SAMPLE, TO_CLIENT, TO_SERVER, Touch};
+use crate::flow::{Entropy, FlowPacket, FlowTable, Lookup, SAMPLE, Touch};
 use crate::mirror::wrap::Copy;
 use crate::packet::{self, DropReason, FlowKey, Headers, Ip, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
@@ -13,8 +13,10 @@ use super::copies::{About, Buffers, NotMade};
 use super::io::{Cargo, Output, give_way};
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
+use super::spreading::Spreading;
 use super::tap::Copies;
-use super::{Generation, Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
+use super::verdict::{IcmpError, decide, decide_error, decide_icmp, is_refused_now};
+use super::{Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +38,8 @@ pub(super) struct Inquiry {
     /// It belongs to a flow; if not, nothing else here means anything.
     has_flow: bool,
     is_neighbour_discovery: bool,
+    /// It is an ICMP error, and what it quotes is in the worker's list of quotes.
+    has_quote: bool,
     subject: Subject,
     packet: FlowPacket,
     lookup: Lookup,
@@ -49,6 +53,7 @@ impl Inquiry {
         table.prepare(&subject.tuple, &mut self.lookup);
         self.is_neighbour_discovery = is_neighbour_discovery(ip, subject);
         self.subject = *subject;
+        self.has_quote = false;
         self.has_flow = true;
     }
 }
@@ -98,19 +103,30 @@ impl Worker {
         }
     }
 
-    /// Hands packets whose flow another worker owns to that worker, where the device does not spread flows
-    /// symmetrically itself.
+    /// Hands packets whose flow another worker owns to that worker: all of them where the device does not spread flows
+    /// symmetrically itself, else ICMP errors.
     pub(super) fn redistribute(&mut self, lane: usize) {
         let (lane, counters) = (&mut self.parts.lanes[lane], &self.parts.counters);
-        for i in 0..self.burst.len() {
-            if !lane.spread && !lane.owners.is_empty() {
-                let owner = packet::spread(&self.headers[i], self.parts.key_from, lane.owners.len());
-                if let Some(handoff) = &mut lane.owners[owner] {
-                    if let Some(packet) = self.burst.take(i) {
-                        handoff.push(packet, i, counters);
-                    }
-                    continue;
+        let received = 0..self.burst.len();
+        let whole = |i: usize| self.stamps[i].problem.is_none().then_some(&self.headers[i]);
+        let by_device = match &mut lane.spreading {
+            Spreading::Device(device) => device.watch(received.clone().filter_map(whole)),
+            Spreading::Done | Spreading::Software => false,
+        };
+        for i in received {
+            let (headers, stamp, frame) = (&self.headers[i], &self.stamps[i], self.burst.frame(i));
+            let owner = match &lane.spreading {
+                Spreading::Done => None,
+                Spreading::Device(device) if by_device => {
+                    device.owner(headers, frame, stamp.wire_len, self.parts.key_from)
                 }
+                _ => Some(self.spreader.worker(headers, frame, stamp.wire_len, stamp.clock)),
+            };
+            if let Some(handoff) = owner.and_then(|owner| lane.owners.get_mut(owner)?.as_mut()) {
+                if let Some(packet) = self.burst.take(i) {
+                    handoff.push(packet, i, counters);
+                }
+                continue;
             }
             counters.rx_packets.add(1);
             counters.rx_bytes.add(self.stamps[i].count_len.into());
@@ -138,12 +154,19 @@ impl Worker {
         let Some(ip) = headers.key_ip(parts.key_from).filter(|_| is_usable) else { return };
         let Some(subject) = packet::subject(headers, parts.key_from) else { return };
         // What is malformed is counted in its flow, and teaches nothing.
-        if ip.fragment.is_some() && stamp.problem.is_none() {
-            let mut subject = subject;
-            parts.fragments.resolve(ip, &mut subject, stamp.clock);
+        let is_ordinary = headers.outer.fragment.is_none() && ip.fragment.is_none() && !subject.is_icmp();
+        if is_ordinary || stamp.problem.is_some() {
             inquiry.fill(stamp, ip, &subject, &parts.table);
-        } else {
-            inquiry.fill(stamp, ip, &subject, &parts.table);
+            return;
+        }
+        let mut subject = subject;
+        parts.fragments.resolve(headers, parts.key_from, &mut subject, stamp.clock);
+        inquiry.fill(stamp, ip, &subject, &parts.table);
+        if let Some(quoted) = packet::quote_of(headers, self.burst.frame(i), stamp.wire_len, parts.key_from) {
+            inquiry.has_quote = true;
+            inquiry.packet.tuple.src_port = quoted.mark();
+            parts.table.prepare(&inquiry.packet.tuple, &mut inquiry.lookup);
+            self.quotes[i] = quoted;
         }
     }
 
@@ -175,7 +198,7 @@ impl Worker {
             return self.judge_without_ip(i);
         }
         let parts = &mut self.parts;
-        let Inquiry { packet, subject, lookup, is_neighbour_discovery, .. } = &self.inquiries[i];
+        let Inquiry { packet, subject, lookup, has_quote, .. } = &self.inquiries[i];
         let generation = parts.generation.get();
         if generation.live_flows == LiveFlows::Drop
             && self.stamps[i].problem.is_none()
@@ -186,20 +209,16 @@ impl Worker {
         }
         let Ok(touch) = parts.table.touch_prepared(packet, lookup, &mut self.sink) else {
             parts.counters.untracked.add(1);
-            let verdict = generation.rules.classify(subject);
+            let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
+            let verdict = match has_quote {
+                true => decide_error(parts, error, &mut self.sink),
+                false => generation.rules.classify(subject),
+            };
             return Judgement { verdict, tuple: subject.tuple, mirrors: verdict.mirrors, ..Judgement::default() };
         };
         parts.counters.flows.add(touch.is_new.into());
-        let (verdict, cached) = if *is_neighbour_discovery {
-            let verdict = generation.rules.classify_as(subject, generation.non_ip);
-            parts.table.set_verdict(touch.ix, touch.direction, &verdict);
-            (verdict, false)
-        } else {
-            match question_of(subject) {
-                Some(question) => (decide_icmp(parts, touch, subject, question), false),
-                None => decide(parts, touch, subject),
-            }
-        };
+        let (verdict, cached) = self.decide(i, touch);
+        let (Inquiry { packet, subject, .. }, parts) = (&self.inquiries[i], &mut self.parts);
         if touch.seen.refused {
             self.stamps[i].problem.get_or_insert(DropReason::OutOfWindow);
         }
@@ -215,6 +234,26 @@ impl Worker {
         }
         let (flow_id, tuple) = (parts.table.entry(touch.ix).flow_id(), subject.tuple);
         Judgement { verdict, flow_id, tuple, mirrors, touch: Some(touch), cached }
+    }
+
+    /// The verdict of a packet of a flow, and whether it was the flow's already.
+    #[inline]
+    fn decide(&mut self, i: usize, touch: Touch) -> (Verdict, bool) {
+        let parts = &mut self.parts;
+        let Inquiry { packet, subject, is_neighbour_discovery, has_quote, .. } = &self.inquiries[i];
+        let verdict = if *has_quote {
+            let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
+            decide_error(parts, error, &mut self.sink)
+        } else if *is_neighbour_discovery {
+            let generation = parts.generation.get();
+            generation.rules.classify_as(subject, generation.non_ip)
+        } else if subject.is_icmp() {
+            return (decide_icmp(parts, touch, subject), false);
+        } else {
+            return decide(parts, touch, subject);
+        };
+        parts.table.set_verdict(touch.ix, touch.direction, &verdict);
+        (verdict, false)
     }
 
     /// ARP, spanning tree, unknown types, and frames whose link header is broken.
@@ -397,126 +436,6 @@ impl Worker {
         };
         push_or_wait(notes, note, self.parts.when_full, &self.parts.abort);
     }
-}
-
-/// Whether a flow that an earlier generation allowed is not allowed any more: judged by the side that began, as far as
-/// it was heard. `subject` is a packet in `direction`.
-fn is_refused_now(generation: &Generation, table: &FlowTable, ix: FlowIx, direction: usize, subject: &Subject) -> bool {
-    let side = if table.last_verdict(ix, TO_SERVER).is_some() { TO_SERVER } else { TO_CLIENT };
-    let before = table.last_verdict(ix, side).filter(|before| before.decision == Decision::Allow);
-    // Messages of ICMP stand each for itself.
-    if before.is_none_or(|before| before.generation == generation.rules.generation()) || question_of(subject).is_some()
-    {
-        return false;
-    }
-    let asked = if direction == side { *subject } else { subject.reversed() };
-    generation.rules.classify(&asked).decision != Decision::Allow
-}
-
-/// What an earlier generation allowed, where this one is told to keep that. Groups, mirror sessions and shadow-mode rules
-/// are those of this generation: the bits of another's would mean nothing.
-fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) -> Option<Verdict> {
-    let before = before.filter(|v| generation.live_flows == LiveFlows::Keep && v.decision == Decision::Allow)?;
-    let Verdict { decision, stateful, tier, rule, logged, .. } = *before;
-    let shadows = generation.rules.classify(subject).shadows;
-    let seen = generation.rules.classify_as(subject, decision);
-    Some(Verdict { decision, stateful, tier, rule, logged, shadows, ..seen })
-}
-
-/// The verdict of a packet of a known flow: cached if this generation made it, or kept from an earlier one.
-///
-/// Replies of an allowed, stateful connection pass. Everything else stands on its own rules; when those
-/// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
-/// ask for can be answered: else a SYN-ACK out of nowhere would open the way for a SYN behind it.
-///
-/// Says whether it was the flow's already.
-#[inline]
-fn decide(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> (Verdict, bool) {
-    let number = parts.generation.get().rules.generation();
-    match parts.table.verdict(touch.ix, touch.direction, number) {
-        Some(verdict) => (*verdict, true),
-        None => (decide_anew(parts, touch, subject), false),
-    }
-}
-
-#[inline(never)]
-fn decide_anew(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
-    let generation: &Generation = parts.generation.get();
-    let (number, table, ix) = (generation.rules.generation(), &mut parts.table, touch.ix);
-    let is_answer = touch.direction == TO_CLIENT && table.last_verdict(ix, TO_SERVER).is_some_and(opens_both_ways);
-    if !is_answer && let Some(verdict) = kept(generation, table.last_verdict(ix, touch.direction), subject) {
-        table.set_verdict(ix, touch.direction, &verdict);
-        return verdict;
-    }
-    if touch.direction == TO_SERVER || table.last_verdict(ix, TO_SERVER).is_none() {
-        let verdict = generation.rules.classify(subject);
-        table.set_verdict(ix, touch.direction, &verdict);
-        // Said before this packet, so not of answers to it.
-        table.forget_verdict(ix, 1 - touch.direction);
-        return verdict;
-    }
-    let request = subject.reversed();
-    let there = match table.verdict(ix, TO_SERVER, number).copied() {
-        Some(verdict) => verdict,
-        None => kept(generation, table.last_verdict(ix, TO_SERVER), &request)
-            .unwrap_or_else(|| generation.rules.classify(&request)),
-    };
-    let stateful = there.decision == Decision::Allow && there.stateful;
-    let back = if stateful { as_reply(generation, subject, &there) } else { generation.rules.classify(subject) };
-    table.set_verdict(ix, TO_SERVER, &there);
-    table.set_verdict(ix, TO_CLIENT, &back);
-    if there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
-        table.flip_initiator(ix);
-        // What was refused as a request passes from now on as an answer.
-        let answer = as_reply(generation, &request, &back);
-        table.set_verdict(ix, TO_CLIENT, &answer);
-    }
-    back
-}
-
-/// The verdict on an ICMP message. Never a cached one: messages of all types without an identifier share a flow, and
-/// a request may have the identifier of a reply. A reply passes when the other side has spoken and may ask `question`.
-fn decide_icmp(parts: &mut super::WorkerParts, touch: Touch, subject: &Subject, question: Option<Subject>) -> Verdict {
-    let generation: &Generation = parts.generation.get();
-    let (table, ix) = (&mut parts.table, touch.ix);
-    let asked = question.filter(|_| table.last_verdict(ix, 1 - touch.direction).is_some());
-    let there = asked.map(|question| generation.rules.classify(&question)).filter(opens_both_ways);
-    let verdict = match &there {
-        Some(there) => as_reply(generation, subject, there),
-        None => generation.rules.classify(subject),
-    };
-    let refused = table.last_verdict(ix, TO_SERVER).is_some_and(|v| v.decision != Decision::Allow);
-    let begins = touch.direction == TO_CLIENT && refused && there.is_none() && opens_both_ways(&verdict);
-    table.set_verdict(ix, touch.direction, &verdict);
-    if begins {
-        table.flip_initiator(ix);
-    }
-    verdict
-}
-
-fn opens_both_ways(verdict: &Verdict) -> bool {
-    verdict.decision == Decision::Allow && verdict.stateful
-}
-
-/// `None` when the packet is not ICMP; else the request that it answers, if it answers one (RFC 792, RFC 950,
-/// RFC 4443, RFC 4620).
-fn question_of(subject: &Subject) -> Option<Option<Subject>> {
-    let request = match (subject.tuple.version, subject.tuple.protocol, subject.icmp.0) {
-        (4, 1, 0) => Some(8),
-        (4, 1, kind @ (14 | 16 | 18)) => Some(kind - 1),
-        (6, 58, kind @ (129 | 140)) => Some(kind - 1),
-        (_, 1 | 58, _) => None,
-        _ => return None,
-    };
-    // Type 0 of a later fragment without its first one is no type at all.
-    let request = request.filter(|_| subject.ports_known);
-    Some(request.map(|kind| Subject { icmp: (kind, 0), ..subject.reversed() }))
-}
-
-/// The verdict on replies of a flow whose initiator was judged `there`: own groups and mirrors, its rule.
-fn as_reply(generation: &Generation, reply: &Subject, there: &Verdict) -> Verdict {
-    let seen = generation.rules.classify_as(reply, Decision::Allow);
-    Verdict { rule: there.rule, tier: there.tier, shadows: there.shadows, stateful: true, ..seen }
 }
 
 /// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers

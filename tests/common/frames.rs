@@ -52,6 +52,13 @@ pub fn icmp(ends: Ends<'_>, kind: u8, code: u8) -> Vec<u8> {
     ethernet_ip(&ip(ends, if is_v6(ends) { 58 } else { 1 }, &[kind, code, 0, 0, 0, 0, 0, 0]))
 }
 
+/// ICMP or ICMPv6 error about a packet, of which it quotes the IP header and eight bytes.
+pub fn icmp_error(ends: Ends<'_>, kind: u8, code: u8, about: &[u8]) -> Vec<u8> {
+    let quoted = if is_v6(ends) { 14 + 48 } else { 14 + 28 };
+    let message = [&[kind, code, 0, 0, 0, 0, 0, 0], &about[14..quoted]].concat();
+    ethernet_ip(&ip(ends, if is_v6(ends) { 58 } else { 1 }, &message))
+}
+
 /// ARP request of one IPv4 address for another.
 pub fn arp(sender: &str, target: &str) -> Vec<u8> {
     let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1];
@@ -72,6 +79,18 @@ pub fn udp_fragments(ends: Ends<'_>, ports: (u16, u16), id: u16, payload: &[u8],
         ethernet_ip(&ipv4(ends, 17, id, field, piece))
     };
     datagram.chunks(most).enumerate().map(fragment).collect()
+}
+
+/// An IPv4 packet in its frame, cut into fragments of at most `most` bytes (a multiple of 8).
+pub fn fragments_of(frame: &[u8], id: u16, most: usize) -> Vec<Vec<u8>> {
+    let text = |at: usize| frame[at..at + 4].iter().map(u8::to_string).collect::<Vec<_>>().join(".");
+    let (src, dst, upper) = (text(26), text(30), &frame[34..]);
+    let pieces = upper.chunks(most).count();
+    let fragment = |(number, piece): (usize, &[u8])| {
+        let more = if number + 1 < pieces { 0x2000 } else { 0 };
+        ethernet_ip(&ipv4((&src, &dst), frame[23], id, (number * most / 8) as u16 | more, piece))
+    };
+    upper.chunks(most).enumerate().map(fragment).collect()
 }
 
 /// The same over IPv6, with fragment headers.

@@ -9,13 +9,14 @@ use crossbeam::queue::ArrayQueue;
 use gnomon::appliance::{PolicyHost, Summary, Targets};
 use gnomon::capture::Preamble;
 use gnomon::config::{self, Config};
-use gnomon::dpdk::{Burst, Clock, Eal, EalOptions, Mbuf, Mempool, Outbox, PacketRing};
+use gnomon::dpdk::{Burst, Clock, Eal, EalOptions, Mbuf, Mempool, Outbox, PacketRing, Scheme};
 use gnomon::flow::{FlowRecord, FlowTable};
 use gnomon::packet::{DropReason, Fragments};
 use gnomon::rules::Publisher;
 use gnomon::worker::tap::{Tap, TapSet};
 use gnomon::worker::{
-    Egress, Handoff, Ingress, Lane, Mailbox, Output, PacketNote, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
+    DeviceSpread, Egress, Handoff, Ingress, Lane, Mailbox, Output, PacketNote, Spreading, Strays, Timing, WhenFull,
+    Worker, WorkerCounters, WorkerParts,
 };
 
 const FORWARD: usize = 0;
@@ -44,6 +45,9 @@ pub struct Setup {
     pub clones: u32,
     pub records: usize,
     pub notes: bool,
+    /// The inputs are the queues of a device that spreads flows by this, and where it is noted if they are not.
+    pub by_device: Option<Arc<Scheme>>,
+    pub strays: Arc<Strays>,
     /// The input's port has a pair.
     pub paired: bool,
     pub link_up: bool,
@@ -74,6 +78,8 @@ impl Setup {
             clones: 16_383,
             records: 8192,
             notes: true,
+            by_device: None,
+            strays: Arc::default(),
             paired: true,
             link_up: true,
             mirror_link_up: true,
@@ -357,11 +363,19 @@ impl Built {
         let forward = setup.paired.then_some(FORWARD);
         let owners = handoffs.iter().enumerate().map(|(w, ring)| (w != id).then(|| Handoff::new(ring.clone())));
         let ingress = Ingress::Ring(io.inputs[id].clone());
-        let spread = handoffs.is_empty();
-        let mut lanes = vec![Lane { ingress, forward, back: Some(BACK), spread, owners: owners.collect() }];
+        let spreading = match &setup.by_device {
+            _ if handoffs.is_empty() => Spreading::Done,
+            None => Spreading::Software,
+            Some(scheme) => {
+                let (scheme, strays) = (scheme.clone(), setup.strays.clone());
+                Spreading::Device(DeviceSpread::new(scheme, id as u16, setup.workers, 0, strays))
+            }
+        };
+        let mut lanes = vec![Lane { ingress, forward, back: Some(BACK), spreading, owners: owners.collect() }];
         if let Some(ring) = handoffs.get(id) {
             let ingress = Ingress::Ring(ring.clone());
-            lanes.push(Lane { ingress, forward, back: Some(BACK), spread: true, owners: Vec::new() });
+            let (spreading, owners) = (Spreading::Done, Vec::new());
+            lanes.push(Lane { ingress, forward, back: Some(BACK), spreading, owners });
         }
         let mirror_link = Arc::new(AtomicBool::new(setup.mirror_link_up));
         let output = |(at, ring): (usize, &PacketRing)| {

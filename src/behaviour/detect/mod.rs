@@ -79,6 +79,8 @@ impl Detectors {
 
     /// Looks at the next record.
     pub(crate) fn observe(&mut self, r: &FlowRecord) -> Finding {
+        // Answers that nobody asked for are a flood by who sends them.
+        let r = &r.as_sent();
         self.book.tick(r.emitted);
         let mut finding = Finding::default();
         let mut scanning = false;

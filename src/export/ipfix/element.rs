@@ -245,6 +245,8 @@ own_elements! {
         "Number of the record among all that the worker made, from 0; a gap is what was lost inside of gnomon";
     COMMUNITY_ID = 34 "communityId" String Default None
         "Community ID, version 1, seed 0";
+    ICMP_ERRORS = 35 "icmpErrors" Unsigned32 DeltaCounter Packets
+        "ICMP errors about packets of the flow; they are packets of flows of their own";
 }
 
 #[cfg(test)]

@@ -192,6 +192,7 @@ pub const COLUMNS: &[Column] = &[
     reverse(ie::RETRANSMISSIONS, tcp, |o, s| o.put_u32(s.flow().retransmissions[TO_CLIENT])),
     column(ie::OUT_OF_WINDOW, tcp, |o, s| o.put_u32(s.flow().out_of_window[TO_SERVER])),
     reverse(ie::OUT_OF_WINDOW, tcp, |o, s| o.put_u32(s.flow().out_of_window[TO_CLIENT])),
+    column(ie::ICMP_ERRORS, always, |o, s| o.put_u32(s.flow().icmp_errors)),
     column(ie::ENTROPY, always, |o, s| o.put_f32(s.flow().entropy[TO_SERVER].unwrap_or(f32::NAN))),
     reverse(ie::ENTROPY, always, |o, s| o.put_f32(s.flow().entropy[TO_CLIENT].unwrap_or(f32::NAN))),
     column(ie::RULE, always, |o, s| o.put_u32(s.flow().rule.0)),
