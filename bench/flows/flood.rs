@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use gnomon::dpdk::{Burst, Eal, Mbuf, Mempool, Outbox};
-use gnomon::flow::FlowState;
+use gnomon::flow::EndReason;
 
 use crate::common::{Options, Results, median};
 use crate::line::{Headers, Line, POLICY, Reader, frame};
@@ -74,7 +74,7 @@ impl Generator<'_> {
     fn read_records(&mut self) {
         let ended = &mut self.ended_connections;
         self.reader.take(&self.line.records, |record| {
-            *ended += u64::from(record.tuple.src < 0x0a80_0000 && record.state == FlowState::Established);
+            *ended += u64::from(record.tuple.src < 0x0a80_0000 && record.reason != EndReason::Active);
         });
     }
 

@@ -172,18 +172,9 @@ pub struct Headers {
 pub fn frame(headers: &Headers) -> [u8; 60] {
     let mut frame = [0u8; 60];
     frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
-    frame[14..24].copy_from_slice(&[
-        0x45,
-        0,
-        0,
-        46,
-        0,
-        0,
-        0x40,
-        0,
-        64,
-        if headers.tcp_flags.is_some() { 6 } else { 17 },
-    ]);
+    // Segments without data, for which the frame is longer than the packet.
+    let (length, protocol) = if headers.tcp_flags.is_some() { (40, 6) } else { (46, 17) };
+    frame[14..24].copy_from_slice(&[0x45, 0, 0, length, 0, 0, 0x40, 0, 64, protocol]);
     frame[26..30].copy_from_slice(&headers.src.to_be_bytes());
     frame[30..34].copy_from_slice(&headers.dst.to_be_bytes());
     frame[34..36].copy_from_slice(&headers.src_port.to_be_bytes());
