@@ -181,23 +181,25 @@ impl FlowTable {
         sink: &mut impl RecordSink,
     ) -> Result<Touch, TableFull> {
         self.advance(packet.clock_ns, sink);
-        if let Some(position) = self.hinted(lookup, &packet.tuple) {
-            let entry = self.slab.get(position);
-            if entry.is_quiet(self.now, &self.times) && !packet.opens_connection() {
-                return Ok(self.count(position, lookup, packet, false, sink));
-            }
-        }
-        self.touch_slowly(packet, lookup, sink)
+        let quiet = self.hinted(lookup, &packet.tuple).filter(|position| {
+            self.slab.get(*position).is_quiet(self.now, &self.times) && !packet.opens_connection()
+        });
+        let (position, is_new) = match quiet {
+            Some(position) => (position, false),
+            None => self.place_for(packet, lookup, sink)?,
+        };
+        Ok(self.count(position, lookup, packet, is_new, sink))
     }
 
-    /// New flows, and those to which something happens before the packet.
+    /// Position of the packet's flow, and whether it begins with the packet: for new flows, and for those to which
+    /// something happens before the packet.
     #[inline(never)]
-    fn touch_slowly(
+    fn place_for(
         &mut self,
         packet: &FlowPacket,
         lookup: &Lookup,
         sink: &mut impl RecordSink,
-    ) -> Result<Touch, TableFull> {
+    ) -> Result<(u32, bool), TableFull> {
         let clock = self.now;
         let mut previous = None;
         if let Some(position) = self.find(lookup, &packet.tuple) {
@@ -209,11 +211,10 @@ impl FlowTable {
                     self.stats.expired += 1;
                 }
             } else if !self.settle(position, clock, sink) {
-                return Ok(self.count(position, lookup, packet, false, sink));
+                return Ok((position, false));
             }
         }
-        let position = self.insert(packet, lookup, previous, sink)?;
-        Ok(self.count(position, lookup, packet, true, sink))
+        Ok((self.insert(packet, lookup, previous, sink)?, true))
     }
 
     /// The flow of a lookup made by this table and the packet's direction in it, if there is one; it may be over by the
@@ -416,7 +417,7 @@ impl FlowTable {
         (lookup.hint != NONE && self.is(lookup.hint, lookup, tuple)).then_some(lookup.hint)
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(
         &mut self,
         position: u32,
