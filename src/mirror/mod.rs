@@ -15,4 +15,4 @@ pub mod wrap;
 pub use delivery::{Cap, Delivery, Meter, Oversize, Wrap};
 pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
-pub use session::{Sample, Session};
+pub use session::{Head, Sample, Session};
