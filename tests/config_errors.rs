@@ -206,6 +206,14 @@ const CASES: &[Case] = &[
         &[(12, "mirror[0].id", "too large for the target's tunnel", None)],
     ),
     (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = ['192.0.2.1', '192.0.2.2', '192.0.2.1']\nfrom = '192.0.2.3'\nto_mac = '02:00:00:00:00:01'",
+        &[(6, "target[0].to[2]", "`192.0.2.1` is in the pool twice", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\nto_mac = ['02:00:00:00:00:01', '02:00:00:00:00:02']",
+        &[(8, "target[0].to_mac", "`to_mac` does not fit `to`", None)],
+    ),
+    (
         "[[mirror]]\nname = 'm'\nfirst_packets = 3\nfirst_bytes = 3",
         &[(6, "mirror[0].first_bytes", "`first_bytes` beside `first_packets`", None)],
     ),

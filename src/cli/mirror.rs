@@ -70,7 +70,7 @@ fn list(sessions: &[Value]) -> String {
         let text = |key: &str| session[key].as_str().unwrap_or("-").to_owned();
         let wrap = &session["wrap"];
         let tunnel = match wrap["tunnel"].as_str() {
-            Some(tunnel) => format!("{tunnel} {} to {}", wrap["id"], wrap["to"].as_str().unwrap_or("?")),
+            Some(tunnel) => format!("{tunnel} {} to {}", wrap["id"], names(&wrap["to"])),
             None => "-".to_owned(),
         };
         let name = text("session") + if session["in_force"] == true { "" } else { " (not any more)" };
@@ -90,10 +90,6 @@ fn link(session: &Value) -> &'static str {
 
 /// `1/100, first 20 packets, rule web`.
 fn taken(session: &Value) -> String {
-    let names = |key: &str| {
-        let names = session[key].as_array().into_iter().flatten();
-        names.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-    };
     let mut parts = Vec::new();
     match (session["flows"].as_f64(), session["sample"].as_str()) {
         (Some(share), _) => parts.push(format!("{}% of flows", share * 100.0)),
@@ -104,9 +100,15 @@ fn taken(session: &Value) -> String {
         parts.extend(session[key].as_u64().map(|most| format!("first {most} {unit} of a flow")));
     }
     for (key, what) in [("rules", "rule"), ("on", "on")] {
-        parts.extend(Some(names(key)).filter(|names| !names.is_empty()).map(|names| format!("{what} {names}")));
+        parts.extend(
+            Some(names(&session[key])).filter(|names| !names.is_empty()).map(|names| format!("{what} {names}")),
+        );
     }
     parts.join(", ")
+}
+
+fn names(list: &Value) -> String {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A name and an account.
@@ -169,7 +171,7 @@ mod tests {
         };
         json!({ "session": "db", "in_force": true, "to": "sensor", "port": "span", "up": false, "priority": 7, "sample": null,
             "flows": 0.5, "first_packets": 20, "first_bytes": null, "rules": ["a", "b"], "on": ["wan"], "slice": 64,
-            "max_bits": 0, "max_packets": 1000, "wrap": { "tunnel": "gre", "id": 3, "to": "192.0.2.10" },
+            "max_bits": 0, "max_packets": 1000, "wrap": { "tunnel": "gre", "id": 3, "to": ["192.0.2.10", "192.0.2.11"] },
             "workers": [account(1), account(2)] })
     }
 
@@ -180,7 +182,7 @@ mod tests {
             "db",
             "sensor",
             "down",
-            "gre 3 to 192.0.2.10",
+            "gre 3 to 192.0.2.10, 192.0.2.11",
             "50% of flows, first 20 packets of a flow, rule a, b, on wan",
         ] {
             assert!(one.contains(part), "{part} is not in\n{one}");
@@ -190,6 +192,6 @@ mod tests {
         assert_eq!((name.as_str(), &all["selected"], &all["lost"]["queue"]), ("db", &json!(30), &json!(9)));
         let line = ledger([total(&session())].into_iter());
         let numbers: Vec<&str> = line.lines().last().expect("a line").split_whitespace().collect();
-        assert_eq!(numbers, ["db", "30", "12", "1.2", "kB", "3", "0", "9", "0", "3", "3"], "{line}");
+        assert_eq!(numbers, ["db", "30", "12", "1.2", "KiB", "3", "0", "9", "0", "3", "3"], "{line}");
     }
 }

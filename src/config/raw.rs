@@ -354,12 +354,13 @@ pub(super) struct RawTarget {
     pub port: Option<String>,
     /// What copies are wrapped in. Left out: the frames are sent as they are.
     pub tunnel: Option<TunnelWord>,
-    /// IPv4 or IPv6 address of the collector.
-    pub to: Option<String>,
+    /// IPv4 or IPv6 address of the collector, or of each of a pool: each gets the flows that a hash gives it, both
+    /// directions together.
+    pub to: Option<OneOrMany<String>>,
     /// Own address in what is sent to it, of the same family.
     pub from: Option<String>,
-    /// MAC address of the collector, or of the next hop to it.
-    pub to_mac: Option<MacText>,
+    /// MAC address of the collector, or of the next hop to it; of a pool one for all, or one for each in the order of `to`.
+    pub to_mac: Option<OneOrMany<MacText>>,
     /// Own MAC address. Left out: one made for the purpose, 02:67:6e:6f:6d:00 and up.
     pub from_mac: Option<MacText>,
     /// VLAN that the collector is in; left out or 0: untagged.

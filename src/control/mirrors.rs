@@ -46,11 +46,13 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
     let port = live.ports.get(session.port);
     let delivery = &session.delivery;
     let on: Vec<&str> = session.on.iter().filter_map(|port| Some(live.ports.get(*port)?.name.as_str())).collect();
-    let wrap = delivery.wrap.map(|wrap| {
-        let (outer, vlan) = (wrap.outer, wrap.outer.vlan);
-        let [from, to] = [outer.src, outer.dst].map(|address| address.to_string());
+    let wrap = delivery.wrap.as_ref().map(|wrap| {
+        let to: Vec<String> = wrap.outers.iter().map(|outer| outer.dst.to_string()).collect();
+        let from = wrap.outers.first().map(|outer| outer.src.to_string());
+        let vlan = wrap.outers.first().and_then(|outer| outer.vlan);
         json!({ "tunnel": wrap.tunnel.name(), "id": wrap.id, "from": from, "to": to, "vlan": vlan, "mtu": delivery.mtu })
     });
+    let is_pool = delivery.wrap.as_ref().is_some_and(|wrap| wrap.outers.len() > 1);
     let (packets, flows) = match session.sample {
         Sample::Packets(every) => (Some(format!("1/{every}")), None),
         Sample::Flows(share) => (None, Some(share)),
@@ -77,13 +79,13 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         "max_bits": delivery.cap.bits,
         "max_packets": delivery.cap.packets,
         "wrap": wrap,
-        "workers": workers.iter().map(|worker| account(worker)).collect::<Vec<_>>(),
+        "workers": workers.iter().map(|worker| account(worker, is_pool)).collect::<Vec<_>>(),
     })
 }
 
 /// `selected = sent + lost + waiting`: the last few copies are on their way to the queue. Read from the end, so that no copy is
 /// seen sent before it was selected.
-fn account(worker: &MirrorCounters) -> Value {
+fn account(worker: &MirrorCounters, is_pool: bool) -> Value {
     let (sent, bytes) = (worker.packets.get(), worker.bytes.get());
     let lost = [
         ("pool", &worker.lost_pool),
@@ -101,7 +103,7 @@ fn account(worker: &MirrorCounters) -> Value {
         "bytes": bytes,
         "lost": lost.into_iter().map(|(cause, count)| (cause.to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
         "waiting": waiting,
-        // Each selected packet takes a number, whatever becomes of its copy.
-        "next_sequence": selected as u32,
+        // Each selected packet takes a number, whatever becomes of its copy; in a pool each member has its own.
+        "next_sequence": (!is_pool).then_some(selected as u32),
     })
 }

@@ -26,12 +26,11 @@ impl Mbuf {
     /// As [`with_bytes`](Self::with_bytes), of so many bytes that `write` puts in place; what it leaves is unspecified.
     #[inline]
     pub fn written(pool: &Mempool, len: usize, hidden: u16, write: impl FnOnce(&mut [u8])) -> Option<Self> {
-        // SAFETY: a live pool; null when empty.
-        let mbuf = Self(NonNull::new(unsafe { ffi::gn_alloc(pool.raw()) })?);
-        // SAFETY: we own the mbuf; append returns `len` writable bytes or null.
-        let room = NonNull::new(unsafe { ffi::gn_append(mbuf.raw(), u16::try_from(len).ok()?) })?;
+        let (mut room, room_len) = (std::ptr::null_mut(), u16::try_from(len).ok()?);
+        // SAFETY: a live pool; null when it is empty or `len` does not fit, else `room` is set.
+        let mbuf = Self(NonNull::new(unsafe { ffi::gn_alloc_room(pool.raw(), room_len, &mut room) })?);
         // SAFETY: `room` has `len` bytes of pool memory, which DPDK initialised, and nobody else has this buffer.
-        write(unsafe { std::slice::from_raw_parts_mut(room.as_ptr(), len) });
+        write(unsafe { std::slice::from_raw_parts_mut(room, len) });
         // SAFETY: we own the mbuf; its single segment holds the bytes just written.
         let stripped = hidden == 0 || unsafe { ffi::gn_strip_front(mbuf.raw(), hidden) };
         stripped.then_some(mbuf)

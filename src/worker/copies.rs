@@ -3,18 +3,19 @@
 //! A copy shares the packet's bytes. What is put before it is a buffer of its own, chained. Nothing is made for a queue that
 //! is down or was just found full.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::counters::MirrorCounters;
 use super::io::{Cargo, Output, give_way};
 use super::stages::{Judgement, Stamp};
 use super::tap::Copies;
-use super::{Generation, MIRROR_SLOTS, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
+use super::{Generation, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::{Mbuf, Mempool};
-use crate::flow::Touch;
-use crate::mirror::wrap::{Copy, Envelope, Stream};
-use crate::mirror::{Delivery, Meter, Sample};
+use crate::flow::{FlowTable, Touch};
+use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
+use crate::mirror::{Delivery, Meter, Pool, Sample, Sampler};
 use crate::packet::{FlowKey, Tuple};
 use crate::rules::{RuleHandle, Verdict};
 
@@ -31,8 +32,9 @@ pub(super) struct Copier {
     chooses: bool,
     /// Sessions for which no copy is made in this burst: their queue was full at its beginning, or their port down.
     closed: u64,
-    /// By counter slot: number of the next copy of sessions that are not of this generation. They go on when they are back.
-    next: Box<[u32; MIRROR_SLOTS]>,
+    /// Next numbers by counter slot and collector, also of sessions that are not of this generation: they go on when they
+    /// are back.
+    next: Vec<(u16, Option<IpAddr>, u32)>,
     seed: u64,
     worker: usize,
     workers: usize,
@@ -43,16 +45,25 @@ pub(super) struct Copier {
 struct Way {
     slot: u16,
     output: usize,
-    /// Number of the next packet that it selects. Also one whose copy is then not made has a number: the receiver is to
-    /// notice.
-    next: u32,
+    /// At least one, several of a pool.
+    members: Vec<Member>,
+    pool: Pool,
     delivery: Delivery,
-    envelope: Option<Envelope>,
     meter: Meter,
     /// Packets that one copy stands for.
     sampling: f32,
     /// Packets of this burst that were selected while it was closed.
     missed: u32,
+}
+
+/// Who gets copies.
+#[derive(Debug)]
+struct Member {
+    to: Option<IpAddr>,
+    envelope: Option<Envelope>,
+    /// Number of the next packet that is selected for it. Also one whose copy is then not made has a number: the receiver is
+    /// to notice.
+    next: u32,
 }
 
 /// Why a copy was not made.
@@ -67,6 +78,7 @@ enum NotMade {
 /// A copy that is going to be made.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
+    member: usize,
     number: u32,
     /// Bytes of the frame, and whether that is not all.
     len: u32,
@@ -86,6 +98,17 @@ struct Original<'a> {
     seed: u64,
 }
 
+/// A packet that sessions may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) verdict: &'a Verdict,
+    /// Which flow it belongs to, and where that is if it has an entry.
+    pub(super) tuple: &'a Tuple,
+    pub(super) touch: Option<Touch>,
+    /// Its length.
+    pub(super) bytes: u32,
+}
+
 /// Where buffers come from.
 #[derive(Clone, Copy, Debug)]
 struct Buffers<'a> {
@@ -94,28 +117,6 @@ struct Buffers<'a> {
 }
 
 impl Worker {
-    /// Which of the sessions that a verdict names may take the packet, before those that take every n-th count it.
-    /// `tuple` says which flow the packet belongs to, `touch` where that is if it has an entry.
-    #[inline]
-    pub(super) fn choose(&self, verdict: &Verdict, tuple: &Tuple, touch: Option<Touch>, bytes: u32) -> u64 {
-        let mask = verdict.mirrors & self.copier.here;
-        if mask == 0 || !self.copier.chooses { mask } else { self.choose_among(mask, verdict, tuple, touch, bytes) }
-    }
-
-    /// A few multiplications per packet, and never stale.
-    fn choose_among(&self, mut mask: u64, verdict: &Verdict, tuple: &Tuple, touch: Option<Touch>, bytes: u32) -> u64 {
-        let is_other = |rules: &Vec<RuleHandle>| rules.binary_search_by_key(&verdict.rule.0, |rule| rule.0).is_err();
-        for (bit, _) in self.copier.ruled.iter().filter(|(_, rules)| is_other(rules)) {
-            mask &= !bit;
-        }
-        if mask != 0 && self.sampler.knows_flows() {
-            mask &= self.sampler.flow_mask(&FlowKey::of(*tuple).0);
-            let beginning = touch.and_then(|touch| self.parts.table.entry(touch.ix).beginning());
-            mask &= self.sampler.head_mask(beginning, bytes.into());
-        }
-        mask
-    }
-
     /// Before a burst of this lane: queues may be full, and sessions may want packets of certain ports only. A replay has no ports.
     #[inline]
     pub(super) fn come_to(&mut self, lane: usize) {
@@ -155,7 +156,9 @@ impl Worker {
         }
     }
 
-    /// A copy for each session that selected the packet, or its loss counted.
+    /// A copy for each session that selected the packet, or its loss counted. Apart, so that packets which are not copied
+    /// do not pay for its registers.
+    #[inline(never)]
     fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
         let (parts, copier) = (&mut self.parts, &mut self.copier);
         let Some(packet) = self.burst.packet(i) else { return };
@@ -165,13 +168,18 @@ impl Worker {
             let way = &mut copier.ways[bit];
             let session = &parts.counters.mirrors[usize::from(way.slot)];
             session.selected.add(1);
-            let number = way.number();
+            let (member, number) = way.number(judgement, original.seed);
+            if !parts.outputs[way.output].is_up() {
+                session.lost_link.add(1);
+                copies.link_down |= 1 << bit;
+                continue;
+            }
             if !parts.outputs[way.output].wants_copy() {
                 session.lost_queue.add(1);
                 copies.queue_full |= 1 << bit;
                 continue;
             }
-            let plan = match way.plan(number, &original) {
+            let plan = match way.plan(member, number, &original) {
                 Ok(plan) => plan,
                 Err(reason) => {
                     reason.count(session);
@@ -197,17 +205,44 @@ impl Worker {
 
 impl Copier {
     pub(super) fn new(generation: &Generation, seed: u64, worker: usize, workers: usize) -> Self {
-        let next = Box::new([0; MIRROR_SLOTS]);
-        let (ways, ruled) = (Vec::new(), Vec::new());
+        let (ways, ruled, next) = (Vec::new(), Vec::new(), Vec::new());
         let mut copier = Self { ways, here: u64::MAX, ruled, chooses: false, closed: 0, next, seed, worker, workers };
         copier.adopt(generation);
         copier
     }
 
+    /// Which of the sessions that a verdict names may take the packet, before those that take every n-th count it.
+    #[inline]
+    pub(super) fn choose(&self, of: &Candidate<'_>, sampler: &Sampler, table: &FlowTable) -> u64 {
+        let mask = of.verdict.mirrors & self.here;
+        if mask == 0 || !self.chooses { mask } else { self.choose_among(mask, of, sampler, table) }
+    }
+
+    /// A few multiplications per packet, and never stale.
+    #[inline(never)]
+    fn choose_among(&self, mut mask: u64, of: &Candidate<'_>, sampler: &Sampler, table: &FlowTable) -> u64 {
+        let rule = of.verdict.rule.0;
+        let is_other = |rules: &Vec<RuleHandle>| rules.binary_search_by_key(&rule, |rule| rule.0).is_err();
+        for (bit, _) in self.ruled.iter().filter(|(_, rules)| is_other(rules)) {
+            mask &= !bit;
+        }
+        if mask != 0 && sampler.knows_flows() {
+            mask &= sampler.flow_mask(&FlowKey::of(*of.tuple).0);
+            let beginning = of.touch.and_then(|touch| table.entry(touch.ix).beginning());
+            mask &= sampler.head_mask(beginning, of.bytes.into());
+        }
+        mask
+    }
+
     /// Goes over to the sessions of a generation.
     pub(super) fn adopt(&mut self, generation: &Generation) {
         for way in &self.ways {
-            self.next[usize::from(way.slot)] = way.next;
+            for Member { to, next, .. } in &way.members {
+                match self.next.iter_mut().find(|(slot, known, _)| (*slot, *known) == (way.slot, *to)) {
+                    Some((.., kept)) => *kept = *next,
+                    None => self.next.push((way.slot, *to, *next)),
+                }
+            }
         }
         self.ways = generation.mirrors.iter().map(|lane| self.way(lane)).collect();
         let sessions = || generation.mirrors.iter().enumerate();
@@ -220,8 +255,23 @@ impl Copier {
     fn way(&self, lane: &MirrorLane) -> Way {
         let delivery = lane.session.delivery.clone();
         let stream = |id| Stream { id, worker: self.worker as u8 };
-        // The configuration was checked: what does not fit is not wrapped.
-        let envelope = delivery.wrap.and_then(|w| Envelope::new(w.outer, w.tunnel, stream(w.id)).ok());
+        let next = |to: Option<IpAddr>| {
+            let kept = self.next.iter().find(|(slot, known, _)| (*slot, *known) == (lane.slot, to));
+            kept.map_or(0, |(.., next)| *next)
+        };
+        let members: Vec<Member> = match &delivery.wrap {
+            None => vec![Member { to: None, envelope: None, next: next(None) }],
+            Some(wrap) => {
+                let member = |outer: &Outer| Member {
+                    to: Some(outer.dst),
+                    // The configuration was checked: what does not fit is not wrapped.
+                    envelope: Envelope::new(*outer, wrap.tunnel, stream(wrap.id)).ok(),
+                    next: next(Some(outer.dst)),
+                };
+                wrap.outers.iter().map(member).collect()
+            }
+        };
+        let pool = Pool::new(members.iter().filter_map(|member| member.to));
         // A session that goes on keeps what it has saved up.
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
@@ -229,13 +279,14 @@ impl Copier {
             Sample::Packets(every) => every.max(1) as f32,
             Sample::Flows(share) => (1.0 / share) as f32,
         };
-        let next = self.next[usize::from(lane.slot)];
-        Way { slot: lane.slot, output: lane.output, next, delivery, envelope, meter, sampling, missed: 0 }
+        Way { slot: lane.slot, output: lane.output, members, pool, delivery, meter, sampling, missed: 0 }
     }
 
     #[inline]
     fn closed_now(&self, outputs: &[Output]) -> u64 {
-        let is_closed = |way: &Way| !outputs[way.output].is_up() || !outputs[way.output].wants_copy();
+        let takes_none = |output: &Output| !output.is_up() || !output.wants_copy();
+        // In a pool each packet missed is numbered for its own member.
+        let is_closed = |way: &Way| way.members.len() == 1 && takes_none(&outputs[way.output]);
         self.ways.iter().enumerate().fold(0, |mask, (bit, way)| mask | u64::from(is_closed(way)) << bit)
     }
 
@@ -263,7 +314,7 @@ impl Copier {
             let session = &counters.mirrors[usize::from(way.slot)];
             let missed = std::mem::take(&mut way.missed);
             session.selected.add(missed.into());
-            way.next = way.next.wrapping_add(missed);
+            way.members[0].next = way.members[0].next.wrapping_add(missed);
             let lost = if outputs[way.output].is_up() { &session.lost_queue } else { &session.lost_link };
             lost.add(missed.into());
         }
@@ -271,23 +322,28 @@ impl Copier {
 }
 
 impl Way {
-    fn number(&mut self) -> u32 {
-        let number = self.next;
-        self.next = number.wrapping_add(1);
-        number
+    /// Who gets a copy of a packet, and the number of that.
+    fn number(&mut self, judgement: &Judgement, seed: u64) -> (usize, u32) {
+        let is_pool = self.members.len() > 1;
+        let at = if is_pool { self.pool.member(FlowKey::of(judgement.tuple).0.hash(seed)) } else { 0 };
+        let member = &mut self.members[at];
+        let number = member.next;
+        member.next = number.wrapping_add(1);
+        (at, number)
     }
 
     /// What the copy is to be like.
-    fn plan(&mut self, number: u32, of: &Original<'_>) -> Result<Plan, NotMade> {
+    fn plan(&mut self, member: usize, number: u32, of: &Original<'_>) -> Result<Plan, NotMade> {
         let there = of.packet.len() as u32;
-        let len = self.delivery.fit(there, self.envelope.as_ref().map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
-        let front = self.envelope.as_ref().map_or(0, Envelope::len) as u32;
+        let envelope = self.members[member].envelope.as_ref();
+        let len = self.delivery.fit(there, envelope.map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
+        let front = envelope.map_or(0, Envelope::len) as u32;
         if !self.meter.admits(front + len, of.stamp.clock) {
             return Err(NotMade::Cap);
         }
         let cut = len < there;
         let bytes = if cut || front > 0 { front + len } else { of.stamp.count_len };
-        Ok(Plan { number, len, cut, bytes })
+        Ok(Plan { member, number, len, cut, bytes })
     }
 
     /// `None` when there is no buffer.
@@ -297,7 +353,7 @@ impl Way {
         if plan.cut {
             copy.cut(plan.len);
         }
-        let Some(envelope) = &self.envelope else { return Some(copy) };
+        let Some(envelope) = &self.members[plan.member].envelope else { return Some(copy) };
         let told = self.told(plan, of);
         let front = front_of(envelope, &told, of.preamble.as_ref(), from.fronts)?;
         Mbuf::chained(front, copy).ok()

@@ -8,7 +8,7 @@ use crate::flow::{Entropy, FlowIx, FlowPacket, FlowTable, Lookup, SAMPLE, TO_CLI
 use crate::packet::{self, DropReason, Headers, Ip, Mac, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
-use super::copies::{packet_preamble, wait_for_buffer};
+use super::copies::{Candidate, packet_preamble, wait_for_buffer};
 use super::io::Cargo;
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
@@ -174,8 +174,8 @@ impl Worker {
         let Ok(touch) = parts.table.touch_prepared(packet, lookup, &mut self.sink) else {
             parts.counters.untracked.add(1);
             let verdict = generation.rules.classify(subject);
-            let (subject, bytes) = (*subject, packet.bytes);
-            let mirrors = self.choose(&verdict, &subject.tuple, None, bytes);
+            let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: None, bytes: packet.bytes };
+            let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
             return Judgement { verdict, tuple: subject.tuple, mirrors, ..Judgement::default() };
         };
         parts.counters.flows.add(touch.is_new.into());
@@ -196,9 +196,8 @@ impl Worker {
             let payload = payload(&self.headers[i], parts.key_from, self.burst.frame(i));
             parts.table.note_entropy(touch.ix, touch.direction, Entropy::of(payload));
         }
-        let subject = *subject;
-        let mirrors = self.choose(&verdict, &subject.tuple, Some(touch), packet.bytes);
-        let parts = &mut self.parts;
+        let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: Some(touch), bytes: packet.bytes };
+        let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
         parts.table.note_mirrored(touch.ix, mirrors, verdict.generation);
         let (flow_id, tuple) = (parts.table.entry(touch.ix).flow_id(), subject.tuple);
         Judgement { verdict, flow_id, tuple, mirrors, touch: Some(touch), cached }
@@ -213,7 +212,9 @@ impl Worker {
         let verdict = generation.rules.classify_as(&subject, generation.non_ip);
         // Who talks to whom, for sessions that take a share of that.
         let stations = Tuple { src: station(link.src), dst: station(link.dst), ..subject.tuple };
-        let mirrors = self.choose(&verdict, &stations, None, self.stamps[i].count_len);
+        let bytes = self.stamps[i].count_len;
+        let candidate = Candidate { verdict: &verdict, tuple: &stations, touch: None, bytes };
+        let mirrors = self.copier.choose(&candidate, &self.sampler, &self.parts.table);
         Judgement { verdict, tuple: subject.tuple, mirrors, ..Judgement::default() }
     }
 
