@@ -11,7 +11,7 @@ use clap::Parser;
 use gnomon::config::Config;
 use gnomon::dpdk::{BURST, Eal, EalOptions, Mbuf, Mempool, ticks};
 use gnomon::flow::{FlowPacket, FlowRecord, FlowTable, RecordSink};
-use gnomon::mirror::{Delivery, Sample, Sampler, Session};
+use gnomon::mirror::{Sample, Sampler, Session};
 use gnomon::packet::{self, FlowKey, Fragments, Headers, KeyFrom};
 use gnomon::rules::{
     Action, Compiled, Decision, Group, GroupIx, Labels, Match, Mode, Policy, Rule, Selector, Subject, Tier,
@@ -149,8 +149,7 @@ fn policy(count: usize) -> Policy {
 }
 
 fn mirror(results: &mut Results, rounds: usize, subjects: &[Subject]) {
-    let session =
-        |name: &str, sample| Session { name: name.into(), port: 0, sample, priority: 0, delivery: Delivery::default() };
+    let session = |name: &str, sample| Session { name: name.into(), sample, ..Session::default() };
     let sessions = [session("a", Sample::Packets(100)), session("b", Sample::Flows(0.1))];
     let mut sampler = Sampler::new(&sessions, 1, 0);
     let keys: Vec<FlowKey> = subjects.iter().map(|s| FlowKey::of(s.tuple).0).collect();

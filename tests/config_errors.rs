@@ -205,6 +205,26 @@ const CASES: &[Case] = &[
         "[[target]]\nname = 't'\ntunnel = 'erspan2'\nto = '192.0.2.1'\nfrom = '192.0.2.2'\nto_mac = '02:00:00:00:00:01'\n[[mirror]]\nname = 'm'\nto = 't'\nid = 1024",
         &[(12, "mirror[0].id", "too large for the target's tunnel", None)],
     ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = ['192.0.2.1', '192.0.2.2', '192.0.2.1']\nfrom = '192.0.2.3'\nto_mac = '02:00:00:00:00:01'",
+        &[(6, "target[0].to[2]", "`192.0.2.1` is in the pool twice", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\nto_mac = ['02:00:00:00:00:01', '02:00:00:00:00:02']",
+        &[(8, "target[0].to_mac", "`to_mac` does not fit `to`", None)],
+    ),
+    (
+        "[[mirror]]\nname = 'm'\nfirst_packets = 3\nfirst_bytes = 3",
+        &[(6, "mirror[0].first_bytes", "`first_bytes` beside `first_packets`", None)],
+    ),
+    (
+        "[[rule]]\nid = 'web'\naction = 'deny'\n[[mirror]]\nname = 'm'\nrules = ['wep']",
+        &[(8, "mirror[0].rules[0]", "unknown rule `wep`", Some("web"))],
+    ),
+    (
+        "[[port]]\nname = 'wan'\ndevice = 'net_null0'\n[[mirror]]\nname = 'm'\nto = 'wan'\non = ['wna']",
+        &[(9, "mirror[0].on[0]", "unknown port `wna`", Some("wan"))],
+    ),
     ("[[mirror]]\nname = 'm'\n[[mirror]]\nname = 'm'", &[(6, "mirror[1].name", "mirror `m` is defined twice", None)]),
 ];
 

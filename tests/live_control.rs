@@ -49,8 +49,31 @@ device = "net_pcap0,rx_pcap={shown}/traffic.pcap"
 [[port]]
 name = "b"
 device = "net_pcap1,rx_pcap={shown}/nothing.pcap"
+[[port]]
+name = "span"
+device = "net_null2"
 [[pair]]
 ports = ["a", "b"]
+[[target]]
+name = "sensor"
+port = "span"
+tunnel = "geneve"
+to = "192.0.2.200"
+from = "192.0.2.201"
+to_mac = "02:00:00:00:00:09"
+mtu = 300
+oversize = "drop"
+[[mirror]]
+name = "denied"
+to = "sensor"
+group = "any"
+rules = ["no-names"]
+[[mirror]]
+name = "tenth"
+to = "span"
+group = "any"
+on = ["a", "b"]
+sample = "1/10"
 [policy]
 default = "allow"
 [[group]]
@@ -204,6 +227,33 @@ fn a_hundred_thousand_flows_are_listed_filtered_and_sorted() {
     let summary = gnomon.stop();
     assert_eq!(summary["flows"], FLOWS);
     common::adds_up(&summary, "the run");
+}
+
+#[test]
+fn mirror_sessions_and_their_ledger() {
+    let gnomon = Running::start();
+    let sessions = gnomon.lines(&["mirror", "ledger", "-o", "json"]);
+    let names: Vec<&str> = sessions.iter().map(|session| session["session"].as_str().unwrap()).collect();
+    assert_eq!(names, ["denied", "tenth"]);
+    for session in &sessions {
+        let account = &session["workers"][0];
+        let lost: u64 = account["lost"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+        let [selected, sent, waiting] = ["selected", "sent", "waiting"].map(|key| account[key].as_u64().unwrap());
+        assert_eq!((selected, sent + lost, waiting), (FLOWS as u64 / 10, selected, 0), "{session}");
+        assert_eq!((&account["next_sequence"], &session["up"]), (&account["selected"], &Value::Bool(true)));
+    }
+    assert_eq!((&sessions[0]["wrap"]["tunnel"], &sessions[0]["wrap"]["id"]), (&"geneve".into(), &1.into()));
+    let list = gnomon.text(&["mirror", "list"]);
+    for part in ["geneve 1 to 192.0.2.200", "rule no-names", "1/10, on a, b", "span"] {
+        assert!(list.contains(part), "{part} is not in\n{list}");
+    }
+    let shown = gnomon.text(&["mirror", "show", "tenth"]);
+    assert!(shown.contains("worker 0") && shown.contains("10 000") && !shown.contains("denied"), "{shown}");
+    let wrong = gnomon.ask(&["mirror", "show", "tenths"]);
+    let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(!wrong.status.success() && text.contains("no mirror session `tenths`; known: denied, tenth"), "{text}");
+    let summary = gnomon.stop();
+    assert_eq!(summary["mirrored"]["denied"]["selected"], FLOWS / 10);
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{captures, frames};
+use gnomon::mirror::wrap::unwrap;
 use serde_json::Value;
 
 /// Name of the tunnel, and protocols that tshark sees before the copied frame.
@@ -59,7 +62,11 @@ struct Replayed {
 }
 
 fn replay(config: &str) -> Replayed {
-    let (folder, input) = (tempfile::tempdir().expect("temporary folder"), input());
+    replay_of(config, input())
+}
+
+fn replay_of(config: &str, input: Vec<Vec<u8>>) -> Replayed {
+    let folder = tempfile::tempdir().expect("temporary folder");
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("in.pcap"), captures::pcap(1, true, false, &input)).expect("written");
     std::fs::write(at("gnomon.toml"), config).expect("written");
@@ -225,4 +232,53 @@ fn caps_drop_copies_and_leave_gaps_that_the_receiver_sees() {
     let gaps = accounts["lost"].as_u64().expect("a number");
     // What is missing after the last copy that came cannot be seen.
     assert!(gaps <= lost && lost - gaps < 15, "{accounts} {session}");
+}
+
+/// Collector of each conversation of a mirror, by the port that tells them apart; both directions have the same.
+fn collectors(capture: &Path) -> BTreeMap<u16, IpAddr> {
+    let mut of = BTreeMap::new();
+    for packet in read(capture) {
+        let copy = unwrap(&packet).expect("a copy");
+        let port = |at: usize| u16::from_be_bytes([copy.frame[at], copy.frame[at + 1]]);
+        let conversation = port(34).max(port(36));
+        assert_eq!(*of.entry(conversation).or_insert(copy.to), copy.to, "conversation {conversation}");
+    }
+    of
+}
+
+#[test]
+fn a_pool_shares_flows_and_a_members_loss_moves_only_its_own() {
+    let frames: Vec<_> = (0..2)
+        .flat_map(|_| 1000..1600)
+        .flat_map(|n| {
+            let (a, b) = ("10.0.1.10", "10.0.2.20");
+            [frames::udp((a, b), (n, 53), b"?"), frames::udp((b, a), (53, n), b"!")]
+        })
+        .collect();
+    let config = |members: &str, macs: &str| {
+        format!(
+            "[[target]]\nname = \"pool\"\ntunnel = \"geneve\"\nfrom = \"192.0.2.1\"\nto = [{members}]\nto_mac = {macs}\n\
+             [[mirror]]\nname = \"all\"\nto = \"pool\"\ngroup = \"any\"\n"
+        )
+    };
+    let macs = "[\"02:00:00:00:00:0a\", \"02:00:00:00:00:0b\", \"02:00:00:00:00:0c\"]";
+    let three = replay_of(&config("\"192.0.2.10\", \"192.0.2.11\", \"192.0.2.12\"", macs), frames.clone());
+    let two = replay_of(&config("\"192.0.2.12\", \"192.0.2.10\"", "\"02:00:00:00:00:09\""), frames.clone());
+    let (before, after) = (collectors(&three.mirror("all")), collectors(&two.mirror("all")));
+    let lost: IpAddr = "192.0.2.11".parse().expect("an address");
+    for (conversation, was) in &before {
+        assert!(after[conversation] == *was || *was == lost, "{conversation} moved from {was}");
+    }
+    let (accounts, received) = three.receive("all");
+    assert_eq!(received.len(), frames.len());
+    let streams = accounts["streams"].as_array().expect("streams");
+    assert_eq!(streams.len(), 3, "each collector has numbers of its own: {accounts}");
+    for stream in streams {
+        let share = stream["packets"].as_u64().expect("a number") as f64 / frames.len() as f64;
+        assert!((share - 1.0 / 3.0).abs() < 3.0 * (2.0 / 9.0 / 600.0_f64).sqrt(), "{stream}");
+    }
+    for packet in read(&three.mirror("all")) {
+        let to = unwrap(&packet).expect("a copy").to;
+        assert_eq!(IpAddr::from([192, 0, 2, packet[5]]), to, "each has its own MAC address");
+    }
 }

@@ -104,6 +104,20 @@ flows = "50%"
 name = "seventh"
 group = "any"
 sample = "1/7"
+[[target]]
+name = "collector"
+tunnel = "geneve"
+to = "192.0.2.2"
+from = "192.0.2.1"
+to_mac = "02:00:00:00:00:09"
+slice = 96
+max_packets = 5_000_000
+[[mirror]]
+name = "wrapped"
+to = "collector"
+group = "any"
+first_packets = 2000
+rules = ["web", "names"]
 "#;
 
 #[test]

@@ -171,6 +171,7 @@ fn mirrors(page: &mut Exposition, observed: &Observed) {
         page.add("gnomon_mirror_copied_bytes_total", &[&name], sum(|m| &m.bytes));
         page.add("gnomon_mirror_lost_packets_total", &[&name, "pool"], sum(|m| &m.lost_pool));
         page.add("gnomon_mirror_lost_packets_total", &[&name, "queue"], sum(|m| &m.lost_queue));
+        page.add("gnomon_mirror_lost_packets_total", &[&name, "link"], sum(|m| &m.lost_link));
         page.add("gnomon_mirror_lost_packets_total", &[&name, "oversize"], sum(|m| &m.lost_oversize));
         page.add("gnomon_mirror_lost_packets_total", &[&name, "cap"], sum(|m| &m.lost_cap));
     }

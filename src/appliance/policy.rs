@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use crate::config::Config;
 use crate::export::{Directory, Names, SessionInfo};
 use crate::filter::Vocabulary;
-use crate::mirror::Sample;
+use crate::mirror::{Sample, Session};
 use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
@@ -37,7 +37,9 @@ struct SessionNames {
     /// Slot → name.
     slots: Vec<Arc<str>>,
     /// Slot → how the latest generation that had the session treats it.
-    settings: Vec<(Sample, u32)>,
+    settings: Vec<Session>,
+    /// Slots of the sessions in force, by bit.
+    current: Vec<u16>,
     /// Generation → slot and sampling of each bit, ascending. Generations that have what the one before them had are
     /// left out, so that reloads of rules alone take no memory.
     generations: Vec<(u32, SlotsByBit)>,
@@ -71,7 +73,8 @@ impl PolicyHost {
             Arc::new(PolicyNames { labels: labels.clone(), since: RwLock::default(), sessions: RwLock::default() });
         let memory_limit = config.limits.policy_memory_mb as usize * (1 << 20);
         let compiler = Compiler::new(config.policy.clone(), 1, labels, memory_limit)?;
-        let lanes = lanes(config, 1, &names, targets)?;
+        let mut lanes = lanes(config, 1, &names, targets)?;
+        name_rules(&mut lanes, &names.labels);
         let rules = compiler.compiled().clone();
         let first = Generation { rules, mirrors: lanes, non_ip: config.non_ip, live_flows: config.live_flows };
         names.note_rules(now);
@@ -102,7 +105,7 @@ impl PolicyHost {
         let number = self.generation() + 1;
         self.publisher.reclaim();
         let mark = self.names.mark();
-        let mirrors = lanes(config, number, &self.names, self.targets)?;
+        let mut mirrors = lanes(config, number, &self.names, self.targets)?;
         let rules = match self.compiler.replace(config.policy.clone(), number) {
             Ok(rules) => rules.clone(),
             Err(error) => {
@@ -110,6 +113,7 @@ impl PolicyHost {
                 return Err(error.into());
             }
         };
+        name_rules(&mut mirrors, &self.names.labels);
         self.names.note_rules(now);
         self.names.note_sessions(config);
         let (non_ip, live_flows) = (config.non_ip, config.live_flows);
@@ -125,7 +129,8 @@ impl PolicyHost {
         let rules = self.compiler.commit(changes, number)?.clone();
         self.names.note_rules(now);
         let old = self.publisher.current();
-        let (mirrors, non_ip, live_flows) = (old.mirrors.clone(), old.non_ip, old.live_flows);
+        let (mut mirrors, non_ip, live_flows) = (old.mirrors.clone(), old.non_ip, old.live_flows);
+        name_rules(&mut mirrors, &self.names.labels);
         let next = Generation { rules, mirrors, non_ip, live_flows };
         self.publisher.publish(next)?;
         Ok(number)
@@ -153,8 +158,17 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
             Targets::BySession { first } => first + bit,
         },
         slot: slots[bit].0,
+        rules: Vec::new(),
     };
     Ok(config.mirrors.iter().enumerate().map(lane).collect())
+}
+
+/// Rules have numbers when they were compiled; those that never had an effect have none.
+fn name_rules(lanes: &mut [MirrorLane], labels: &Labels) {
+    for lane in lanes {
+        lane.rules = lane.session.rules.iter().filter_map(|id| labels.rule_handle(id)).collect();
+        lane.rules.sort_unstable_by_key(|rule| rule.0);
+    }
 }
 
 impl PolicyNames {
@@ -191,12 +205,21 @@ impl PolicyNames {
     fn note_sessions(&self, config: &Config) {
         let mut sessions = self.sessions.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let slots = sessions.slots.len();
-        sessions.settings.resize(slots, (Sample::Packets(1), 0));
+        sessions.settings.resize(slots, Session::default());
+        sessions.current.clear();
         for session in &config.mirrors {
             if let Some(slot) = sessions.slots.iter().position(|name| **name == *session.name) {
-                sessions.settings[slot] = (session.sample, session.priority);
+                sessions.settings[slot] = session.clone();
+                sessions.current.push(slot as u16);
             }
         }
+    }
+
+    /// Every session there ever was by counter slot, as its latest generation has it, and whether it is in force.
+    pub fn known_sessions(&self) -> Vec<(Session, bool)> {
+        let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let in_force = |slot: usize| sessions.current.contains(&(slot as u16));
+        sessions.settings.iter().enumerate().map(|(slot, session)| (session.clone(), in_force(slot))).collect()
     }
 
     /// Since when the counters of each rule count, by handle; that of [`RuleHandle::DEFAULT`] is the start. A rule that
@@ -291,8 +314,7 @@ impl Directory for PolicyNames {
     fn sessions(&self) -> Vec<SessionInfo> {
         let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let both = sessions.slots.iter().zip(&sessions.settings);
-        both.map(|(name, (sample, priority))| SessionInfo { name: name.clone(), sample: *sample, priority: *priority })
-            .collect()
+        both.map(|(name, of)| SessionInfo { name: name.clone(), sample: of.sample, priority: of.priority }).collect()
     }
 }
 

@@ -81,9 +81,12 @@ pub struct Mirrored {
     /// No buffer.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_pool: u64,
-    /// The mirror queue was full, or its link down.
+    /// The mirror queue was full.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_queue: u64,
+    /// The mirror port's link was down.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_link: u64,
     /// Larger than the target's MTU.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_oversize: u64,
@@ -233,10 +236,12 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
             total.bytes += counters.bytes.get();
             total.lost_pool += counters.lost_pool.get();
             total.lost_queue += counters.lost_queue.get();
+            total.lost_link += counters.lost_link.get();
             total.lost_oversize += counters.lost_oversize.get();
             total.lost_cap += counters.lost_cap.get();
         }
-        total.lost = total.lost_pool + total.lost_queue + total.lost_oversize + total.lost_cap;
+        total.lost =
+            [total.lost_pool, total.lost_queue, total.lost_link, total.lost_oversize, total.lost_cap].iter().sum();
         sessions.insert(name.to_string(), total);
     }
     sessions

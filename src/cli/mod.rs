@@ -6,6 +6,7 @@ mod explain;
 mod flow_table;
 mod flows;
 mod live;
+mod mirror;
 mod receive;
 mod report;
 mod replay;
@@ -64,6 +65,8 @@ enum Verb {
     Flows(flows::FlowsArgs),
     /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
     Top(top::TopArgs),
+    /// Mirror sessions of the running appliance: what they take, what became of every copy.
+    Mirror(mirror::MirrorArgs),
     /// Take mirror copies out of their tunnels, and check that none is missing.
     Receive(receive::ReceiveArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Top(args) => top::run(args),
+        Verb::Mirror(args) => mirror::run(args),
         Verb::Receive(args) => receive::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Capture(args) => capture::run(args),

@@ -327,6 +327,18 @@ pub(super) struct RawMirror {
     /// Instead of `sample`: whole conversations, this share of all, the same ones on every machine with the same
     /// seed.
     pub flows: Option<ShareText>,
+    /// Only so many packets of each flow, both directions together, from its beginning. With `sample` or `flows`, those
+    /// of them that are chosen.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub first_packets: Option<u64>,
+    /// Instead of `first_packets`: until the flow has so many bytes.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub first_bytes: Option<u64>,
+    /// Only packets that one of these rules decided, by id.
+    #[schemars(length(min = 1))]
+    pub rules: Option<Vec<String>>,
+    /// Only packets received on this port, or one of these: with both ports of a pair, all of it. In a replay all.
+    pub on: Option<OneOrMany<String>>,
     /// Lowest first when several mirrors take one packet and not all copies can be sent.
     #[serde(default = "priority")]
     #[schemars(range(min = 0, max = 4_294_967_295u64))]
@@ -342,12 +354,13 @@ pub(super) struct RawTarget {
     pub port: Option<String>,
     /// What copies are wrapped in. Left out: the frames are sent as they are.
     pub tunnel: Option<TunnelWord>,
-    /// IPv4 or IPv6 address of the collector.
-    pub to: Option<String>,
+    /// IPv4 or IPv6 address of the collector, or of each of a pool: each gets the flows that a hash gives it, both
+    /// directions together.
+    pub to: Option<OneOrMany<String>>,
     /// Own address in what is sent to it, of the same family.
     pub from: Option<String>,
-    /// MAC address of the collector, or of the next hop to it.
-    pub to_mac: Option<MacText>,
+    /// MAC address of the collector, or of the next hop to it; of a pool one for all, or one for each in the order of `to`.
+    pub to_mac: Option<OneOrMany<MacText>>,
     /// Own MAC address. Left out: one made for the purpose, 02:67:6e:6f:6d:00 and up.
     pub from_mac: Option<MacText>,
     /// VLAN that the collector is in; left out or 0: untagged.

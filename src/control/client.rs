@@ -125,6 +125,21 @@ impl Client {
         Ok(found)
     }
 
+    /// All lines of an answer.
+    ///
+    /// # Errors
+    /// The request was refused, or the connection broke.
+    pub fn ask_all(&mut self, request: &Value) -> Result<Vec<Value>, ClientError> {
+        let mut found = Vec::new();
+        let mut answer = self.ask(request)?;
+        while let Some(part) = answer.next_part()? {
+            if let Part::Line(line) = part {
+                found.push(line);
+            }
+        }
+        Ok(found)
+    }
+
     fn line(&mut self) -> Result<Value, ClientError> {
         let mut line = Vec::new();
         let read = self.reader.by_ref().take(LONGEST).read_until(b'\n', &mut line);

@@ -11,6 +11,7 @@
 mod client;
 mod flows;
 mod live;
+mod mirrors;
 mod place;
 mod protocol;
 mod reply;

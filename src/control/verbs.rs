@@ -25,6 +25,7 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "ping", changes: never, run: ping },
     Verb { name: "status", changes: never, run: status },
     Verb { name: "stats", changes: never, run: super::stats::stats },
+    Verb { name: "mirrors", changes: never, run: super::mirrors::mirrors },
     Verb { name: "flows", changes: never, run: super::flows::flows },
     Verb { name: "capture", changes: always, run: taps::capture },
     Verb { name: "trace_add", changes: always, run: taps::trace_add },

@@ -20,13 +20,17 @@ impl Mbuf {
     /// A new packet with these bytes, the first `hidden` of which stay in front of the packet (see
     /// [`Mbuf::hidden_front`]). `None` when the pool is empty or the bytes do not fit one segment.
     pub fn with_bytes(pool: &Mempool, bytes: &[u8], hidden: u16) -> Option<Self> {
-        let len = u16::try_from(bytes.len()).ok()?;
-        // SAFETY: a live pool; null when empty.
-        let mbuf = Self(NonNull::new(unsafe { ffi::gn_alloc(pool.raw()) })?);
-        // SAFETY: we own the mbuf; append returns `len` writable bytes or null.
-        let room = NonNull::new(unsafe { ffi::gn_append(mbuf.raw(), len) })?;
-        // SAFETY: `room` has `len` bytes, freshly allocated and so not overlapping `bytes`.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room.as_ptr(), bytes.len()) };
+        Self::written(pool, bytes.len(), hidden, |room| room.copy_from_slice(bytes))
+    }
+
+    /// As [`with_bytes`](Self::with_bytes), of so many bytes that `write` puts in place; what it leaves is unspecified.
+    #[inline]
+    pub fn written(pool: &Mempool, len: usize, hidden: u16, write: impl FnOnce(&mut [u8])) -> Option<Self> {
+        let (mut room, room_len) = (std::ptr::null_mut(), u16::try_from(len).ok()?);
+        // SAFETY: a live pool; null when it is empty or `len` does not fit, else `room` is set.
+        let mbuf = Self(NonNull::new(unsafe { ffi::gn_alloc_room(pool.raw(), room_len, &mut room) })?);
+        // SAFETY: `room` has `len` bytes of pool memory, which DPDK initialised, and nobody else has this buffer.
+        write(unsafe { std::slice::from_raw_parts_mut(room, len) });
         // SAFETY: we own the mbuf; its single segment holds the bytes just written.
         let stripped = hidden == 0 || unsafe { ffi::gn_strip_front(mbuf.raw(), hidden) };
         stripped.then_some(mbuf)

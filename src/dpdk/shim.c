@@ -51,11 +51,31 @@ void gn_free_burst(struct rte_mbuf **mbufs, uint16_t n) { rte_pktmbuf_free_bulk(
 
 void gn_free(struct rte_mbuf *mbuf) { rte_pktmbuf_free(mbuf); }
 
-struct rte_mbuf *gn_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }
+struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool)
+{
+	struct rte_mbuf *clone;
 
-struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool) { return rte_pktmbuf_clone(mbuf, pool); }
+	if (mbuf->nb_segs > 1)
+		return rte_pktmbuf_clone(mbuf, pool);
+	clone = rte_pktmbuf_alloc(pool);
+	if (clone != NULL)
+		rte_pktmbuf_attach(clone, mbuf);
+	return clone;
+}
 
-uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len) { return (uint8_t *)rte_pktmbuf_append(mbuf, len); }
+struct rte_mbuf *gn_alloc_room(struct rte_mempool *pool, uint16_t len, uint8_t **room)
+{
+	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(pool);
+
+	if (mbuf == NULL)
+		return NULL;
+	*room = (uint8_t *)rte_pktmbuf_append(mbuf, len);
+	if (*room == NULL) {
+		rte_pktmbuf_free(mbuf);
+		return NULL;
+	}
+	return mbuf;
+}
 
 bool gn_strip_front(struct rte_mbuf *mbuf, uint16_t len) { return rte_pktmbuf_adj(mbuf, len) != NULL; }
 

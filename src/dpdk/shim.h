@@ -50,11 +50,10 @@ void gn_describe(struct rte_mbuf **mbufs, uint16_t n, struct gn_frame *frames);
 void gn_free_burst(struct rte_mbuf **mbufs, uint16_t n);
 
 void gn_free(struct rte_mbuf *mbuf);
-struct rte_mbuf *gn_alloc(struct rte_mempool *pool);
+/* A packet with len bytes at `room`; NULL when the pool is empty or that is more than a segment has. */
+struct rte_mbuf *gn_alloc_room(struct rte_mempool *pool, uint16_t len, uint8_t **room);
 /* A reference-counted copy: own header, shared bytes. NULL when the pool is empty. */
 struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool);
-/* Room for len more bytes at the end, NULL when there is none. */
-uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len);
 /* Cuts len bytes off the front, false when the first segment is shorter. */
 bool gn_strip_front(struct rte_mbuf *mbuf, uint16_t len);
 /* The len bytes in front of the data, NULL when the headroom is smaller. */

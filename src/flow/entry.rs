@@ -6,7 +6,7 @@
 //!  8 key, word 1 │ marks                   72 sum of squared sizes (48) │ gap squares, low (16)
 //! 16 last (52) │ phase (4) │ entropy       80 least and greatest gap (32 each)
 //! 24 slice start (56) │ gap squares (8)    88 handles of two verdicts and of the mirrors (21 each)
-//! 32 flow id (53) │ - │ entropy (8)        96 TCP connection, or type and code of ICMP (30 bytes)
+//! 32 flow id (53) │ later (1) │ entropy (8) 96 TCP connection, or type and code of ICMP (30 bytes)
 //! 40 packets[2] (32 each)                 126 gap squares, high (16)
 //! 48 bytes (40) │ TCP flags │ size (16)   to server; the size is the least one
 //! 56 bytes (40) │ TCP flags │ size (16)   to client; the size is the greatest one
@@ -94,6 +94,8 @@ const PHASE_SHIFT: u32 = LAST_BITS;
 const PHASE: u64 = 15 << PHASE_SHIFT;
 const START: u64 = (1 << 56) - 1;
 const ID: u64 = (1 << 53) - 1;
+/// In `id`: the slice is not the flow's first one.
+const LATER_SLICE: u64 = 1 << 53;
 const BYTES: u64 = (1 << 40) - 1;
 const FLAGS_SHIFT: u32 = 40;
 const SIZE_SHIFT: u32 = 48;
@@ -289,6 +291,14 @@ impl FlowEntry {
     /// Packets of the current slice.
     pub fn packets(&self) -> [u64; 2] {
         self.packets.map(u64::from)
+    }
+
+    /// Packets and bytes of the flow so far, both ways together; `None` in later slices, when nobody knows any more.
+    #[inline]
+    pub fn beginning(&self) -> Option<(u64, u64)> {
+        let [there, back] = self.volume.map(|volume| volume & BYTES);
+        let packets = u64::from(self.packets[0]) + u64::from(self.packets[1]);
+        (self.id & LATER_SLICE == 0).then_some((packets, there + back))
     }
 
     /// A flow that starts with this packet, which is not yet counted. `words` are those of its key.
@@ -555,6 +565,7 @@ impl FlowEntry {
         self.overhead = [0; 2];
         self.squares = 0;
         self.slice_start &= START;
+        self.id |= LATER_SLICE;
         self.gap_squares_high = 0;
         self.gaps = [u32::MAX, 0];
         self.words[1] &= (1 << ICMP_ERRORS_SHIFT) - 1;

@@ -181,9 +181,9 @@ impl FlowTable {
         sink: &mut impl RecordSink,
     ) -> Result<Touch, TableFull> {
         self.advance(packet.clock_ns, sink);
-        let quiet = self.hinted(lookup, &packet.tuple).filter(|position| {
-            self.slab.get(*position).is_quiet(self.now, &self.times) && !packet.opens_connection()
-        });
+        let quiet = self
+            .hinted(lookup, &packet.tuple)
+            .filter(|position| self.slab.get(*position).is_quiet(self.now, &self.times) && !packet.opens_connection());
         let (position, is_new) = match quiet {
             Some(position) => (position, false),
             None => self.place_for(packet, lookup, sink)?,

@@ -113,7 +113,7 @@ pub const CATALOGUE: &[Metric] = &[
     counter(
         "gnomon_mirror_lost_packets_total",
         &["session", "cause"],
-        "Copies not sent: `pool`, no buffer was free; `queue`, the port was full or down; `oversize`, larger than the \
+        "Copies not sent: `pool`, no buffer was free; `queue`, the port was full; `link`, it was down; `oversize`, larger than the \
          target's MTU; `cap`, beyond what the target may get.",
     ),
     // Flows and records.

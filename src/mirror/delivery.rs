@@ -16,9 +16,10 @@ pub struct Delivery {
 }
 
 /// The envelope around each copy.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wrap {
-    pub outer: Outer,
+    /// One for each collector of a pool, at least one; all of one address family.
+    pub outers: Vec<Outer>,
     pub tunnel: Tunnel,
     /// Network id, key or session by which the collector tells this session from others.
     pub id: u32,

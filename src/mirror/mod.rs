@@ -7,12 +7,14 @@
 //! - **When full**: nothing is held here. A copy that finds no buffer or no room in the mirror queue, or is beyond its
 //!   session's cap or the MTU, is not made and is counted in the worker's counters.
 mod delivery;
+mod pool;
 mod receipts;
 mod sampler;
 mod session;
 pub mod wrap;
 
 pub use delivery::{Cap, Delivery, Meter, Oversize, Wrap};
+pub use pool::Pool;
 pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
-pub use session::{Sample, Session};
+pub use session::{Head, Sample, Session};

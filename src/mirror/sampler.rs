@@ -1,12 +1,12 @@
 //! Which of the selected packets are copied.
 
-use super::session::{Sample, Session};
+use super::session::{Head, Sample, Session};
 use crate::packet::FlowKey;
 use crate::rules::MAX_MIRRORS;
 
 /// Decides for one worker. Session n of the configuration is bit n of every mask.
 ///
-/// A packet is copied to `select(verdict.mirrors & flow_mask(key))`.
+/// A packet is copied to `select(verdict.mirrors & flow_mask(key) & head_mask(…))`.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     flow_seed: u64,
@@ -14,6 +14,8 @@ pub struct Sampler {
     all: u64,
     /// Bits of sessions that take a share of flows, with that share.
     shares: Vec<(u64, Share)>,
+    /// Bits of sessions that take only the beginning of flows, with where that ends.
+    heads: Vec<(u64, Head)>,
     /// Bits of sessions that count packets: those that take every n-th, n > 1.
     counting: u64,
     countdowns: [Countdown; MAX_MIRRORS],
@@ -48,6 +50,7 @@ impl Sampler {
             flow_seed: seed ^ FLOW_DOMAIN,
             all: 0,
             shares: Vec::new(),
+            heads: Vec::new(),
             counting: 0,
             countdowns: [Countdown::default(); MAX_MIRRORS],
             order,
@@ -55,6 +58,7 @@ impl Sampler {
         for (number, session) in sessions.iter().enumerate() {
             let bit = 1 << number;
             sampler.all |= bit;
+            sampler.heads.extend(session.head.map(|head| (bit, head)));
             match session.sample {
                 Sample::Packets(every) if every > 1 => {
                     sampler.counting |= bit;
@@ -66,6 +70,22 @@ impl Sampler {
             }
         }
         sampler
+    }
+
+    /// Whether flows make a difference to some session.
+    pub fn knows_flows(&self) -> bool {
+        !self.shares.is_empty() || !self.heads.is_empty()
+    }
+
+    /// Sessions that may take a packet with which its flow has come to so many packets and bytes, `bytes` of which are the
+    /// packet's own. `None` where nobody counts.
+    pub fn head_mask(&self, flow: Option<(u64, u64)>, bytes: u64) -> u64 {
+        let is_beyond = |head: &Head| match (flow, *head) {
+            (None, _) => true,
+            (Some((packets, _)), Head::Packets(most)) => packets > most,
+            (Some((_, all)), Head::Bytes(most)) => all.saturating_sub(bytes) >= most,
+        };
+        self.heads.iter().filter(|(_, head)| is_beyond(head)).fold(self.all, |mask, (bit, _)| mask & !bit)
     }
 
     /// Sessions that may take packets of this flow, both directions. Computed once per flow.
@@ -139,12 +159,11 @@ fn phase(seed: u64, worker: usize, session: usize, every: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::Delivery;
     use crate::packet::Tuple;
     use std::collections::BTreeSet;
 
     fn session(sample: Sample, priority: u32) -> Session {
-        Session { name: format!("{sample:?}"), port: 0, sample, priority, delivery: Delivery::default() }
+        Session { name: format!("{sample:?}"), sample, priority, ..Session::default() }
     }
 
     fn tuple(n: u64) -> Tuple {
@@ -285,5 +304,18 @@ mod tests {
         let taken = sampler.select(mask) | sampler.select(mask);
         assert_eq!(taken, mask, "of two packets each session takes one at least");
         assert_eq!(sampler.in_priority_order(u64::MAX).count(), 64);
+    }
+
+    #[test]
+    fn beginnings_of_flows_end_where_they_should() {
+        let with = |head| Session { head, ..session(Sample::Packets(1), 0) };
+        let sampler = Sampler::new(&[with(Some(Head::Packets(3))), with(Some(Head::Bytes(100))), with(None)], 0, 0);
+        let taken = |flow, bytes| sampler.head_mask(flow, bytes);
+        assert_eq!(taken(Some((1, 60)), 60), 0b111);
+        assert_eq!(taken(Some((2, 120)), 60), 0b111, "the packet that goes beyond the bytes is the last one");
+        assert_eq!(taken(Some((3, 180)), 60), 0b101);
+        assert_eq!(taken(Some((4, 240)), 60), 0b100);
+        assert_eq!(taken(Some((1, 9000)), 9000), 0b111, "never nothing of a flow");
+        assert_eq!(taken(None, 60), 0b100);
     }
 }

@@ -12,15 +12,45 @@ pub enum Sample {
     Flows(f64),
 }
 
+impl Default for Sample {
+    fn default() -> Self {
+        Sample::Packets(1)
+    }
+}
+
+/// Only the beginning of each flow, both directions together. A flow without an entry in the flow table, and frames without
+/// IP, have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    Packets(u64),
+    /// Until a packet has brought the flow to so many bytes, that packet included.
+    Bytes(u64),
+}
+
 /// One mirror session. Its position in the configuration is its bit in
 /// [`Verdict::mirrors`](crate::rules::Verdict::mirrors); what it selects is compiled with the rules.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Session {
     pub name: String,
+    /// The target or port that the configuration names; empty in files without ports.
+    pub to: String,
     /// Index of the mirror port in the configuration's port list.
     pub port: usize,
     pub sample: Sample,
+    pub head: Option<Head>,
+    /// Only packets that one of these rules decided, by id; empty means all.
+    pub rules: Vec<String>,
+    /// Only packets received on these ports, by index in the configuration's port list; empty means all.
+    pub on: Vec<usize>,
     /// Lower first when several sessions take one packet.
     pub priority: u32,
     pub delivery: Delivery,
+}
+
+impl Session {
+    /// Whether it takes less than all packets that the policy selects for it, apart from every n-th.
+    pub fn is_choosy(&self) -> bool {
+        let takes_share = matches!(self.sample, Sample::Flows(_));
+        takes_share || self.head.is_some() || !self.rules.is_empty() || !self.on.is_empty()
+    }
 }

@@ -1,21 +1,40 @@
-//! Mirror copies of a packet: selected, cut, wrapped, numbered.
+//! The mirror stage: copies of a packet are planned, cut, wrapped, numbered and put on the mirror queues.
 //!
-//! A copy shares the packet's bytes. What is put before it is a buffer of its own, chained.
+//! A copy shares the packet's bytes. What is put before it is a buffer of its own, chained. Nothing is made for a queue that
+//! is down or was just found full.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::counters::MirrorCounters;
-use super::{Generation, MIRROR_SLOTS, MirrorLane};
+use super::io::{Cargo, Output, give_way};
+use super::stages::{Judgement, Stamp};
+use super::tap::Copies;
+use super::{Generation, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::{Mbuf, Mempool};
-use crate::mirror::wrap::{Copy, Envelope, MAX_HEADER, Stream};
-use crate::mirror::{Delivery, Meter, Sample};
+use crate::flow::{FlowTable, Touch};
+use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
+use crate::mirror::{Delivery, Meter, Pool, Sample, Sampler};
 use crate::packet::{FlowKey, Tuple};
+use crate::rules::{RuleHandle, Verdict};
 
 /// What a worker needs to make copies for the sessions of a generation.
 #[derive(Debug)]
 pub(super) struct Copier {
+    /// By bit.
     ways: Vec<Way>,
-    /// By counter slot: number of the session's next copy. They go on over generations.
-    next: Box<[u32; MIRROR_SLOTS]>,
+    /// Sessions that packets of the lane at hand may be for.
+    here: u64,
+    /// Bits of sessions that want packets of certain rules only, with these.
+    ruled: Vec<(u64, Vec<RuleHandle>)>,
+    /// Something is chosen besides what the verdict says.
+    chooses: bool,
+    /// Sessions for which no copy is made in this burst: their queue was full at its beginning, or their port down.
+    closed: u64,
+    /// Next numbers by counter slot and collector, also of sessions that are not of this generation: they go on when they
+    /// are back.
+    next: Vec<(u16, Option<IpAddr>, u32)>,
     seed: u64,
     worker: usize,
     workers: usize,
@@ -25,18 +44,31 @@ pub(super) struct Copier {
 #[derive(Debug)]
 struct Way {
     slot: u16,
+    output: usize,
+    /// At least one, several of a pool.
+    members: Vec<Member>,
+    pool: Pool,
     delivery: Delivery,
-    envelope: Option<Envelope>,
     meter: Meter,
     /// Packets that one copy stands for.
     sampling: f32,
+    /// Packets of this burst that were selected while it was closed.
+    missed: u32,
+}
+
+/// Who gets copies.
+#[derive(Debug)]
+struct Member {
+    to: Option<IpAddr>,
+    envelope: Option<Envelope>,
+    /// Number of the next packet that is selected for it. Also one whose copy is then not made has a number: the receiver is
+    /// to notice.
+    next: u32,
 }
 
 /// Why a copy was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotMade {
-    /// No buffer for it, or for its envelope.
-    Pool,
+enum NotMade {
     /// It does not fit the MTU.
     Oversize,
     /// The session has sent as much as it may.
@@ -45,39 +77,201 @@ pub(super) enum NotMade {
 
 /// A copy that is going to be made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    session: usize,
-    /// All of the frame that is copied, and what is told of it.
-    told: Copy,
+struct Plan {
+    member: usize,
+    number: u32,
+    /// Bytes of the frame, and whether that is not all.
+    len: u32,
     cut: bool,
     /// Length to count.
+    bytes: u32,
+}
+
+/// The packet, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+struct Original<'a> {
+    packet: &'a Mbuf,
+    stamp: &'a Stamp,
+    judgement: &'a Judgement,
+    /// In replay: what stands before it.
+    preamble: Option<Preamble>,
+    seed: u64,
+}
+
+/// A packet that sessions may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) verdict: &'a Verdict,
+    /// Which flow it belongs to, and where that is if it has an entry.
+    pub(super) tuple: &'a Tuple,
+    pub(super) touch: Option<Touch>,
+    /// Its length.
     pub(super) bytes: u32,
 }
 
 /// Where buffers come from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Buffers<'a> {
-    pub(super) clones: &'a Mempool,
-    pub(super) fronts: &'a Mempool,
+struct Buffers<'a> {
+    clones: &'a Mempool,
+    fronts: &'a Mempool,
+}
+
+impl Worker {
+    /// Before a burst of this lane: queues may be full, and sessions may want packets of certain ports only. A replay has no ports.
+    #[inline]
+    pub(super) fn come_to(&mut self, lane: usize) {
+        let generation = self.parts.generation.get();
+        self.copier.closed = self.copier.closed_now(&self.parts.outputs);
+        if matches!(self.parts.timing, Timing::Live(_)) && self.copier.chooses {
+            let port = self.parts.lanes[lane].back;
+            let wants = |on: &Vec<usize>| on.is_empty() || port.is_some_and(|port| on.contains(&port));
+            let wanted = generation.mirrors.iter().map(|lane| wants(&lane.session.on));
+            self.copier.here = wanted.enumerate().fold(0, |mask, (bit, wanted)| mask | u64::from(wanted) << bit);
+        }
+    }
+
+    /// Puts copies on the mirror queues, before anything changes the packet.
+    #[inline]
+    pub(super) fn mirror(&mut self, i: usize, judgement: &Judgement) -> Copies {
+        let wanted = judgement.mirrors;
+        if wanted == 0 {
+            return Copies::default();
+        }
+        let selected = self.sampler.select(wanted);
+        let mut copies = Copies { wanted, selected, ..Copies::default() };
+        if selected & !self.copier.closed != 0 {
+            self.copy(i, judgement, &mut copies);
+        }
+        if selected & self.copier.closed != 0 {
+            self.copier.miss(&self.parts.outputs, &mut copies);
+        }
+        copies
+    }
+
+    /// After a burst: what was missed is counted.
+    #[inline]
+    pub(super) fn settle_missed(&mut self) {
+        if self.copier.closed != 0 {
+            self.copier.settle(&self.parts.outputs, &self.parts.counters);
+        }
+    }
+
+    /// A copy for each session that selected the packet, or its loss counted. Apart, so that packets which are not copied
+    /// do not pay for its registers.
+    #[inline(never)]
+    fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
+        let (parts, copier) = (&mut self.parts, &mut self.copier);
+        let Some(packet) = self.burst.packet(i) else { return };
+        let preamble = packet_preamble(&parts.timing, packet);
+        let original = Original { packet, stamp: &self.stamps[i], judgement, preamble, seed: copier.seed };
+        for bit in self.sampler.in_priority_order(copies.selected & !copier.closed) {
+            let way = &mut copier.ways[bit];
+            let session = &parts.counters.mirrors[usize::from(way.slot)];
+            session.selected.add(1);
+            let (member, number) = way.number(judgement, original.seed);
+            if !parts.outputs[way.output].is_up() {
+                session.lost_link.add(1);
+                copies.link_down |= 1 << bit;
+                continue;
+            }
+            if !parts.outputs[way.output].wants_copy() {
+                session.lost_queue.add(1);
+                copies.queue_full |= 1 << bit;
+                continue;
+            }
+            let plan = match way.plan(member, number, &original) {
+                Ok(plan) => plan,
+                Err(reason) => {
+                    reason.count(session);
+                    copies.limited |= 1 << bit;
+                    continue;
+                }
+            };
+            let from = Buffers { clones: &parts.clones, fronts: &parts.fronts };
+            let make = || way.make(&plan, &original, from);
+            let made = make()
+                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make));
+            let Some(copy) = made else {
+                session.lost_pool.add(1);
+                copies.no_buffer |= 1 << bit;
+                continue;
+            };
+            let cargo = Cargo::Mirrored { slot: way.slot as u8, bit: bit as u8, bytes: plan.bytes, at: i as u8 };
+            parts.outputs[way.output].push_copy(copy, cargo, &parts.counters);
+            copies.copied |= 1 << bit;
+        }
+    }
 }
 
 impl Copier {
     pub(super) fn new(generation: &Generation, seed: u64, worker: usize, workers: usize) -> Self {
-        let mut copier = Self { ways: Vec::new(), next: Box::new([0; MIRROR_SLOTS]), seed, worker, workers };
+        let (ways, ruled, next) = (Vec::new(), Vec::new(), Vec::new());
+        let mut copier = Self { ways, here: u64::MAX, ruled, chooses: false, closed: 0, next, seed, worker, workers };
         copier.adopt(generation);
         copier
     }
 
+    /// Which of the sessions that a verdict names may take the packet, before those that take every n-th count it.
+    #[inline]
+    pub(super) fn choose(&self, of: &Candidate<'_>, sampler: &Sampler, table: &FlowTable) -> u64 {
+        let mask = of.verdict.mirrors & self.here;
+        if mask == 0 || !self.chooses { mask } else { self.choose_among(mask, of, sampler, table) }
+    }
+
+    /// A few multiplications per packet, and never stale.
+    #[inline(never)]
+    fn choose_among(&self, mut mask: u64, of: &Candidate<'_>, sampler: &Sampler, table: &FlowTable) -> u64 {
+        let rule = of.verdict.rule.0;
+        let is_other = |rules: &Vec<RuleHandle>| rules.binary_search_by_key(&rule, |rule| rule.0).is_err();
+        for (bit, _) in self.ruled.iter().filter(|(_, rules)| is_other(rules)) {
+            mask &= !bit;
+        }
+        if mask != 0 && sampler.knows_flows() {
+            mask &= sampler.flow_mask(&FlowKey::of(*of.tuple).0);
+            let beginning = of.touch.and_then(|touch| table.entry(touch.ix).beginning());
+            mask &= sampler.head_mask(beginning, of.bytes.into());
+        }
+        mask
+    }
+
     /// Goes over to the sessions of a generation.
     pub(super) fn adopt(&mut self, generation: &Generation) {
+        for way in &self.ways {
+            for Member { to, next, .. } in &way.members {
+                match self.next.iter_mut().find(|(slot, known, _)| (*slot, *known) == (way.slot, *to)) {
+                    Some((.., kept)) => *kept = *next,
+                    None => self.next.push((way.slot, *to, *next)),
+                }
+            }
+        }
         self.ways = generation.mirrors.iter().map(|lane| self.way(lane)).collect();
+        let sessions = || generation.mirrors.iter().enumerate();
+        let ruled = sessions().filter(|(_, lane)| !lane.session.rules.is_empty());
+        self.ruled = ruled.map(|(bit, lane)| (1 << bit, lane.rules.clone())).collect();
+        self.here = u64::MAX;
+        self.chooses = sessions().any(|(_, lane)| lane.session.is_choosy());
     }
 
     fn way(&self, lane: &MirrorLane) -> Way {
         let delivery = lane.session.delivery.clone();
         let stream = |id| Stream { id, worker: self.worker as u8 };
-        // The configuration was checked: what does not fit is not wrapped.
-        let envelope = delivery.wrap.and_then(|w| Envelope::new(w.outer, w.tunnel, stream(w.id)).ok());
+        let next = |to: Option<IpAddr>| {
+            let kept = self.next.iter().find(|(slot, known, _)| (*slot, *known) == (lane.slot, to));
+            kept.map_or(0, |(.., next)| *next)
+        };
+        let members: Vec<Member> = match &delivery.wrap {
+            None => vec![Member { to: None, envelope: None, next: next(None) }],
+            Some(wrap) => {
+                let member = |outer: &Outer| Member {
+                    to: Some(outer.dst),
+                    // The configuration was checked: what does not fit is not wrapped.
+                    envelope: Envelope::new(*outer, wrap.tunnel, stream(wrap.id)).ok(),
+                    next: next(Some(outer.dst)),
+                };
+                wrap.outers.iter().map(member).collect()
+            }
+        };
+        let pool = Pool::new(members.iter().filter_map(|member| member.to));
         // A session that goes on keeps what it has saved up.
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
@@ -85,80 +279,158 @@ impl Copier {
             Sample::Packets(every) => every.max(1) as f32,
             Sample::Flows(share) => (1.0 / share) as f32,
         };
-        Way { slot: lane.slot, delivery, envelope, meter, sampling }
+        Way { slot: lane.slot, output: lane.output, members, pool, delivery, meter, sampling, missed: 0 }
     }
 
-    /// Numbers a copy for a session, and says what it is to be like.
-    pub(super) fn plan(&mut self, session: usize, packet: &Mbuf, about: &About) -> Result<Plan, NotMade> {
-        let way = &mut self.ways[session];
-        let number = &mut self.next[usize::from(way.slot)];
-        let sequence = *number;
-        // Also of a copy that is then not made: the receiver is to notice.
-        *number = sequence.wrapping_add(1);
-        let there = packet.len() as u32;
-        let len = way.delivery.fit(there, way.envelope.as_ref().map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
-        let front = way.envelope.as_ref().map_or(0, Envelope::len) as u32;
-        if !way.meter.admits(front + len, about.copy.clock_ns) {
+    #[inline]
+    fn closed_now(&self, outputs: &[Output]) -> u64 {
+        let takes_none = |output: &Output| !output.is_up() || !output.wants_copy();
+        // In a pool each packet missed is numbered for its own member.
+        let is_closed = |way: &Way| way.members.len() == 1 && takes_none(&outputs[way.output]);
+        self.ways.iter().enumerate().fold(0, |mask, (bit, way)| mask | u64::from(is_closed(way)) << bit)
+    }
+
+    /// A packet that closed sessions selected. Of one session, the usual case, this is an addition.
+    #[inline]
+    fn miss(&mut self, outputs: &[Output], copies: &mut Copies) {
+        let mut missed = copies.selected & self.closed;
+        while missed != 0 {
+            let bit = missed.trailing_zeros();
+            let way = &mut self.ways[bit as usize];
+            way.missed += 1;
+            if outputs[way.output].is_up() {
+                copies.queue_full |= 1 << bit;
+            } else {
+                copies.link_down |= 1 << bit;
+            }
+            missed &= missed - 1;
+        }
+    }
+
+    /// Counts and numbers what closed sessions missed in a burst. A link that comes or goes within the burst is taken to
+    /// have done so at its end.
+    fn settle(&mut self, outputs: &[Output], counters: &WorkerCounters) {
+        for way in self.ways.iter_mut().filter(|way| way.missed > 0) {
+            let session = &counters.mirrors[usize::from(way.slot)];
+            let missed = std::mem::take(&mut way.missed);
+            session.selected.add(missed.into());
+            way.members[0].next = way.members[0].next.wrapping_add(missed);
+            let lost = if outputs[way.output].is_up() { &session.lost_queue } else { &session.lost_link };
+            lost.add(missed.into());
+        }
+    }
+}
+
+impl Way {
+    /// Who gets a copy of a packet, and the number of that.
+    fn number(&mut self, judgement: &Judgement, seed: u64) -> (usize, u32) {
+        let is_pool = self.members.len() > 1;
+        let at = if is_pool { self.pool.member(FlowKey::of(judgement.tuple).0.hash(seed)) } else { 0 };
+        let member = &mut self.members[at];
+        let number = member.next;
+        member.next = number.wrapping_add(1);
+        (at, number)
+    }
+
+    /// What the copy is to be like.
+    fn plan(&mut self, member: usize, number: u32, of: &Original<'_>) -> Result<Plan, NotMade> {
+        let there = of.packet.len() as u32;
+        let envelope = self.members[member].envelope.as_ref();
+        let len = self.delivery.fit(there, envelope.map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
+        let front = envelope.map_or(0, Envelope::len) as u32;
+        if !self.meter.admits(front + len, of.stamp.clock) {
             return Err(NotMade::Cap);
         }
         let cut = len < there;
-        let bytes = if cut || front > 0 { front + len } else { about.count_len };
-        let mut told = Copy { len, sequence, sampling: way.sampling, ..about.copy };
-        if front > 0 {
-            told.flow_hash = FlowKey::of(about.tuple).0.hash(self.seed);
-        }
-        Ok(Plan { session, told, cut, bytes })
+        let bytes = if cut || front > 0 { front + len } else { of.stamp.count_len };
+        Ok(Plan { member, number, len, cut, bytes })
     }
 
     /// `None` when there is no buffer.
-    pub(super) fn make(
-        &self,
-        plan: &Plan,
-        packet: &Mbuf,
-        preamble: Option<&Preamble>,
-        from: Buffers<'_>,
-    ) -> Option<Mbuf> {
-        let mut copy = packet.mirror_clone(from.clones)?;
+    #[inline]
+    fn make(&self, plan: &Plan, of: &Original<'_>, from: Buffers<'_>) -> Option<Mbuf> {
+        let mut copy = of.packet.mirror_clone(from.clones)?;
         if plan.cut {
-            copy.cut(plan.told.len);
+            copy.cut(plan.len);
         }
-        let Some(envelope) = &self.ways[plan.session].envelope else { return Some(copy) };
-        let front = front_of(envelope, &plan.told, preamble, from.fronts)?;
+        let Some(envelope) = &self.members[plan.member].envelope else { return Some(copy) };
+        let told = self.told(plan, of);
+        let front = front_of(envelope, &told, of.preamble.as_ref(), from.fronts)?;
         Mbuf::chained(front, copy).ok()
     }
-}
 
-/// What is to be said of a packet's copies.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct About {
-    /// But for lengths, sequence number, sampling and hash.
-    pub(super) copy: Copy,
-    pub(super) tuple: Tuple,
-    pub(super) count_len: u32,
+    /// What the envelope says of the packet.
+    fn told(&self, plan: &Plan, of: &Original<'_>) -> Copy {
+        let (stamp, Judgement { verdict, tuple, flow_id, .. }) = (of.stamp, of.judgement);
+        // As good as a hash: made from one, and the same both ways.
+        let flow_hash = if *flow_id != 0 { flow_id << 11 } else { FlowKey::of(*tuple).0.hash(of.seed) };
+        Copy {
+            len: plan.len,
+            original_len: stamp.wire_len,
+            sequence: plan.number,
+            clock_ns: stamp.clock,
+            flow_hash,
+            rule: verdict.rule,
+            generation: verdict.generation,
+            decision: verdict.decision,
+            problem: stamp.problem,
+            vlan: tuple.vlan,
+            score: None,
+            sampling: self.sampling,
+        }
+    }
 }
 
 /// A buffer with the envelope, in replay with a preamble of its own hidden before it.
+#[inline]
 fn front_of(envelope: &Envelope, copy: &Copy, preamble: Option<&Preamble>, pool: &Mempool) -> Option<Mbuf> {
-    let mut bytes = [0; PREAMBLE_LEN + MAX_HEADER];
-    let (hidden, head) = bytes.split_first_chunk_mut::<PREAMBLE_LEN>()?;
-    let len = envelope.write(copy, head.first_chunk_mut()?);
-    match preamble {
-        None => Mbuf::with_bytes(pool, &bytes[PREAMBLE_LEN..PREAMBLE_LEN + len], 0),
-        Some(of_packet) => {
-            let whole = len as u32 + copy.len;
-            *hidden = Preamble { wire_len: whole, count_len: whole, ..*of_packet }.to_bytes();
-            Mbuf::with_bytes(pool, &bytes[..PREAMBLE_LEN + len], PREAMBLE_LEN as u16)
-        }
-    }
+    let len = envelope.len();
+    let Some(of_packet) = preamble else {
+        return Mbuf::written(pool, len, 0, |room| _ = envelope.write(copy, room));
+    };
+    let whole = len as u32 + copy.len;
+    let own = Preamble { wire_len: whole, count_len: whole, ..*of_packet };
+    Mbuf::written(pool, PREAMBLE_LEN + len, PREAMBLE_LEN as u16, |room| {
+        let (hidden, head) = room.split_at_mut(PREAMBLE_LEN);
+        hidden.copy_from_slice(&own.to_bytes());
+        envelope.write(copy, head);
+    })
 }
 
 impl NotMade {
     /// Counts it for its session.
-    pub(super) fn count(self, session: &MirrorCounters) {
+    fn count(self, session: &MirrorCounters) {
         match self {
-            NotMade::Pool => session.lost_pool.add(1),
             NotMade::Oversize => session.lost_oversize.add(1),
             NotMade::Cap => session.lost_cap.add(1),
         }
+    }
+}
+
+/// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers
+/// back. Live traffic waits for nobody.
+#[cold]
+pub(super) fn wait_for_buffer(
+    outputs: &mut [Output],
+    counters: &WorkerCounters,
+    when_full: WhenFull,
+    abort: &AtomicBool,
+    take: impl Fn() -> Option<Mbuf>,
+) -> Option<Mbuf> {
+    while when_full == WhenFull::Wait && !abort.load(Ordering::Relaxed) {
+        outputs.iter_mut().for_each(|output| output.flush(counters));
+        if let Some(buffer) = take() {
+            return Some(buffer);
+        }
+        give_way();
+    }
+    None
+}
+
+/// In replay: what stands before the packet.
+pub(super) fn packet_preamble(timing: &Timing, packet: &Mbuf) -> Option<Preamble> {
+    match timing {
+        Timing::Live(_) => None,
+        Timing::Capture { .. } => packet.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes)),
     }
 }

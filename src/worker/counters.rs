@@ -46,8 +46,10 @@ pub struct MirrorCounters {
     pub lost_oversize: Counter,
     /// Beyond what the session may send.
     pub lost_cap: Counter,
-    /// The mirror port's queue was full, or its link down.
+    /// The mirror port's queue was full.
     pub lost_queue: Counter,
+    /// The mirror port's link was down.
+    pub lost_link: Counter,
 }
 
 /// Hits of one rule at one worker: one cache line.

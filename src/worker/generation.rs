@@ -2,7 +2,7 @@
 //! packets flow.
 
 use crate::mirror::Session;
-use crate::rules::{Compiled, Decision, Generational, LiveFlows};
+use crate::rules::{Compiled, Decision, Generational, LiveFlows, RuleHandle};
 
 /// Where a mirror session's copies go and are counted. Position = bit in a verdict.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,8 @@ pub struct MirrorLane {
     pub output: usize,
     /// Index into [`WorkerCounters::mirrors`](super::WorkerCounters::mirrors).
     pub slot: u16,
+    /// Of [`Session::rules`], those that exist.
+    pub rules: Vec<RuleHandle>,
 }
 
 /// One generation of everything that can change while packets flow.

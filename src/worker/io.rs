@@ -191,13 +191,77 @@ pub struct Output {
     link_up: Arc<AtomicBool>,
     when_full: WhenFull,
     abort: Arc<AtomicBool>,
+    patience: Patience,
+}
+
+/// Keeps from making copies that a full queue will not take: after it was found full it is offered none for some flushes,
+/// then a few, and when it takes them, as many as there are.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Copies that it is still offered before the next flush.
+    offer: u32,
+    /// Flushes until it is offered the next ones, and how many it was the last time.
+    pause: u8,
+    last_pause: u8,
+}
+
+/// Flushes that a queue which takes nothing is left alone, and copies that it is then offered.
+const LONGEST_PAUSE: u8 = 16;
+const PROBE: u32 = 4;
+
+impl Patience {
+    const FULL_TRUST: Patience = Patience { offer: u32::MAX, pause: 0, last_pause: 0 };
+
+    /// After a flush: the queue was found full, having taken `sent` packets. One that takes some is slow, not stuck.
+    #[cold]
+    fn refused(&mut self, sent: usize) {
+        if sent > 0 {
+            *self = Self::FULL_TRUST;
+            return;
+        }
+        self.last_pause = (self.last_pause * 2).clamp(1, LONGEST_PAUSE);
+        self.pause = self.last_pause;
+        self.offer = 0;
+    }
+
+    /// After a flush that left nothing.
+    fn took(&mut self, sent: usize) {
+        if self.pause > 0 {
+            self.pause -= 1;
+            self.offer = if self.pause == 0 { PROBE } else { 0 };
+        } else if sent > 0 {
+            *self = Self::FULL_TRUST;
+        }
+    }
 }
 
 impl Output {
     /// `abort` ends waiting for room, should the reader be gone.
     pub fn new(egress: Egress, link_up: Arc<AtomicBool>, when_full: WhenFull, abort: Arc<AtomicBool>) -> Self {
         let cargo = [Cargo::Generated { at: 0 }; BURST];
-        Self { egress, outbox: Outbox::new(), cargo, lost: Lost::new(), link_up, when_full, abort }
+        Self {
+            egress,
+            outbox: Outbox::new(),
+            cargo,
+            lost: Lost::new(),
+            link_up,
+            when_full,
+            abort,
+            patience: Patience::FULL_TRUST,
+        }
+    }
+
+    /// Whether a copy is worth making.
+    #[inline]
+    pub(super) fn wants_copy(&self) -> bool {
+        self.patience.offer > 0
+    }
+
+    /// As [`push`](Self::push), for a copy that the queue [wants](Self::wants_copy).
+    #[inline]
+    pub(super) fn push_copy(&mut self, packet: Mbuf, cargo: Cargo, counters: &WorkerCounters) {
+        self.patience.offer = self.patience.offer.saturating_sub(1);
+        self.push(packet, cargo, counters);
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -231,9 +295,11 @@ impl Output {
                     self.lost.take_in(&mut self.outbox, |n| self.cargo[done + n]);
                 }
                 self.outbox.discard();
+                self.patience.refused(done);
                 return;
             }
         }
+        self.patience.took(total);
     }
 
     /// Whether to try again after a send that took `sent` packets.

@@ -185,12 +185,15 @@ impl Worker {
             self.parse();
             self.redistribute(lane);
             self.look_up();
+            self.come_to(lane);
             if self.taps.is_on() {
                 self.judge_and_act::<true>(lane);
+                self.settle_missed();
                 self.flush();
                 self.settle_taps(lane);
             } else {
                 self.judge_and_act::<false>(lane);
+                self.settle_missed();
                 self.flush();
             }
             self.time(sent);

@@ -1,22 +1,20 @@
 //! The stages a burst goes through, in order.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
 use crate::flow::{Entropy, FlowPacket, FlowTable, Lookup, SAMPLE, Touch};
-use crate::mirror::wrap::Copy;
-use crate::packet::{self, DropReason, FlowKey, Headers, Ip, Malformed, Tuple};
+use crate::packet::{self, DropReason, Headers, Ip, Mac, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
-use super::copies::{About, Buffers, NotMade};
-use super::io::{Cargo, Output, give_way};
+use super::copies::{Candidate, packet_preamble, wait_for_buffer};
+use super::io::Cargo;
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
 use super::spreading::Spreading;
-use super::tap::Copies;
 use super::verdict::{IcmpError, decide, decide_error, decide_icmp, is_refused_now};
-use super::{Timing, WhenFull, Worker, WorkerCounters, push_or_wait};
+use super::{Timing, Worker, push_or_wait};
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,8 +25,8 @@ pub(super) struct Stamp {
     /// Length of the Ethernet frame on the wire.
     pub(super) wire_len: u32,
     /// Length as counted: that on the original link.
-    count_len: u32,
-    problem: Option<DropReason>,
+    pub(super) count_len: u32,
+    pub(super) problem: Option<DropReason>,
 }
 
 /// What the flow table and the rules want to know of a packet, gathered for the whole burst before the first packet is
@@ -214,7 +212,9 @@ impl Worker {
                 true => decide_error(parts, error, &mut self.sink),
                 false => generation.rules.classify(subject),
             };
-            return Judgement { verdict, tuple: subject.tuple, mirrors: verdict.mirrors, ..Judgement::default() };
+            let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: None, bytes: packet.bytes };
+            let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
+            return Judgement { verdict, tuple: subject.tuple, mirrors, ..Judgement::default() };
         };
         parts.counters.flows.add(touch.is_new.into());
         let (verdict, cached) = self.decide(i, touch);
@@ -226,12 +226,9 @@ impl Worker {
             let payload = payload(&self.headers[i], parts.key_from, self.burst.frame(i));
             parts.table.note_entropy(touch.ix, touch.direction, Entropy::of(payload));
         }
-        let mut mirrors = verdict.mirrors;
-        if mirrors != 0 {
-            // A few multiplications per mirrored packet, and never stale.
-            mirrors &= self.sampler.flow_mask(&FlowKey::of(packet.tuple).0);
-            parts.table.note_mirrored(touch.ix, mirrors, verdict.generation);
-        }
+        let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: Some(touch), bytes: packet.bytes };
+        let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
+        parts.table.note_mirrored(touch.ix, mirrors, verdict.generation);
         let (flow_id, tuple) = (parts.table.entry(touch.ix).flow_id(), subject.tuple);
         Judgement { verdict, flow_id, tuple, mirrors, touch: Some(touch), cached }
     }
@@ -263,72 +260,12 @@ impl Worker {
         subject.tuple.vlan = link.vlans.outer();
         let generation = self.parts.generation.get();
         let verdict = generation.rules.classify_as(&subject, generation.non_ip);
-        Judgement { verdict, tuple: subject.tuple, mirrors: verdict.mirrors, ..Judgement::default() }
-    }
-
-    /// Puts copies on the mirror queues, before anything changes the packet.
-    fn mirror(&mut self, i: usize, judgement: &Judgement) -> Copies {
-        let wanted = judgement.mirrors;
-        if wanted == 0 {
-            return Copies::default();
-        }
-        let mut copies = Copies { wanted, selected: self.sampler.select(wanted), ..Copies::default() };
-        let Some(packet) = self.burst.packet(i).filter(|_| copies.selected != 0) else { return copies };
-        let about = self.about(i, judgement);
-        let (parts, copier) = (&mut self.parts, &mut self.copier);
-        let generation = parts.generation.get();
-        let preamble = packet_preamble(&parts.timing, packet);
-        for bit in self.sampler.in_priority_order(copies.selected) {
-            let Some(lane) = generation.mirrors.get(bit) else { continue };
-            let session = &parts.counters.mirrors[usize::from(lane.slot)];
-            session.selected.add(1);
-            if !parts.outputs[lane.output].is_up() {
-                session.lost_queue.add(1);
-                copies.link_down |= 1 << bit;
-                continue;
-            }
-            let plan = match copier.plan(bit, packet, &about) {
-                Ok(plan) => plan,
-                Err(reason) => {
-                    reason.count(session);
-                    copies.limited |= 1 << bit;
-                    continue;
-                }
-            };
-            let from = Buffers { clones: &parts.clones, fronts: &parts.fronts };
-            let make = || copier.make(&plan, packet, preamble.as_ref(), from);
-            match make()
-                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make))
-            {
-                None => {
-                    NotMade::Pool.count(session);
-                    copies.no_buffer |= 1 << bit;
-                }
-                Some(copy) => {
-                    let bytes = plan.bytes;
-                    let cargo = Cargo::Mirrored { slot: lane.slot as u8, bit: bit as u8, bytes, at: i as u8 };
-                    parts.outputs[lane.output].push(copy, cargo, &parts.counters);
-                    copies.copied |= 1 << bit;
-                }
-            }
-        }
-        copies
-    }
-
-    /// What copies of a packet tell of it.
-    fn about(&self, i: usize, judgement: &Judgement) -> About {
-        let (stamp, verdict) = (&self.stamps[i], &judgement.verdict);
-        let copy = Copy {
-            original_len: stamp.wire_len,
-            clock_ns: stamp.clock,
-            rule: verdict.rule,
-            generation: verdict.generation,
-            decision: verdict.decision,
-            problem: stamp.problem,
-            vlan: judgement.tuple.vlan,
-            ..Copy::default()
-        };
-        About { copy, tuple: judgement.tuple, count_len: stamp.count_len }
+        // Who talks to whom, for sessions that take a share of that.
+        let stations = Tuple { src: station(link.src), dst: station(link.dst), ..subject.tuple };
+        let bytes = self.stamps[i].count_len;
+        let candidate = Candidate { verdict: &verdict, tuple: &stations, touch: None, bytes };
+        let mirrors = self.copier.choose(&candidate, &self.sampler, &self.parts.table);
+        Judgement { verdict, tuple: subject.tuple, mirrors, ..Judgement::default() }
     }
 
     /// Why a packet will not be offered to the port it should leave by; `None` when it will.
@@ -438,34 +375,6 @@ impl Worker {
     }
 }
 
-/// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers
-/// back. Live traffic waits for nobody.
-#[cold]
-fn wait_for_buffer(
-    outputs: &mut [Output],
-    counters: &WorkerCounters,
-    when_full: WhenFull,
-    abort: &AtomicBool,
-    take: impl Fn() -> Option<Mbuf>,
-) -> Option<Mbuf> {
-    while when_full == WhenFull::Wait && !abort.load(Ordering::Relaxed) {
-        outputs.iter_mut().for_each(|output| output.flush(counters));
-        if let Some(buffer) = take() {
-            return Some(buffer);
-        }
-        give_way();
-    }
-    None
-}
-
-/// In replay: what stands before the packet.
-fn packet_preamble(timing: &Timing, packet: &Mbuf) -> Option<Preamble> {
-    match timing {
-        Timing::Live(_) => None,
-        Timing::Capture { .. } => packet.hidden_front::<PREAMBLE_LEN>().and_then(|bytes| Preamble::from_bytes(&bytes)),
-    }
-}
-
 fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {
     match preamble.and_then(|bytes| Preamble::from_bytes(&bytes)) {
         Some(p) => Stamp {
@@ -490,6 +399,11 @@ fn payload<'a>(headers: &Headers, from: packet::KeyFrom, frame: &'a [u8]) -> &'a
     let Some(ip) = headers.key_ip(from).filter(|ip| ip.payload_offset > 0) else { return &[] };
     let bytes = frame.get(usize::from(ip.payload_offset)..).unwrap_or(&[]);
     &bytes[..bytes.len().min(ip.payload_len as usize).min(SAMPLE)]
+}
+
+/// A MAC address as an end of a conversation.
+fn station(mac: Mac) -> u128 {
+    mac.0.iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
 }
 
 /// Malformed upper layers still belong to the flow of their addresses, and are counted there.

@@ -43,6 +43,8 @@ pub struct Setup {
     pub mirror_ring: u32,
     pub packets: u32,
     pub clones: u32,
+    /// Buffers for what is put before copies.
+    pub fronts: u32,
     pub records: usize,
     pub notes: bool,
     /// The inputs are the queues of a device that spreads flows by this, and where it is noted if they are not.
@@ -76,6 +78,7 @@ impl Setup {
             mirror_ring: 8192,
             packets: 16_383,
             clones: 16_383,
+            fronts: 4095,
             records: 8192,
             notes: true,
             by_device: None,
@@ -223,6 +226,7 @@ pub struct Io {
     pub clones: Mempool,
     pub fronts: Mempool,
     pub link: Arc<AtomicBool>,
+    pub mirror_link: Arc<AtomicBool>,
     records: Vec<Arc<ArrayQueue<FlowRecord>>>,
     kept_records: Vec<FlowRecord>,
     stop: Arc<AtomicBool>,
@@ -334,8 +338,9 @@ impl Built {
             counters: (0..setup.workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             packets: Mempool::packets(eal, "rig_packets", setup.packets).expect("pool"),
             clones: Mempool::clones(eal, "rig_clones", setup.clones).expect("pool"),
-            fronts: Mempool::fronts(eal, "rig_fronts", setup.clones).expect("pool"),
+            fronts: Mempool::fronts(eal, "rig_fronts", setup.fronts).expect("pool"),
             link: Arc::new(AtomicBool::new(setup.link_up)),
+            mirror_link: Arc::new(AtomicBool::new(setup.mirror_link_up)),
             records: (0..setup.workers).map(|_| Arc::new(ArrayQueue::new(setup.records))).collect(),
             kept_records: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
@@ -377,9 +382,8 @@ impl Built {
             let (spreading, owners) = (Spreading::Done, Vec::new());
             lanes.push(Lane { ingress, forward, back: Some(BACK), spreading, owners });
         }
-        let mirror_link = Arc::new(AtomicBool::new(setup.mirror_link_up));
         let output = |(at, ring): (usize, &PacketRing)| {
-            let link = if at >= FIRST_MIRROR { &mirror_link } else { &io.link };
+            let link = if at >= FIRST_MIRROR { &io.mirror_link } else { &io.link };
             Output::new(Egress::Ring(ring.clone()), link.clone(), setup.when_full, io.stop.clone())
         };
         WorkerParts {

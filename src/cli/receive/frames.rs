@@ -13,7 +13,7 @@ use crate::capture::{Direction, PcapngInterface, PcapngPacket, PcapngStatistics,
 use crate::mirror::Receipts;
 use crate::mirror::wrap::{Detail, Origin, Wrapped};
 
-/// A pcapng file with an interface for each stream of copies, named after its sender, tunnel, id and worker. What GENEVE
+/// A pcapng file with an interface for each stream of copies, named after its tunnel, id and worker. What GENEVE
 /// tells of a packet is its comment.
 pub(super) struct Frames {
     writer: PcapngWriter<BufWriter<File>>,
@@ -85,10 +85,10 @@ impl Frames {
 }
 
 fn described(copy: &Wrapped<'_>) -> PcapngInterface {
-    let (from, tunnel, stream) = copy.origin();
+    let (from, to, tunnel, stream) = copy.origin();
     PcapngInterface {
         name: format!("{} {} worker {}", tunnel.name(), stream.id, stream.worker),
-        description: format!("mirror copies from {from}"),
+        description: format!("mirror copies from {from} to {to}"),
         comment: String::new(),
         snap_len: 0,
     }

@@ -23,8 +23,8 @@ use crate::mirror::{Account, Receipts};
 /// Take mirror copies out of what they are wrapped in, and check that none is missing.
 ///
 /// Reads VXLAN, GENEVE, GRE and ERSPAN (types II and III) over IPv4 and IPv6, from captures or live from a port, whoever
-/// sent them. All but VXLAN number the copies: numbers that did not come are counted as lost, for each sender, session
-/// and worker. What is not a copy is counted and left out.
+/// sent them. All but VXLAN number the copies: numbers that did not come are counted as lost, for each sender, collector,
+/// session and worker. What is not a copy is counted and left out.
 ///
 /// Exit codes: 0 nothing is missing, 1 it failed or (with --strict) copies are missing, 2 wrong use.
 #[derive(Debug, Args)]
@@ -120,9 +120,9 @@ impl Desk {
         let streams: Vec<_> = self
             .receipts
             .accounts()
-            .map(|((from, tunnel, stream), a)| {
+            .map(|((from, to, tunnel, stream), a)| {
                 json!({
-                    "from": from.to_string(), "tunnel": tunnel.name(), "id": stream.id, "worker": stream.worker,
+                    "from": from.to_string(), "to": to.to_string(), "tunnel": tunnel.name(), "id": stream.id, "worker": stream.worker,
                     "packets": a.packets, "bytes": a.bytes, "lost": a.lost, "duplicates": a.duplicates,
                     "reordered": a.reordered, "restarts": a.restarts, "unnumbered": a.unnumbered,
                 })
@@ -135,11 +135,12 @@ impl Desk {
     }
 
     fn text(&self) -> String {
-        let rows = self.receipts.accounts().map(|((from, tunnel, stream), a)| {
+        let rows = self.receipts.accounts().map(|((from, to, tunnel, stream), a)| {
             let numbered = |n: u64| if a.unnumbered == a.packets { "-".into() } else { n.to_string() };
             let Account { packets, bytes, lost, duplicates, reordered, restarts, .. } = a;
             vec![
                 from.to_string(),
+                to.to_string(),
                 tunnel.name().into(),
                 stream.id.to_string(),
                 stream.worker.to_string(),
@@ -152,7 +153,7 @@ impl Desk {
             ]
         });
         let head =
-            ["from", "tunnel", "id", "worker", "copies", "bytes", "lost", "repeated", "out of order", "restarts"];
+            ["from", "to", "tunnel", "id", "worker", "copies", "bytes", "lost", "repeated", "out of order", "restarts"];
         let mut streams = table(&head);
         streams.add_rows(rows);
         let mut text = format!("{} frames received\n\n{streams}\n", self.frames);

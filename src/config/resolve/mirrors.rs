@@ -1,23 +1,31 @@
 //! Mirror sessions.
 
-use super::filter::{Filter, conditions, selectors};
+use super::filter::{Filter, conditions, items, selectors};
 use super::groups::{Groups, Vms};
 use super::names::Names;
+use super::ports::Ports;
 use super::targets::Targets;
 use crate::config::document::Place;
-use crate::config::problem::Problems;
+use crate::config::problem::{Problems, nearest};
 use crate::config::raw::{Direction, RawMirror};
 use crate::config::shape::{Entry, Shaped};
-use crate::mirror::{Sample, Session};
+use crate::mirror::{Head, Sample, Session};
 use crate::packet::KeyFrom;
-use crate::rules::{Decision, MAX_MIRRORS, Match, MirrorMatch, Selector};
+use crate::rules::{Decision, MAX_MIRRORS, Match, MirrorMatch, Rule, Selector};
+
+/// What mirrors refer to.
+pub(super) struct World<'a> {
+    pub(super) groups: &'a Groups,
+    pub(super) vms: &'a Vms,
+    pub(super) targets: &'a Targets<'a>,
+    pub(super) ports: &'a Ports,
+    pub(super) rules: &'a [Rule],
+}
 
 pub(super) fn resolve(
     problems: &mut Problems<'_>,
     shaped: &mut Shaped,
-    groups: &Groups,
-    vms: &Vms,
-    targets: &Targets<'_>,
+    world: &World<'_>,
     key_from: KeyFrom,
 ) -> Vec<(Session, MirrorMatch)> {
     let entries: Vec<Entry<RawMirror>> = shaped.list(problems, "mirror");
@@ -33,7 +41,7 @@ pub(super) fn resolve(
             contradictions(problems, &place, &raw);
         }
         let base = conditions(problems, &place, &wrong, &Filter::from(&raw), key_from);
-        let mut side = |key: &str, value| selectors(problems, &place.key(key), value, groups, vms);
+        let mut side = |key: &str, value| selectors(problems, &place.key(key), value, world.groups, world.vms);
         let group = side("group", raw.group.as_ref());
         let from = side("from", raw.from.as_ref());
         let peer = side("peer", raw.peer.as_ref());
@@ -48,9 +56,19 @@ pub(super) fn resolve(
                 decisions.push(*decision);
             }
         }
-        let (port, delivery) = targets.of_mirror(problems, &place, wrong.none_of(&["to", "id"]), &raw, mirrors.len());
-        let sample = sample(problems, &place, &raw);
-        let session = Session { port, sample, priority: raw.priority, name: raw.name.0, delivery };
+        let sound = wrong.none_of(&["to", "id"]);
+        let (port, delivery) = world.targets.of_mirror(problems, &place, sound, &raw, mirrors.len());
+        let session = Session {
+            port,
+            delivery,
+            sample: sample(problems, &place, &raw),
+            head: head(problems, &place, &raw),
+            on: world.on(problems, &place.key("on"), &raw),
+            rules: world.rules(problems, &place.key("rules"), &raw, shaped.names_known("rule", "id")),
+            priority: raw.priority,
+            to: raw.to.unwrap_or_default(),
+            name: raw.name.0,
+        };
         mirrors.push((session, MirrorMatch { any_of, decisions }));
     }
     mirrors
@@ -75,6 +93,36 @@ fn contradictions(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) {
         let problem = problems.error(&place.key("flows"), "`flows` beside `sample`");
         problem.allowed("either packets (`sample`) or whole conversations (`flows`)").related(line, "`sample` is here");
     }
+}
+
+impl World<'_> {
+    fn on(&self, problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> Vec<usize> {
+        let names = items(place, raw.on.as_ref());
+        names.iter().filter_map(|(place, name)| self.ports.names.lookup(problems, place, name)).collect()
+    }
+
+    /// `complete`: all rules of the file are known.
+    fn rules(&self, problems: &mut Problems<'_>, place: &Place, raw: &RawMirror, complete: bool) -> Vec<String> {
+        let ids = || self.rules.iter().map(|rule| rule.id.as_str());
+        for (position, id) in raw.rules.iter().flatten().enumerate() {
+            if complete && !ids().any(|known| known == id) {
+                let problem = problems.error(&place.index(position), format!("unknown rule `{id}`"));
+                let allowed = "the id of a rule of this file; what no rule decides is `verdicts`";
+                problem.found(format!("`{id}`")).allowed(allowed).suggest(nearest(id, ids()));
+            }
+        }
+        raw.rules.clone().unwrap_or_default()
+    }
+}
+
+fn head(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> Option<Head> {
+    let bytes = raw.first_bytes.map(Head::Bytes);
+    if let (Some(_), Some(_)) = (raw.first_packets, bytes) {
+        let line = problems.document.line_of(&place.key("first_packets"));
+        let problem = problems.error(&place.key("first_bytes"), "`first_bytes` beside `first_packets`");
+        problem.allowed("one of them").related(line, "`first_packets` is here");
+    }
+    raw.first_packets.map(Head::Packets).or(bytes)
 }
 
 /// What `group` sends, receives, or both. With ports, "both" takes the replies too, whose ports stand the other way

@@ -27,7 +27,8 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
     let groups = groups::groups(problems, &mut shaped, &vms);
     let rules = rules::resolve(problems, &mut shaped, &groups, &vms, &settings);
     let targets = targets::resolve(problems, &mut shaped, &ports);
-    let mirrors = mirrors::resolve(problems, &mut shaped, &groups, &vms, &targets, settings.flow.key_from);
+    let world = mirrors::World { groups: &groups, vms: &vms, targets: &targets, ports: &ports, rules: &rules };
+    let mirrors = mirrors::resolve(problems, &mut shaped, &world, settings.flow.key_from);
     ports.warn_unused(problems, &mirrors);
     let raw: RawPolicy = shaped.section(problems, "policy");
     let default = default_decision(problems, &shaped, &raw);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::filter::items;
 use super::names::Names;
 use super::ports::Ports;
 use crate::config::document::Place;
@@ -14,6 +15,8 @@ use crate::packet::Mac;
 
 /// Hops that wrapped copies may take.
 const TTL: u8 = 64;
+/// Most collectors of a pool.
+const MOST_MEMBERS: usize = 64;
 /// Made MAC addresses: locally administered, the last byte counts targets.
 const OWN_MAC: [u8; 5] = [0x02, 0x67, 0x6e, 0x6f, 0x6d];
 
@@ -147,24 +150,7 @@ fn wrap(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, number: usi
         problem.field = place.key(key).to_string();
         problem.allowed("`to` and `from`, IP addresses, and `to_mac`, that of the collector or the next hop to it");
     }
-    let dst = address(problems, &place.key("to"), raw.to.as_ref()?)?;
-    let src = address(problems, &place.key("from"), raw.from.as_ref()?)?;
-    if src.is_ipv4() != dst.is_ipv4() {
-        let problem = problems.error(&place.key("from"), "`from` and `to` are not of the same family");
-        problem.found(src.to_string()).allowed("both IPv4 or both IPv6");
-        return None;
-    }
-    let [a, b, c, d, e] = OWN_MAC;
-    let own = Mac([a, b, c, d, e, number as u8]);
-    let outer = Outer {
-        src_mac: raw.from_mac.as_ref().map_or(Some(own), |mac| mac.0.parse().ok())?,
-        dst_mac: raw.to_mac.as_ref()?.0.parse().ok()?,
-        vlan: raw.vlan.filter(|vlan| *vlan != 0),
-        src,
-        dst,
-        dscp: raw.dscp,
-        ttl: TTL,
-    };
+    let outers = outers(problems, place, raw, number)?;
     let tunnel = match tunnel {
         TunnelWord::Vxlan => Tunnel::Vxlan,
         TunnelWord::Geneve => Tunnel::Geneve,
@@ -172,7 +158,44 @@ fn wrap(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, number: usi
         TunnelWord::Erspan2 => Tunnel::Erspan2,
         TunnelWord::Erspan3 => Tunnel::Erspan3,
     };
-    Some(Wrap { outer, tunnel, id: 0 })
+    Some(Wrap { outers, tunnel, id: 0 })
+}
+
+/// The outer header for each collector.
+fn outers(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, number: usize) -> Option<Vec<Outer>> {
+    let src = address(problems, &place.key("from"), raw.from.as_ref()?)?;
+    let [a, b, c, d, e] = OWN_MAC;
+    let own = Mac([a, b, c, d, e, number as u8]);
+    let src_mac = raw.from_mac.as_ref().map_or(Some(own), |mac| mac.0.parse().ok())?;
+    let (to_place, macs_place) = (place.key("to"), place.key("to_mac"));
+    let (members, macs) = (items(&to_place, raw.to.as_ref()), items(&macs_place, raw.to_mac.as_ref()));
+    if members.is_empty() || members.len() > MOST_MEMBERS {
+        problems.error(&to_place, "`to` has no or too many members").allowed(format!("1 to {MOST_MEMBERS} addresses"));
+        return None;
+    }
+    if macs.len() != 1 && macs.len() != members.len() {
+        let problem =
+            problems.error(&macs_place, "`to_mac` does not fit `to`").found(format!("{} of them", macs.len()));
+        problem.allowed(format!("one MAC address for all, or {}: one for each of `to`", members.len()));
+        return None;
+    }
+    let mut outers: Vec<Outer> = Vec::new();
+    for (position, (here, text)) in members.iter().enumerate() {
+        let dst = address(problems, here, text)?;
+        if src.is_ipv4() != dst.is_ipv4() {
+            let problem = problems.error(&place.key("from"), "`from` and `to` are not of the same family");
+            problem.found(src.to_string()).allowed("both IPv4 or both IPv6");
+            return None;
+        }
+        if outers.iter().any(|outer| outer.dst == dst) {
+            problems.error(here, format!("`{dst}` is in the pool twice")).allowed("each collector once");
+            return None;
+        }
+        let (_, mac) = macs.get(position).or(macs.first())?;
+        let vlan = raw.vlan.filter(|vlan| *vlan != 0);
+        outers.push(Outer { src_mac, dst_mac: mac.0.parse().ok()?, vlan, src, dst, dscp: raw.dscp, ttl: TTL });
+    }
+    Some(outers)
 }
 
 fn address(problems: &mut Problems<'_>, place: &Place, text: &str) -> Option<IpAddr> {

@@ -64,6 +64,8 @@ pub struct Envelope {
     ip_at: usize,
     l4_at: usize,
     end: usize,
+    /// Of the IP header's words, but for its length.
+    ip_sum: u32,
 }
 
 /// Whose sequence numbers these are.
@@ -83,7 +85,8 @@ impl Envelope {
         let mut head = [0; MAX_HEADER];
         let (ip_at, l4_at) = outer.write(tunnel.ip_protocol(), &mut head)?;
         let end = l4_at + tunnel.write(stream, &mut head[l4_at..]);
-        Ok(Self { outer, tunnel, stream, head, ip_at, l4_at, end })
+        let ip_sum = outer::sum(&head[ip_at..l4_at]);
+        Ok(Self { outer, tunnel, stream, head, ip_at, l4_at, end, ip_sum })
     }
 
     /// Bytes that it puts before a frame.
@@ -102,12 +105,16 @@ impl Envelope {
     }
 
     /// Writes the header for a copy; the frame is to follow. Returns its length.
+    ///
+    /// # Panics
+    /// When there are less than [`Envelope::len`] bytes.
     #[inline]
-    pub fn write(&self, copy: &Copy, to: &mut [u8; MAX_HEADER]) -> usize {
-        to.copy_from_slice(&self.head);
+    pub fn write(&self, copy: &Copy, to: &mut [u8]) -> usize {
+        let to = &mut to[..self.end];
+        to.copy_from_slice(&self.head[..self.end]);
         let after_ip = (self.end - self.l4_at) as u32 + copy.len;
-        self.outer.finish(self.ip_at, after_ip, &mut to[..self.end]);
-        self.tunnel.finish(copy, after_ip, &mut to[self.l4_at..self.end]);
+        self.outer.finish(after_ip, self.ip_sum, &mut to[self.ip_at..]);
+        self.tunnel.finish(copy, after_ip, &mut to[self.l4_at..]);
         self.end
     }
 }

@@ -72,15 +72,20 @@ impl Outer {
         to[24..40].copy_from_slice(&dst.octets());
     }
 
-    /// Puts in the length of what follows the IP header, and the checksum.
-    pub(super) fn finish(&self, ip_at: usize, after_ip: u32, to: &mut [u8]) {
-        let ip = &mut to[ip_at..];
+    /// Puts in the length of what follows the IP header, and the checksum; `sum` is that of the rest of the header.
+    pub(super) fn finish(&self, after_ip: u32, sum: u32, ip: &mut [u8]) {
         if self.src.is_ipv6() {
             return put16(ip, 4, after_ip as u16);
         }
-        put16(ip, 2, (IPV4_LEN as u32 + after_ip) as u16);
-        let sum: u32 = ip[..IPV4_LEN].chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+        let total = (IPV4_LEN as u32 + after_ip) as u16;
+        put16(ip, 2, total);
+        let sum = sum + u32::from(total);
         let folded = (sum & 0xffff) + (sum >> 16);
         put16(ip, 10, !(((folded & 0xffff) + (folded >> 16)) as u16));
     }
+}
+
+/// Of all 16-bit words.
+pub(super) fn sum(header: &[u8]) -> u32 {
+    header.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum()
 }
