@@ -8,7 +8,7 @@ use gnomon::config::Config;
 use gnomon::dpdk::{BURST, Eal, HashTable, Values, ticks};
 use gnomon::flow::{FlowEntry, FlowPacket, FlowRecord, FlowTable, Lookup, RecordSink, TimeoutsNs};
 
-use crate::traffic::{BEGIN, Key, TURN, Traffic, key, tuple};
+use crate::traffic::{BEGIN, Family, Key, TURN, Traffic, tuple};
 
 pub struct Discard;
 
@@ -31,17 +31,17 @@ pub struct Ours {
     packets: u64,
 }
 
-fn first_packets(flow: u32) -> [FlowPacket; 2] {
-    let there = FlowPacket { tuple: tuple(flow), clock_ns: BEGIN, bytes: 60, ..FlowPacket::default() };
+fn first_packets(flow: u32, family: Family) -> [FlowPacket; 2] {
+    let there = FlowPacket { tuple: tuple(flow, family), clock_ns: BEGIN, bytes: 60, ..FlowPacket::default() };
     [there, FlowPacket { tuple: there.tuple.reversed(), ..there }]
 }
 
 impl Ours {
     /// A table that is full of flows, each heard both ways.
-    pub fn new(flows: u32) -> Self {
+    pub fn new(flows: u32, family: Family) -> Self {
         let mut table = FlowTable::new(flows as usize, &Config::default_pair().flow.timeouts, 1);
         table.prefault();
-        for packet in (0..flows).flat_map(first_packets) {
+        for packet in (0..flows).flat_map(|flow| first_packets(flow, family)) {
             table.touch(&packet, &mut Discard).expect("room for every flow");
         }
         let stats = table.stats();
@@ -92,8 +92,8 @@ impl Side for Ours {
     }
 }
 
-pub struct Peer {
-    table: HashTable<Key>,
+pub struct Peer<K: Key> {
+    table: HashTable<K>,
     records: Values<FlowEntry>,
     times: TimeoutsNs,
     flows: u32,
@@ -101,20 +101,19 @@ pub struct Peer {
     counted: u64,
 }
 
-impl Peer {
-    pub fn new(eal: &Arc<Eal>, flows: u32) -> Result<Self> {
+impl<K: Key> Peer<K> {
+    pub fn new(eal: &Arc<Eal>, flows: u32, family: Family) -> Result<Self> {
         // Some room, for at its limit it refuses keys and looks up more slowly.
         let mut table = HashTable::new(eal, flows + flows / 4)?;
-        let empty = FlowEntry::alone(&first_packets(0)[0]);
+        let empty = FlowEntry::alone(&first_packets(0, family)[0]);
         let mut records = Values::filled(eal, table.numbers(), empty)?;
         let times = TimeoutsNs::new(&Config::default_pair().flow.timeouts);
         for flow in 0..flows {
-            let there = tuple(flow);
-            let (key, from_higher) = key(&there);
+            let (key, from_higher) = K::of(&tuple(flow, family));
             let number = table.add(&key).with_context(|| format!("flow {flow} of {flows} has no place in rte_hash"))?;
             let record = &mut records[number as usize];
-            *record = FlowEntry::alone(&first_packets(flow)[0]);
-            for (packet, from_higher) in first_packets(flow).iter().zip([from_higher, !from_higher]) {
+            *record = FlowEntry::alone(&first_packets(flow, family)[0]);
+            for (packet, from_higher) in first_packets(flow, family).iter().zip([from_higher, !from_higher]) {
                 record.account(packet, from_higher, &times);
             }
         }
@@ -122,16 +121,16 @@ impl Peer {
     }
 }
 
-impl Side for Peer {
+impl<K: Key> Side for Peer<K> {
     fn turn(&mut self, traffic: &Traffic) -> f64 {
-        let (mut found, mut keys) = ([0i32; BURST], [Key::default(); BURST]);
+        let (mut found, mut keys) = ([0i32; BURST], [K::default(); BURST]);
         let mut from_higher = [false; BURST];
         let started = ticks();
         for packets in traffic.packets.chunks_exact(BURST) {
             for ((slot, higher), packet) in keys.iter_mut().zip(&mut from_higher).zip(packets) {
-                (*slot, *higher) = key(&packet.tuple);
+                (*slot, *higher) = K::of(&packet.tuple);
             }
-            let pointers: [&Key; BURST] = std::array::from_fn(|i| &keys[i]);
+            let pointers: [&K; BURST] = std::array::from_fn(|i| &keys[i]);
             self.table.lookup(&pointers, &mut found);
             found.iter().for_each(|number| self.records.prefetch(*number as usize));
             let records = &mut self.records[..];

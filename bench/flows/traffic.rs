@@ -1,19 +1,77 @@
-//! Packets of many flows, and keys as `rte_hash` wants them.
+//! Packets of many flows, and their keys as `rte_hash` wants them.
 
 use gnomon::dpdk::BURST;
 use gnomon::flow::FlowPacket;
 use gnomon::packet::Tuple;
 
-/// All fields of a flow key, as `rte_hash` compares them: both address families, VLAN and VNI.
+/// A flow key as `rte_hash` compares it: bytes, so it must have no padding.
+pub trait Key: Copy + Default {
+    const NAME: &str;
+
+    /// The key of a tuple, and whether it comes from the higher endpoint.
+    fn of(tuple: &Tuple) -> (Self, bool);
+}
+
+/// What every key of gnomon's table may hold: both address families, VLAN and VNI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Key {
+pub struct FullKey {
     low: u128,
     high: u128,
     ports: [u16; 2],
     rest: [u8; 4],
     vni: u32,
     padding: u32,
+}
+
+/// For a table that is to hold IPv4 flows and no others, without VNI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ShortKey {
+    low: u32,
+    high: u32,
+    ports: [u16; 2],
+    rest: [u8; 4],
+}
+
+fn rest(tuple: &Tuple) -> [u8; 4] {
+    let [a, b] = tuple.vlan.to_ne_bytes();
+    [tuple.protocol, tuple.version, a, b]
+}
+
+impl Key for FullKey {
+    const NAME: &str = "rte_hash";
+
+    #[inline]
+    fn of(tuple: &Tuple) -> (Self, bool) {
+        let from_higher = (tuple.src, tuple.src_port) > (tuple.dst, tuple.dst_port);
+        // Selected, not branched to: either way is as likely.
+        let pick = |here: u128, there: u128| if from_higher { there } else { here };
+        let ports = u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port);
+        let ports = ports.rotate_left(16 * u32::from(from_higher));
+        let key = Self {
+            low: pick(tuple.src, tuple.dst),
+            high: pick(tuple.dst, tuple.src),
+            ports: [(ports >> 16) as u16, ports as u16],
+            rest: rest(tuple),
+            vni: tuple.vni,
+            padding: 0,
+        };
+        (key, from_higher)
+    }
+}
+
+impl Key for ShortKey {
+    const NAME: &str = "rte_hash of IPv4 alone, 16-byte keys";
+
+    #[inline]
+    fn of(tuple: &Tuple) -> (Self, bool) {
+        let end = |address: u128, port: u16| (address as u64) << 16 | u64::from(port);
+        let (from, to) = (end(tuple.src, tuple.src_port), end(tuple.dst, tuple.dst_port));
+        let (low, high) = (from.min(to), from.max(to));
+        let ports = [low as u16, high as u16];
+        (Self { low: (low >> 16) as u32, high: (high >> 16) as u32, ports, rest: rest(tuple) }, from > to)
+    }
 }
 
 /// Packets of a turn: few enough to stay in the second cache beside a small table.
@@ -38,6 +96,7 @@ impl Mix {
 pub struct Traffic {
     pub packets: Vec<FlowPacket>,
     flows: u32,
+    family: Family,
     mix: Mix,
     dice: Dice,
     clock: u64,
@@ -57,44 +116,44 @@ impl Dice {
 
 pub const BEGIN: u64 = 1_700_000_000_000_000_000;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Four,
+    Six,
+}
+
+impl Family {
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Four => "IPv4",
+            Family::Six => "IPv6",
+        }
+    }
+}
+
 /// The tuple of a flow, from its initiator.
-pub fn tuple(flow: u32) -> Tuple {
+pub fn tuple(flow: u32, family: Family) -> Tuple {
+    let (src, dst, version) = match family {
+        Family::Four => (0x0a00_0000, 0xc0a8_0000, 4),
+        Family::Six => (0xfd00 << 112, 0xfd01 << 112, 6),
+    };
     Tuple {
-        src: (0x0a00_0000 + (flow >> 6)).into(),
-        dst: (0xc0a8_0000 + (flow & 63)).into(),
+        src: src + u128::from(flow >> 6),
+        dst: dst + u128::from(flow & 63),
         src_port: 1024 + (flow.wrapping_mul(0x9e37) % 60_000) as u16,
         dst_port: 443,
         protocol: 17,
-        version: 4,
+        version,
         ..Tuple::default()
     }
 }
 
-/// The key of a tuple, and whether it comes from the higher endpoint.
-#[inline]
-pub fn key(tuple: &Tuple) -> (Key, bool) {
-    let from_higher = (tuple.src, tuple.src_port) > (tuple.dst, tuple.dst_port);
-    // Selected, not branched to: either way is as likely.
-    let pick = |here: u128, there: u128| if from_higher { there } else { here };
-    let ports = u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port);
-    let ports = ports.rotate_left(16 * u32::from(from_higher));
-    let [a, b] = tuple.vlan.to_ne_bytes();
-    let key = Key {
-        low: pick(tuple.src, tuple.dst),
-        high: pick(tuple.dst, tuple.src),
-        ports: [(ports >> 16) as u16, ports as u16],
-        rest: [tuple.protocol, tuple.version, a, b],
-        vni: tuple.vni,
-        padding: 0,
-    };
-    (key, from_higher)
-}
-
 impl Traffic {
-    pub fn new(flows: u32, mix: Mix) -> Self {
+    pub fn new(flows: u32, family: Family, mix: Mix) -> Self {
         Self {
             packets: Vec::with_capacity(TURN),
             flows,
+            family,
             mix,
             dice: Dice(u64::from(flows)),
             // The second mix comes after the first.
@@ -107,7 +166,7 @@ impl Traffic {
         self.packets.clear();
         for _ in 0..TURN {
             let roll = self.dice.roll();
-            let there = tuple(self.pick(roll));
+            let there = tuple(self.pick(roll), self.family);
             let tuple = if roll & 1 == 0 { there } else { there.reversed() };
             let bytes = 60 + (roll >> 4) as u32 % 1400;
             self.clock += 100;

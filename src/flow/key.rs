@@ -1,21 +1,18 @@
 //! A flow key as the table keeps it: two words and a mask. What is too wide for them, an IPv6 flow or one of a virtual
-//! network, has an address in the annex instead (see [`super::slab`]) and 32 bits of its hash to tell it by.
+//! network, has its addresses in the annex (see [`super::slab`]) and 32 bits of its hash to tell it by before these are read.
 //!
 //! ```text
-//! word 0   narrow: lower address (32) │ higher address (32)      wide: place in the annex (32) │ fingerprint (32)
+//! word 0   narrow: lower address (32) │ higher address (32)      wide: VNI (32) │ fingerprint (32)
 //! word 1   port of lower (16) │ port of higher (16) │ VLAN (12), IPv6, wide, - - (16) │ protocol (8) │ ICMP errors (5), marks (3)
 //! ```
 
 use super::memory::Plain;
-use crate::packet::{FlowKey, Orientation, Tuple};
+use crate::packet::Tuple;
 
-/// Addresses, 64 bits at a time from the least significant end of the lower one, and the VNI.
+/// Addresses of a wide key, 64 bits at a time from the least significant end of the lower one. All zero of a narrow key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(super) struct Wide {
-    pub(super) addresses: [u64; 4],
-    pub(super) vni: u64,
-}
+#[repr(C, align(32))]
+pub(super) struct Wide(pub(super) [u64; 4]);
 
 // SAFETY: plain numbers.
 unsafe impl Plain for Wide {}
@@ -46,9 +43,11 @@ pub struct Lookup {
     pub(super) hint: u32,
     /// The packet comes from the key's higher endpoint.
     pub(super) from_high: bool,
+    /// Means something only of a wide key.
+    pub(super) wide: Wide,
 }
 
-const _: () = assert!(size_of::<Lookup>() == 32);
+const _: () = assert!(size_of::<Lookup>() == 64);
 
 impl Lookup {
     /// Puts the endpoints in order, packs and hashes.
@@ -65,7 +64,7 @@ impl Lookup {
     pub(super) fn set(&mut self, tuple: &Tuple, seed: u64) {
         let rest = u64::from(tuple.vlan & 0xfff) << VLAN_SHIFT | u64::from(tuple.protocol) << PROTOCOL_SHIFT | LIVE;
         if tuple.version == 6 || tuple.vni != 0 || (tuple.src | tuple.dst) >> 32 != 0 {
-            *self = Self::wide(*tuple, rest, seed);
+            self.set_wide(*tuple, rest, seed);
             return;
         }
         let from = (tuple.src as u64) << 16 | u64::from(tuple.src_port);
@@ -78,31 +77,38 @@ impl Lookup {
         self.from_high = from > to;
     }
 
-    #[cold]
     #[inline(never)]
-    fn wide(tuple: Tuple, rest: u64, seed: u64) -> Self {
-        let (wide, low, from_high) = Wide::of(&tuple);
-        let [a, b, c, d] = wide.addresses;
-        let version = if low.version == 6 { VERSION_6 } else { 0 };
-        let rest = u64::from(low.src_port) | u64::from(low.dst_port) << 16 | rest | WIDE | version;
-        let mut hash = fold(rest ^ seed, wide.vni ^ SECOND);
-        hash = fold(a ^ hash, c ^ seed);
-        hash = fold(fold(b ^ hash, d ^ seed.rotate_left(32)), seed);
+    fn set_wide(&mut self, tuple: Tuple, rest: u64, seed: u64) {
+        let Tuple { src, dst, src_port, dst_port, vni, .. } = tuple;
+        let from_high = (src, src_port) > (dst, dst_port);
+        // PERF: selected, not branched to: either way is as likely.
+        let pick = |here: u128, there: u128| if from_high { there } else { here };
+        let (low, high) = (pick(src, dst), pick(dst, src));
+        let ports = u32::from(src_port) | u32::from(dst_port) << 16;
+        let ports = ports.rotate_left(16 * u32::from(from_high));
+        let version = u64::from(tuple.version == 6) * VERSION_6;
+        let rest = rest | u64::from(ports) | version | WIDE;
+        let [a, b, c, d] = [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64];
+        let (near, far) = (fold(a ^ seed, c ^ SECOND), fold(b ^ seed.rotate_left(32), d ^ THIRD));
+        let hash = fold(fold(near ^ rest, far ^ u64::from(vni)), seed);
         // Bits that neither buckets nor tags depend on much.
-        let words = [hash.wrapping_mul(SECOND) & FINGERPRINT, rest];
-        Self { words, hash, hint: u32::MAX, from_high }
+        let fingerprint = hash.wrapping_mul(SECOND) & FINGERPRINT;
+        self.words = [fingerprint | u64::from(vni), rest];
+        self.hash = hash;
+        self.hint = u32::MAX;
+        self.from_high = from_high;
+        self.wide = Wide([a, b, c, d]);
     }
 
     /// Whether an entry's words are those of this key. Of a wide key there is more to compare, see [`Wide`].
     #[inline]
     pub(super) fn agrees(&self, words: [u64; 2]) -> bool {
-        let mask = if self.is_wide() { FINGERPRINT } else { u64::MAX };
-        (words[0] ^ self.words[0]) & mask | (words[1] ^ self.words[1]) & SAME == 0
+        (words[0] ^ self.words[0]) | (words[1] ^ self.words[1]) & SAME == 0
     }
 
     #[inline]
     pub(super) fn is_wide(&self) -> bool {
-        self.words[1] & WIDE != 0
+        is_wide(self.words)
     }
 
     /// Seeded hash of the key, the same for both directions.
@@ -111,18 +117,9 @@ impl Lookup {
     }
 }
 
-impl Wide {
-    /// With the tuple from the lower to the higher endpoint, and whether that is the other way round.
-    pub(super) fn of(tuple: &Tuple) -> (Self, Tuple, bool) {
-        let (key, way) = FlowKey::of(*tuple);
-        let low = key.tuple(Orientation::LowToHigh);
-        let addresses = [low.src as u64, (low.src >> 64) as u64, low.dst as u64, (low.dst >> 64) as u64];
-        (Self { addresses, vni: low.vni.into() }, low, way == Orientation::HighToLow)
-    }
-}
-
 const FINGERPRINT: u64 = 0xffff_ffff_0000_0000;
 const SECOND: u64 = 0x9e6c_63d0_676a_9a99;
+const THIRD: u64 = 0xd6e8_feb8_6659_fd93;
 
 /// One multiply-and-fold step (folded 128-bit product).
 #[inline]
@@ -131,20 +128,20 @@ fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
-/// Place in the annex of an entry's key, if it has one.
+/// Whether an entry's key has a part in the annex.
 #[inline]
-pub(super) fn annex_of(words: [u64; 2]) -> Option<u32> {
-    (words[1] & WIDE != 0).then_some(words[0] as u32)
+pub(super) fn is_wide(words: [u64; 2]) -> bool {
+    words[1] & WIDE != 0
 }
 
-/// The key as a tuple from the lower to the higher endpoint.
-pub(super) fn unpack(words: [u64; 2], annex: impl FnOnce(u32) -> Wide) -> Tuple {
+/// The key as a tuple from the lower to the higher endpoint. `annex` gives the wide part of a wide key.
+pub(super) fn unpack(words: [u64; 2], annex: impl FnOnce() -> Wide) -> Tuple {
     let [first, rest] = words;
-    let (src, dst, vni) = match annex_of(words).map(annex) {
-        None => ((first as u32).into(), u128::from(first >> 32), 0),
-        Some(Wide { addresses: [a, b, c, d], vni }) => {
-            (u128::from(a) | u128::from(b) << 64, u128::from(c) | u128::from(d) << 64, vni as u32)
-        }
+    let (src, dst, vni) = if is_wide(words) {
+        let Wide([a, b, c, d]) = annex();
+        (u128::from(a) | u128::from(b) << 64, u128::from(c) | u128::from(d) << 64, first as u32)
+    } else {
+        ((first as u32).into(), u128::from(first >> 32), 0)
     };
     Tuple {
         src,
@@ -163,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::packet::{FlowKey, Orientation};
 
     fn tuples() -> impl Strategy<Value = Tuple> {
         // Few values of each field, so that keys often differ in one of them alone.
@@ -191,17 +189,16 @@ mod tests {
         fn packed_keys_are_equal_where_keys_are(one in tuples(), two in tuples(), seed: u64) {
             let (a, b) = (Lookup::new(&one, seed), Lookup::new(&two, seed));
             let same = FlowKey::of(one).0 == FlowKey::of(two).0;
-            let wide = |tuple: &Tuple| Wide::of(tuple).0;
-            prop_assert_eq!(a.agrees(b.words) && (!a.is_wide() || wide(&one) == wide(&two)), same);
+            prop_assert_eq!(a.agrees(b.words) && (!a.is_wide() || a.wide == b.wide), same);
             if same {
                 prop_assert_eq!(a.hash, b.hash);
             } else {
                 prop_assert_ne!(a.hash, b.hash, "64 bits");
             }
             let back = Lookup::new(&one.reversed(), seed);
-            prop_assert_eq!((back.words, wide(&one.reversed()), back.hash), (a.words, wide(&one), a.hash));
+            prop_assert_eq!((back.words, back.wide, back.hash), (a.words, a.wide, a.hash));
             let (key, way) = FlowKey::of(one);
-            prop_assert_eq!(unpack(a.words, |_| wide(&one)), key.tuple(Orientation::LowToHigh));
+            prop_assert_eq!(unpack(a.words, || a.wide), key.tuple(Orientation::LowToHigh));
             prop_assert_eq!(a.from_high, way == Orientation::HighToLow);
             let dead = [a.words[0], a.words[1] & !LIVE];
             prop_assert!(!a.agrees(dead));

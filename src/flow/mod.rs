@@ -7,7 +7,7 @@
 //!   flows long silent; when there are none of these the packet gets [`TableFull`]. Each is counted by kind. Records go
 //!   to the sink; what a full ring does with them is the sink's business.
 //! - **Memory**: all of it is reserved at the start and never moved, so there is no pause at any size. 128 bytes a flow
-//!   (40 more for IPv6 and virtual networks) and 13 bytes of index at capacity.
+//!   (32 more for IPv6 and virtual networks) and 13 bytes of index at capacity.
 //!
 //! ```text
 //!   tuple ─► Lookup: packed key, hash ─► index: bucket of ten tags ─► slab: entry, two lines ─┬─► verdicts: few, counted

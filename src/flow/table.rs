@@ -6,8 +6,7 @@ use super::bitset::BitSet;
 use super::entropy::Entropy;
 use super::entry::{FARTHEST_NS, FlowEntry, FlowPacket, Handle, TimeoutsNs};
 use super::index::Index;
-use super::key::{Lookup, Wide, unpack};
-use super::probe::prefetch;
+use super::key::{Lookup, unpack};
 use super::record::{EndReason, FlowRecord, FlowState};
 use super::slab::{NONE, Slab};
 use super::tcp::{Seen, TcpRules, WindowCheck};
@@ -106,7 +105,7 @@ const HAND_CHOICE: usize = 8;
 const HAND_STEPS: usize = 32;
 
 impl FlowTable {
-    /// Room for `capacity` flows (at least 1): 128 bytes each, 40 more for one of IPv6 or a virtual network, and 13 bytes
+    /// Room for `capacity` flows (at least 1): 128 bytes each, 32 more for one of IPv6 or a virtual network, and 13 bytes
     /// of index. First touched when used, or by [`prefault`](Self::prefault).
     pub fn new(capacity: usize, timeouts: &Timeouts, seed: u64) -> Self {
         let slab = Slab::new(capacity);
@@ -166,7 +165,7 @@ impl FlowTable {
     pub fn locate(&self, lookup: &mut Lookup) {
         if let Some(position) = self.index.candidate(lookup.hash) {
             lookup.hint = position;
-            prefetch(self.slab.get(position));
+            self.slab.prefetch(position, lookup.is_wide());
         }
     }
 
@@ -182,7 +181,7 @@ impl FlowTable {
     ) -> Result<Touch, TableFull> {
         self.advance(packet.clock_ns, sink);
         let quiet = self
-            .hinted(lookup, &packet.tuple)
+            .hinted(lookup)
             .filter(|position| self.slab.get(*position).is_quiet(self.now, &self.times) && !packet.opens_connection());
         let (position, is_new) = match quiet {
             Some(position) => (position, false),
@@ -202,7 +201,7 @@ impl FlowTable {
     ) -> Result<(u32, bool), TableFull> {
         let clock = self.now;
         let mut previous = None;
-        if let Some(position) = self.find(lookup, &packet.tuple) {
+        if let Some(position) = self.find(lookup) {
             let entry = self.slab.get(position);
             if entry.is_begun_anew(lookup.from_high, packet) {
                 previous = (entry.last(clock) == clock).then_some(entry.flow_id());
@@ -220,8 +219,8 @@ impl FlowTable {
     /// The flow of a lookup made by this table and the packet's direction in it, if there is one; it may be over by the
     /// time of the packet. Nothing is counted.
     #[inline]
-    pub fn peek(&self, lookup: &Lookup, tuple: &Tuple) -> Option<(FlowIx, usize)> {
-        let position = self.hinted(lookup, tuple).or_else(|| self.find(lookup, tuple))?;
+    pub fn peek(&self, lookup: &Lookup) -> Option<(FlowIx, usize)> {
+        let position = self.hinted(lookup).or_else(|| self.find(lookup))?;
         Some((FlowIx(position), self.slab.get(position).direction(lookup.from_high)))
     }
 
@@ -230,7 +229,7 @@ impl FlowTable {
     pub fn find_live(&mut self, tuple: &Tuple, clock_ns: u64, sink: &mut impl RecordSink) -> Option<(FlowIx, usize)> {
         self.advance(clock_ns, sink);
         let lookup = Lookup::new(tuple, self.secret);
-        let position = self.find(&lookup, tuple).filter(|position| !self.settle(*position, self.now, sink))?;
+        let position = self.find(&lookup).filter(|position| !self.settle(*position, self.now, sink))?;
         Some((FlowIx(position), self.slab.get(position).direction(lookup.from_high)))
     }
 
@@ -260,7 +259,7 @@ impl FlowTable {
 
     /// The flow's tuple; its source is the initiator.
     pub fn tuple(&self, ix: FlowIx) -> Tuple {
-        self.tuple_of(self.slab.get(ix.0))
+        self.tuple_of(ix.0)
     }
 
     /// The cached verdict of a direction if it was made by this generation.
@@ -373,8 +372,8 @@ impl FlowTable {
     /// says where to go on; `None` after the last. Nothing is changed.
     pub fn survey(&self, from: usize, budget: usize, mut look: impl FnMut(FlowRecord)) -> Option<usize> {
         let stop = self.slab.len().min(from.saturating_add(budget));
-        for entry in (from..stop).map(|position| self.slab.get(position as u32)).filter(|entry| entry.is_live()) {
-            look(self.record(entry, EndReason::Active, self.now));
+        for position in (from as u32..stop as u32).filter(|position| self.slab.get(*position).is_live()) {
+            look(self.record(position, EndReason::Active, self.now));
         }
         (stop < self.slab.len()).then_some(stop)
     }
@@ -402,19 +401,18 @@ impl FlowTable {
     }
 
     #[inline]
-    fn find(&self, lookup: &Lookup, tuple: &Tuple) -> Option<u32> {
-        self.index.find(lookup.hash, |position| self.is(position, lookup, tuple))
+    fn find(&self, lookup: &Lookup) -> Option<u32> {
+        self.index.find(lookup.hash, |position| self.is(position, lookup))
     }
 
     #[inline]
-    fn is(&self, position: u32, lookup: &Lookup, tuple: &Tuple) -> bool {
-        let words = self.slab.get(position).words;
-        lookup.agrees(words) && (!lookup.is_wide() || self.slab.wide(words) == Wide::of(tuple).0)
+    fn is(&self, position: u32, lookup: &Lookup) -> bool {
+        lookup.agrees(self.slab.get(position).words) && (!lookup.is_wide() || *self.slab.wide(position) == lookup.wide)
     }
 
     #[inline]
-    fn hinted(&self, lookup: &Lookup, tuple: &Tuple) -> Option<u32> {
-        (lookup.hint != NONE && self.is(lookup.hint, lookup, tuple)).then_some(lookup.hint)
+    fn hinted(&self, lookup: &Lookup) -> Option<u32> {
+        (lookup.hint != NONE && self.is(lookup.hint, lookup)).then_some(lookup.hint)
     }
 
     #[inline(always)]
@@ -468,8 +466,7 @@ impl FlowTable {
     }
 
     fn slice(&mut self, position: u32, at: u64, sink: &mut impl RecordSink) {
-        let entry = self.slab.get(position);
-        sink.push(self.record(entry, EndReason::Active, at));
+        sink.push(self.record(position, EndReason::Active, at));
         self.keep(position, Handle::Mirrors, None);
         self.slab.get_mut(position).begin_slice();
     }
@@ -491,21 +488,23 @@ impl FlowTable {
 
     fn end(&mut self, position: u32, otherwise: EndReason, at: u64, sink: &mut impl RecordSink) {
         let entry = self.slab.get(position);
-        sink.push(self.record(entry, entry.end_reason(otherwise), at));
+        sink.push(self.record(position, entry.end_reason(otherwise), at));
         self.disposable.remove(position);
-        let hash = Lookup::new(&self.tuple_of(entry), self.secret).hash;
+        let hash = Lookup::new(&self.tuple_of(position), self.secret).hash;
         Handle::ALL.into_iter().for_each(|handle| self.verdicts.release(entry.handle(handle)));
         self.index.remove(hash, position);
         self.slab.remove(position);
     }
 
-    fn tuple_of(&self, entry: &FlowEntry) -> Tuple {
-        let low = unpack(entry.words, |_| self.slab.wide(entry.words));
+    fn tuple_of(&self, position: u32) -> Tuple {
+        let entry = self.slab.get(position);
+        let low = unpack(entry.words, || *self.slab.wide(position));
         if entry.initiator_is_high() { low.reversed() } else { low }
     }
 
-    fn record(&self, entry: &FlowEntry, reason: EndReason, emitted: u64) -> FlowRecord {
-        let record = entry.record(self.tuple_of(entry).unmarked(), self.now, reason, emitted);
+    fn record(&self, position: u32, reason: EndReason, emitted: u64) -> FlowRecord {
+        let entry = self.slab.get(position);
+        let record = entry.record(self.tuple_of(position).unmarked(), self.now, reason, emitted);
         let verdict = self.deciding_verdict(entry);
         let mirrored = self.verdicts.get(entry.handle(Handle::Mirrors));
         let record = FlowRecord {
@@ -559,8 +558,8 @@ impl FlowTable {
             flow_id = scramble(flow_id ^ scramble(salt));
         }
         // 53 bits: what JSON readers that know only doubles keep exactly.
-        let make = |words| FlowEntry::new(words, lookup.from_high, packet, clock, flow_id >> 11);
-        let position = self.slab.insert(lookup.words, || Wide::of(&packet.tuple).0, make).ok_or(TableFull)?;
+        let entry = FlowEntry::new(lookup.words, lookup.from_high, packet, clock, flow_id >> 11);
+        let position = self.slab.insert(entry, lookup.wide).ok_or(TableFull)?;
         self.index.insert(lookup.hash, position);
         self.stats.inserted += 1;
         self.stats.high_water = self.stats.high_water.max(self.slab.live());

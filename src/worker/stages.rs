@@ -200,7 +200,7 @@ impl Worker {
         let generation = parts.generation.get();
         if generation.live_flows == LiveFlows::Drop
             && self.stamps[i].problem.is_none()
-            && let Some((ix, direction)) = parts.table.peek(lookup, &packet.tuple)
+            && let Some((ix, direction)) = parts.table.peek(lookup)
             && is_refused_now(generation, &parts.table, ix, direction, subject)
         {
             parts.table.end_flow(ix, packet.clock_ns, &mut self.sink);
