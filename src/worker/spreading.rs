@@ -9,6 +9,9 @@ use crate::packet::{Headers, KeyFrom, quote_of};
 /// Packets of each lane that are watched at the start, and after them one burst of so many.
 const WATCHED: u32 = 1024;
 const WATCH_EVERY: u32 = 4096;
+/// Lengths of headers.
+const ETHERNET: u16 = 14;
+const TAG: u16 = 4;
 
 /// How packets of a lane find their worker.
 #[derive(Debug)]
@@ -74,7 +77,7 @@ impl DeviceSpread {
 
     #[cold]
     fn look_at<'a>(&mut self, burst: impl Iterator<Item = &'a Headers>) {
-        for ip in burst.map(|headers| &headers.outer).filter(|ip| ip.version != 0) {
+        for ip in burst.filter(|headers| is_plain(headers)).map(|headers| &headers.outer) {
             self.watch = self.watch.saturating_sub(1);
             if self.scheme.queue(ip.version, ip.src, ip.dst) != self.queue {
                 self.strays.add(self.port);
@@ -82,14 +85,29 @@ impl DeviceSpread {
         }
     }
 
-    /// The worker of an ICMP error is that of the packet it quotes. `None` of all others, which have come to theirs; and
-    /// of errors in a tunnel, which came as the flow does.
+    /// The worker of an ICMP error is that of the packet it quotes, and of what devices find no addresses in that to
+    /// which its addresses would have brought it. `None` of all others, which have come to theirs; and of errors in a
+    /// tunnel, which came as the flow does.
     #[inline]
     pub(super) fn owner(&self, headers: &Headers, frame: &[u8], wire_len: u32, from: KeyFrom) -> Option<usize> {
         let is_inner = from == KeyFrom::Inner && headers.inner.version != 0;
-        let (version, src, dst) = quote_of(headers, frame, wire_len, from).filter(|_| !is_inner)?.outer;
+        let quoted = quote_of(headers, frame, wire_len, from).filter(|_| !is_inner);
+        let ip = &headers.outer;
+        let (version, src, dst) = match quoted {
+            Some(quoted) => quoted.outer,
+            None if ip.version != 0 && !is_plain(headers) => (ip.version, ip.src, ip.dst),
+            None => return None,
+        };
         Some(usize::from(self.scheme.queue(version, src, dst)) % self.workers)
     }
+}
+
+/// The IP header comes right after Ethernet and at most one tag. Behind labels, more tags or PPPoE many devices do not
+/// find it, and bring all such frames to one queue.
+#[inline]
+fn is_plain(headers: &Headers) -> bool {
+    let (ip, tags) = (&headers.outer, headers.link.vlans.depth);
+    ip.version != 0 && tags <= 1 && ip.offset == ETHERNET + TAG * u16::from(tags)
 }
 
 #[cfg(test)]
@@ -99,7 +117,23 @@ mod tests {
     fn between(src: u128, dst: u128) -> Headers {
         let mut headers = Headers::default();
         (headers.outer.version, headers.outer.src, headers.outer.dst) = (4, src, dst);
+        headers.outer.offset = 14;
         headers
+    }
+
+    #[test]
+    fn frames_in_which_devices_find_no_addresses_are_not_held_against_them_and_go_where_others_do() {
+        let (scheme, strays) = (Arc::new(Scheme::in_turn(2, 128)), Arc::<Strays>::default());
+        let mut lane = DeviceSpread::new(scheme.clone(), 0, 2, 0, strays);
+        for n in 0..100 {
+            let mut labelled = between(n, n * 7 + 1);
+            labelled.outer.offset = 18;
+            assert!(lane.watch(std::iter::once(&labelled)));
+            let owner = lane.owner(&labelled, &[], 0, KeyFrom::Outer);
+            assert_eq!(owner, Some(usize::from(scheme.queue(4, n, n * 7 + 1))));
+            labelled.link.vlans.depth = 1;
+            assert_eq!(lane.owner(&labelled, &[], 0, KeyFrom::Outer), None, "one tag");
+        }
     }
 
     #[test]
