@@ -14,6 +14,7 @@ mod document;
 mod model;
 mod problem;
 mod raw;
+mod raw_mirrors;
 mod resolve;
 mod schema;
 mod shape;

@@ -26,14 +26,20 @@ impl Mbuf {
     /// As [`with_bytes`](Self::with_bytes), of so many bytes that `write` puts in place; what it leaves is unspecified.
     #[inline]
     pub fn written(pool: &Mempool, len: usize, hidden: u16, write: impl FnOnce(&mut [u8])) -> Option<Self> {
-        let (mut room, room_len) = (std::ptr::null_mut(), u16::try_from(len).ok()?);
-        // SAFETY: a live pool; null when it is empty or `len` does not fit, else `room` is set.
-        let mbuf = Self(NonNull::new(unsafe { ffi::gn_alloc_room(pool.raw(), room_len, &mut room) })?);
+        // SAFETY: a live pool; null when empty.
+        Self(NonNull::new(unsafe { ffi::gn_alloc(pool.raw()) })?).filled(len, hidden, write)
+    }
+
+    /// Appends bytes to a packet of our own that has room for them, and hides the first of them.
+    #[inline]
+    pub(super) fn filled(self, len: usize, hidden: u16, write: impl FnOnce(&mut [u8])) -> Option<Self> {
+        // SAFETY: we own the mbuf; append returns `len` writable bytes or null.
+        let room = NonNull::new(unsafe { ffi::gn_append(self.raw(), u16::try_from(len).ok()?) })?;
         // SAFETY: `room` has `len` bytes of pool memory, which DPDK initialised, and nobody else has this buffer.
-        write(unsafe { std::slice::from_raw_parts_mut(room, len) });
+        write(unsafe { std::slice::from_raw_parts_mut(room.as_ptr(), len) });
         // SAFETY: we own the mbuf; its single segment holds the bytes just written.
-        let stripped = hidden == 0 || unsafe { ffi::gn_strip_front(mbuf.raw(), hidden) };
-        stripped.then_some(mbuf)
+        let stripped = hidden == 0 || unsafe { ffi::gn_strip_front(self.raw(), hidden) };
+        stripped.then_some(self)
     }
 
     /// A reference-counted copy: header from `pool`, bytes shared. `None` when the pool is empty.
@@ -105,7 +111,8 @@ impl Mbuf {
         to.truncate(copied);
     }
 
-    fn raw(&self) -> *mut ffi::rte_mbuf {
+    #[inline]
+    pub(super) fn raw(&self) -> *mut ffi::rte_mbuf {
         self.0.as_ptr()
     }
 }

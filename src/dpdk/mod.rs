@@ -22,6 +22,7 @@ mod mbuf;
 mod mempool;
 mod port;
 mod ring;
+mod stock;
 mod rss;
 
 pub use acl::{Acl, AclAlgorithm, AclRule, FiveTuple};
@@ -35,3 +36,4 @@ pub use mempool::{Mempool, SEGMENT_BYTES};
 pub use port::{Device, LinkState, Port, PortLimits, PortOptions, PortStats, RxQueue, TxQueue};
 pub use ring::PacketRing;
 pub use rss::{Scheme, Spread, toeplitz};
+pub use stock::Stock;

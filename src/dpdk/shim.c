@@ -63,19 +63,27 @@ struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool)
 	return clone;
 }
 
-struct rte_mbuf *gn_alloc_room(struct rte_mempool *pool, uint16_t len, uint8_t **room)
+uint16_t gn_alloc_burst(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint16_t n)
 {
-	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(pool);
-
-	if (mbuf == NULL)
-		return NULL;
-	*room = (uint8_t *)rte_pktmbuf_append(mbuf, len);
-	if (*room == NULL) {
-		rte_pktmbuf_free(mbuf);
-		return NULL;
-	}
-	return mbuf;
+	if (rte_pktmbuf_alloc_bulk(pool, mbufs, n) == 0)
+		return n;
+	/* The attempt may have left pointers that are not ours. */
+	memset(mbufs, 0, n * sizeof(*mbufs));
+	mbufs[0] = rte_pktmbuf_alloc(pool);
+	return mbufs[0] != NULL;
 }
+
+bool gn_attach(struct rte_mbuf *fresh, struct rte_mbuf *mbuf)
+{
+	if (mbuf->nb_segs > 1)
+		return false;
+	rte_pktmbuf_attach(fresh, mbuf);
+	return true;
+}
+
+uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len) { return (uint8_t *)rte_pktmbuf_append(mbuf, len); }
+
+struct rte_mbuf *gn_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }
 
 bool gn_strip_front(struct rte_mbuf *mbuf, uint16_t len) { return rte_pktmbuf_adj(mbuf, len) != NULL; }
 

@@ -50,8 +50,13 @@ void gn_describe(struct rte_mbuf **mbufs, uint16_t n, struct gn_frame *frames);
 void gn_free_burst(struct rte_mbuf **mbufs, uint16_t n);
 
 void gn_free(struct rte_mbuf *mbuf);
-/* A packet with len bytes at `room`; NULL when the pool is empty or that is more than a segment has. */
-struct rte_mbuf *gn_alloc_room(struct rte_mempool *pool, uint16_t len, uint8_t **room);
+struct rte_mbuf *gn_alloc(struct rte_mempool *pool);
+/* Up to n fresh mbufs, fewer when the pool is nearly empty, NULL behind them; returns how many. */
+uint16_t gn_alloc_burst(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint16_t n);
+/* Makes a fresh mbuf without room a reference-counted copy; false, and nothing done, for one of several segments. */
+bool gn_attach(struct rte_mbuf *fresh, struct rte_mbuf *mbuf);
+/* Room for len more bytes at the end, NULL when there is none. */
+uint8_t *gn_append(struct rte_mbuf *mbuf, uint16_t len);
 /* A reference-counted copy: own header, shared bytes. NULL when the pool is empty. */
 struct rte_mbuf *gn_clone(struct rte_mbuf *mbuf, struct rte_mempool *pool);
 /* Cuts len bytes off the front, false when the first segment is shorter. */

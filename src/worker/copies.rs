@@ -12,7 +12,7 @@ use super::stages::{Judgement, Stamp};
 use super::tap::Copies;
 use super::{Generation, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
 use crate::capture::{PREAMBLE_LEN, Preamble};
-use crate::dpdk::{Mbuf, Mempool};
+use crate::dpdk::{Mbuf, Mempool, Stock};
 use crate::flow::{FlowTable, Touch};
 use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
 use crate::mirror::{Delivery, Meter, Pool, Sample, Sampler};
@@ -32,6 +32,9 @@ pub(super) struct Copier {
     chooses: bool,
     /// Sessions for which no copy is made in this burst: their queue was full at its beginning, or their port down.
     closed: u64,
+    /// Those of them whose port is down.
+    down: u64,
+    buffers: Buffers,
     /// Next numbers by counter slot and collector, also of sessions that are not of this generation: they go on when they
     /// are back.
     next: Vec<(u16, Option<IpAddr>, u32)>,
@@ -91,6 +94,8 @@ struct Plan {
 #[derive(Clone, Copy, Debug)]
 struct Original<'a> {
     packet: &'a Mbuf,
+    /// Over all segments.
+    len: u32,
     stamp: &'a Stamp,
     judgement: &'a Judgement,
     /// In replay: what stands before it.
@@ -110,10 +115,10 @@ pub(super) struct Candidate<'a> {
 }
 
 /// Where buffers come from.
-#[derive(Clone, Copy, Debug)]
-struct Buffers<'a> {
-    clones: &'a Mempool,
-    fronts: &'a Mempool,
+#[derive(Debug)]
+struct Buffers {
+    clones: Stock,
+    fronts: Stock,
 }
 
 impl Worker {
@@ -121,7 +126,7 @@ impl Worker {
     #[inline]
     pub(super) fn come_to(&mut self, lane: usize) {
         let generation = self.parts.generation.get();
-        self.copier.closed = self.copier.closed_now(&self.parts.outputs);
+        self.copier.look_at(&self.parts.outputs);
         if matches!(self.parts.timing, Timing::Live(_)) && self.copier.chooses {
             let port = self.parts.lanes[lane].back;
             let wants = |on: &Vec<usize>| on.is_empty() || port.is_some_and(|port| on.contains(&port));
@@ -143,7 +148,7 @@ impl Worker {
             self.copy(i, judgement, &mut copies);
         }
         if selected & self.copier.closed != 0 {
-            self.copier.miss(&self.parts.outputs, &mut copies);
+            self.copier.miss(&mut copies);
         }
         copies
     }
@@ -152,7 +157,7 @@ impl Worker {
     #[inline]
     pub(super) fn settle_missed(&mut self) {
         if self.copier.closed != 0 {
-            self.copier.settle(&self.parts.outputs, &self.parts.counters);
+            self.copier.settle(&self.parts.counters);
         }
     }
 
@@ -160,12 +165,13 @@ impl Worker {
     /// do not pay for its registers.
     #[inline(never)]
     fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
-        let (parts, copier) = (&mut self.parts, &mut self.copier);
+        let (parts, Copier { ways, buffers, closed, seed, .. }) = (&mut self.parts, &mut self.copier);
         let Some(packet) = self.burst.packet(i) else { return };
         let preamble = packet_preamble(&parts.timing, packet);
-        let original = Original { packet, stamp: &self.stamps[i], judgement, preamble, seed: copier.seed };
-        for bit in self.sampler.in_priority_order(copies.selected & !copier.closed) {
-            let way = &mut copier.ways[bit];
+        let len = self.burst.packet_len(i);
+        let original = Original { packet, len, stamp: &self.stamps[i], judgement, preamble, seed: *seed };
+        for bit in self.sampler.in_priority_order(copies.selected & !*closed) {
+            let way = &mut ways[bit];
             let session = &parts.counters.mirrors[usize::from(way.slot)];
             session.selected.add(1);
             let (member, number) = way.number(judgement, original.seed);
@@ -187,10 +193,11 @@ impl Worker {
                     continue;
                 }
             };
-            let from = Buffers { clones: &parts.clones, fronts: &parts.fronts };
-            let make = || way.make(&plan, &original, from);
-            let made = make()
-                .or_else(|| wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, make));
+            let mut made = way.make(&plan, &original, buffers);
+            if made.is_none() && parts.when_full == WhenFull::Wait {
+                let again = || way.make(&plan, &original, buffers);
+                made = wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, again);
+            }
             let Some(copy) = made else {
                 session.lost_pool.add(1);
                 copies.no_buffer |= 1 << bit;
@@ -204,9 +211,29 @@ impl Worker {
 }
 
 impl Copier {
-    pub(super) fn new(generation: &Generation, seed: u64, worker: usize, workers: usize) -> Self {
+    /// Clones and what is put before them come from two pools.
+    pub(super) fn new(
+        generation: &Generation,
+        pools: [&Mempool; 2],
+        seed: u64,
+        (worker, workers): (usize, usize),
+    ) -> Self {
+        let [clones, fronts] = pools.map(|pool| Stock::new(pool.clone()));
+        let buffers = Buffers { clones, fronts };
         let (ways, ruled, next) = (Vec::new(), Vec::new(), Vec::new());
-        let mut copier = Self { ways, here: u64::MAX, ruled, chooses: false, closed: 0, next, seed, worker, workers };
+        let mut copier = Self {
+            ways,
+            here: u64::MAX,
+            ruled,
+            chooses: false,
+            closed: 0,
+            down: 0,
+            buffers,
+            next,
+            seed,
+            worker,
+            workers,
+        };
         copier.adopt(generation);
         copier
     }
@@ -282,40 +309,41 @@ impl Copier {
         Way { slot: lane.slot, output: lane.output, members, pool, delivery, meter, sampling, missed: 0 }
     }
 
+    /// Looks which queues take copies.
     #[inline]
-    fn closed_now(&self, outputs: &[Output]) -> u64 {
-        let takes_none = |output: &Output| !output.is_up() || !output.wants_copy();
-        // In a pool each packet missed is numbered for its own member.
-        let is_closed = |way: &Way| way.members.len() == 1 && takes_none(&outputs[way.output]);
-        self.ways.iter().enumerate().fold(0, |mask, (bit, way)| mask | u64::from(is_closed(way)) << bit)
+    fn look_at(&mut self, outputs: &[Output]) {
+        (self.closed, self.down) = (0, 0);
+        for (bit, way) in self.ways.iter().enumerate() {
+            let output = &outputs[way.output];
+            let (is_up, wants) = (output.is_up(), output.wants_copy());
+            // In a pool each packet missed is numbered for its own member.
+            if way.members.len() == 1 && !(is_up && wants) {
+                self.closed |= 1 << bit;
+                self.down |= u64::from(!is_up) << bit;
+            }
+        }
     }
 
     /// A packet that closed sessions selected. Of one session, the usual case, this is an addition.
     #[inline]
-    fn miss(&mut self, outputs: &[Output], copies: &mut Copies) {
+    fn miss(&mut self, copies: &mut Copies) {
         let mut missed = copies.selected & self.closed;
+        copies.link_down |= missed & self.down;
+        copies.queue_full |= missed & !self.down;
         while missed != 0 {
-            let bit = missed.trailing_zeros();
-            let way = &mut self.ways[bit as usize];
-            way.missed += 1;
-            if outputs[way.output].is_up() {
-                copies.queue_full |= 1 << bit;
-            } else {
-                copies.link_down |= 1 << bit;
-            }
+            self.ways[missed.trailing_zeros() as usize].missed += 1;
             missed &= missed - 1;
         }
     }
 
-    /// Counts and numbers what closed sessions missed in a burst. A link that comes or goes within the burst is taken to
-    /// have done so at its end.
-    fn settle(&mut self, outputs: &[Output], counters: &WorkerCounters) {
-        for way in self.ways.iter_mut().filter(|way| way.missed > 0) {
+    /// Counts and numbers what closed sessions missed in a burst.
+    fn settle(&mut self, counters: &WorkerCounters) {
+        for (bit, way) in self.ways.iter_mut().enumerate().filter(|(_, way)| way.missed > 0) {
             let session = &counters.mirrors[usize::from(way.slot)];
             let missed = std::mem::take(&mut way.missed);
             session.selected.add(missed.into());
             way.members[0].next = way.members[0].next.wrapping_add(missed);
-            let lost = if outputs[way.output].is_up() { &session.lost_queue } else { &session.lost_link };
+            let lost = if self.down >> bit & 1 == 0 { &session.lost_queue } else { &session.lost_link };
             lost.add(missed.into());
         }
     }
@@ -334,7 +362,7 @@ impl Way {
 
     /// What the copy is to be like.
     fn plan(&mut self, member: usize, number: u32, of: &Original<'_>) -> Result<Plan, NotMade> {
-        let there = of.packet.len() as u32;
+        let there = of.len;
         let envelope = self.members[member].envelope.as_ref();
         let len = self.delivery.fit(there, envelope.map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
         let front = envelope.map_or(0, Envelope::len) as u32;
@@ -348,14 +376,14 @@ impl Way {
 
     /// `None` when there is no buffer.
     #[inline]
-    fn make(&self, plan: &Plan, of: &Original<'_>, from: Buffers<'_>) -> Option<Mbuf> {
-        let mut copy = of.packet.mirror_clone(from.clones)?;
+    fn make(&self, plan: &Plan, of: &Original<'_>, from: &mut Buffers) -> Option<Mbuf> {
+        let mut copy = from.clones.clone_of(of.packet)?;
         if plan.cut {
             copy.cut(plan.len);
         }
         let Some(envelope) = &self.members[plan.member].envelope else { return Some(copy) };
         let told = self.told(plan, of);
-        let front = front_of(envelope, &told, of.preamble.as_ref(), from.fronts)?;
+        let front = front_of(envelope, &told, of.preamble.as_ref(), &mut from.fronts)?;
         Mbuf::chained(front, copy).ok()
     }
 
@@ -383,14 +411,14 @@ impl Way {
 
 /// A buffer with the envelope, in replay with a preamble of its own hidden before it.
 #[inline]
-fn front_of(envelope: &Envelope, copy: &Copy, preamble: Option<&Preamble>, pool: &Mempool) -> Option<Mbuf> {
+fn front_of(envelope: &Envelope, copy: &Copy, preamble: Option<&Preamble>, stock: &mut Stock) -> Option<Mbuf> {
     let len = envelope.len();
     let Some(of_packet) = preamble else {
-        return Mbuf::written(pool, len, 0, |room| _ = envelope.write(copy, room));
+        return stock.written(len, 0, |room| _ = envelope.write(copy, room));
     };
     let whole = len as u32 + copy.len;
     let own = Preamble { wire_len: whole, count_len: whole, ..*of_packet };
-    Mbuf::written(pool, PREAMBLE_LEN + len, PREAMBLE_LEN as u16, |room| {
+    stock.written(PREAMBLE_LEN + len, PREAMBLE_LEN as u16, |room| {
         let (hidden, head) = room.split_at_mut(PREAMBLE_LEN);
         hidden.copy_from_slice(&own.to_bytes());
         envelope.write(copy, head);
@@ -415,7 +443,7 @@ pub(super) fn wait_for_buffer(
     counters: &WorkerCounters,
     when_full: WhenFull,
     abort: &AtomicBool,
-    take: impl Fn() -> Option<Mbuf>,
+    mut take: impl FnMut() -> Option<Mbuf>,
 ) -> Option<Mbuf> {
     while when_full == WhenFull::Wait && !abort.load(Ordering::Relaxed) {
         outputs.iter_mut().for_each(|output| output.flush(counters));

@@ -206,7 +206,7 @@ struct Patience {
 }
 
 /// Flushes that a queue which takes nothing is left alone, and copies that it is then offered.
-const LONGEST_PAUSE: u8 = 16;
+const LONGEST_PAUSE: u8 = 64;
 const PROBE: u32 = 4;
 
 impl Patience {

@@ -125,7 +125,12 @@ impl Worker {
             sampler: Sampler::new(&sessions, parts.seed, parts.id),
             sink: RingSink::new(&parts),
             taps: TapState::new(parts.taps.take(), parts.id),
-            copier: Copier::new(parts.generation.get(), parts.seed, parts.id, parts.workers),
+            copier: Copier::new(
+                parts.generation.get(),
+                [&parts.clones, &parts.fronts],
+                parts.seed,
+                (parts.id, parts.workers),
+            ),
             parts,
             burst: Burst::new(),
             stamps: [Stamp::default(); BURST],

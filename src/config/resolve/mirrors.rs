@@ -7,7 +7,7 @@ use super::ports::Ports;
 use super::targets::Targets;
 use crate::config::document::Place;
 use crate::config::problem::{Problems, nearest};
-use crate::config::raw::{Direction, RawMirror};
+use crate::config::raw_mirrors::{Direction, RawMirror};
 use crate::config::shape::{Entry, Shaped};
 use crate::mirror::{Head, Sample, Session};
 use crate::packet::KeyFrom;

@@ -7,7 +7,7 @@ use super::names::Names;
 use super::ports::Ports;
 use crate::config::document::Place;
 use crate::config::problem::Problems;
-use crate::config::raw::{OversizeWord, RawMirror, RawTarget, TunnelWord};
+use crate::config::raw_mirrors::{OversizeWord, RawMirror, RawTarget, TunnelWord};
 use crate::config::shape::{Entry, Shaped};
 use crate::mirror::wrap::{Outer, Tunnel};
 use crate::mirror::{Cap, Delivery, Oversize, Wrap};
