@@ -560,3 +560,39 @@ fn a_tcp_collector_that_is_late_gets_everything_in_a_lossless_run() {
     assert!(summary.errors > 0 && summary.lost == 0, "{summary:?}");
     assert_eq!(decoder.flows().len(), 300);
 }
+
+/// What a lossless run says of a collector that treats its connections so.
+fn refusal_of(accept: impl FnOnce(TcpListener) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let settings = collector(listener.local_addr().expect("bound"), IpfixTransport::Tcp);
+    let mut collectors = Collectors::start(&[settings], &Arc::new(Fixed), true).expect("started");
+    std::thread::spawn(move || accept(listener));
+    records(300).iter().for_each(|record| collectors.record(record));
+    collectors.finish().expect_err("the collector did not get everything").to_string()
+}
+
+#[test]
+fn a_lossless_run_says_when_a_tcp_collector_closes_early() {
+    let error = refusal_of(|listener| {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        // Templates, names and some of the records.
+        stream.read_exact(&mut vec![0; 40_000]).expect("read");
+        drop(stream);
+        whole_connection(&listener);
+    });
+    assert!(error.contains("0 records not sent") && error.contains("1 connections broken"), "{error}");
+    let error = refusal_of(|listener| listener.incoming().for_each(drop));
+    assert!(error.contains("did not get everything"), "{error}");
+}
+
+#[test]
+fn a_tcp_collector_that_closes_at_once_is_tried_ever_more_seldom() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let settings = collector(listener.local_addr().expect("bound"), IpfixTransport::Tcp);
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let collectors = Collectors::start(&[settings], &Arc::new(Fixed), false).expect("started");
+    std::thread::sleep(Duration::from_millis(1500));
+    let connections = collectors.counters().remove(0).1.summary("").connections;
+    // At 0, 0.1, 0.3, 0.7 and 1.5 s.
+    assert!((2..=5).contains(&connections), "{connections} connections in 1.5 s");
+}

@@ -217,6 +217,10 @@ fn metrics_events_and_numbers_agree() {
     assert_eq!(values["gnomon_latency_seconds_count{worker=\"0\"}"], sum(&values, "gnomon_forwarded_packets_total"));
     assert_eq!(values["gnomon_batch_packets_sum{worker=\"0\"}"], 52.0);
     assert_eq!(values["gnomon_mirror_selected_packets_total{session=\"copies\"}"], 26.0);
+    let free: Vec<f64> = ["packets", "clones", "fronts"]
+        .map(|pool| values[&format!("gnomon_pool_free_buffers{{pool=\"{pool}\"}}")])
+        .into();
+    assert!(free.iter().all(|free| *free > 0.0), "{free:?}");
     assert_eq!(values["gnomon_flow_table_capacity_flows{worker=\"0\"}"], 16.0);
     gnomon.stop();
     check_events(folder.path(), &reader.join().expect("the reader ends"));
@@ -240,6 +244,13 @@ fn check_events(folder: &Path, socket: &[Value]) {
         (&52.into(), &52.into())
     );
     assert_eq!(last["gnomon"]["summary"]["latency_us"]["count"], last["gnomon"]["summary"]["tx"]);
+    // All lines but the one that says so.
+    let outputs = last["gnomon"]["outputs"].as_object().expect("outputs");
+    let socket_path = folder.join("eve.sock").display().to_string();
+    let lines = [("flows.jsonl", flows.len()), ("alerts.jsonl", alerts.len()), ("stats.jsonl", stats.len() - 1)];
+    for (name, lines) in lines.into_iter().chain([(&*socket_path, socket.len() - 1)]) {
+        assert_eq!((&outputs[name]["lines"], &outputs[name]["lost"]), (&lines.into(), &0.into()), "{name}");
+    }
     let pressure: Vec<_> = alerts.iter().filter(|alert| alert["gnomon"]["kind"] == "table_pressure").collect();
     assert!(!pressure.is_empty(), "{alerts:?}");
     assert!(pressure.iter().all(|alert| alert["gnomon"]["episode"] == pressure[0]["gnomon"]["episode"]));

@@ -50,13 +50,17 @@ impl Health {
         Ok(())
     }
 
-    /// The last word of the run.
+    /// The last word of the run, when all outputs have what came before it.
     pub fn finish(&mut self, files: &mut Files) -> Result<(), ExportError> {
         if let Some(news) = self.pressure.close(unix_nanoseconds()) {
             files.pressure(&news)?;
         }
         self.observed.live.scorer.pressure.set(0);
-        if self.every.is_some() { files.stats(&self.event(true)) } else { Ok(()) }
+        if self.every.is_none() {
+            return Ok(());
+        }
+        files.settle()?;
+        files.stats(&self.event(true))
     }
 
     fn fill(&self) -> Fill {

@@ -64,7 +64,8 @@ fn ports(page: &mut Exposition, observed: &Observed) {
             page.add(metric, &name, value as f64);
         }
     }
-    for (name, pool) in [("packets", &observed.pools.packets), ("clones", &observed.pools.clones)] {
+    let pools = &observed.pools;
+    for (name, pool) in [("packets", &pools.packets), ("clones", &pools.clones), ("fronts", &pools.fronts)] {
         page.add("gnomon_pool_buffers", &[name], pool.size().into());
         page.add("gnomon_pool_free_buffers", &[name], pool.available().into());
     }

@@ -83,6 +83,7 @@ impl<'l> Asked<'l> {
         reply: &mut Reply,
         mut take: impl FnMut(&FlowRecord, &mut Reply) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
+        // By turns: after a flood there may be long stretches of the table without flows.
         let (mut progress, mut heard) = (0, Instant::now());
         loop {
             // Asked first: what is found before the end is then on the queue.
@@ -103,9 +104,9 @@ impl<'l> Asked<'l> {
                 reply.check()?;
                 std::thread::sleep(Duration::from_micros(500));
             }
-            let looked_at = self.flows();
-            if taken > 0 || looked_at != progress {
-                (progress, heard) = (looked_at, Instant::now());
+            let turns = self.walks.iter().map(|(_, walk)| walk.turns()).sum::<u64>();
+            if taken > 0 || turns != progress {
+                (progress, heard) = (turns, Instant::now());
             } else if heard.elapsed() > SILENCE {
                 return Err(Refusal::new("failed", "a worker does not answer").into());
             }

@@ -72,7 +72,8 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// One word for programs: `bad_request`, `unknown_verb`, `filter`, `busy`, `protocol`, `failed`, `stopping`.
+    /// One word for programs: `bad_request`, `unknown_verb`, `filter`, `busy`, `protocol`, `taps`, `failed`,
+    /// `stopping`.
     pub code: String,
     /// For people.
     pub message: String,

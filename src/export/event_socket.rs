@@ -8,8 +8,8 @@
 use std::io::{self, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,19 @@ pub(super) struct SocketOutput {
 struct Shared {
     /// Bytes on the way to the reader.
     waiting: AtomicUsize,
-    stop: AtomicBool,
+    /// What is not sent by then is lost.
+    deadline: Mutex<Option<Instant>>,
     counters: Arc<OutputCounters>,
+}
+
+impl Shared {
+    fn set_deadline(&self, deadline: Option<Instant>) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|deadline| Instant::now() > deadline)
+    }
 }
 
 impl SocketOutput {
@@ -50,8 +61,8 @@ impl SocketOutput {
         let (blocks, incoming) = unbounded();
         let (finished, done) = unbounded();
         let counters = Arc::new(OutputCounters::new(socket.path.display().to_string()));
-        let shared = Arc::new(Shared { waiting: AtomicUsize::new(0), stop: AtomicBool::new(false), counters });
-        let link = Link { path: socket.path.clone(), kind: socket.kind, line: None, tried: None, silent: false };
+        let shared = Arc::new(Shared { waiting: AtomicUsize::new(0), deadline: Mutex::new(None), counters });
+        let link = Link::new(socket);
         let theirs = shared.clone();
         thread::Builder::new().name("event-socket".into()).spawn(move || {
             send_all(link, &incoming, &theirs);
@@ -92,11 +103,31 @@ impl SocketOutput {
         }
     }
 
+    /// Begins to send what waits within a limited time, or to count it as lost.
+    pub fn hurry(&mut self) {
+        self.hand_over();
+        self.shared.set_deadline(Some(Instant::now() + LAST_EVENTS_WITHIN));
+    }
+
+    /// Waits until nothing waits any more; a thread that hangs is waited for only so long.
+    pub fn settle(&mut self) {
+        let end = Instant::now() + LAST_EVENTS_WITHIN + RETRY;
+        // Its counters are read afterwards.
+        while self.shared.waiting.load(Ordering::Acquire) > 0 && Instant::now() < end {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// More will come.
+    pub fn relax(&mut self) {
+        self.shared.set_deadline(None);
+    }
+
     /// Sends what waits, for a limited time.
     pub fn finish(&mut self) {
-        self.hand_over();
-        if self.blocks.take().is_some() {
-            self.shared.stop.store(true, Ordering::Relaxed);
+        if self.blocks.is_some() {
+            self.hurry();
+            self.blocks = None;
             // One that waits for a reader that does not even accept is left behind.
             let _ = self.done.recv_timeout(LAST_EVENTS_WITHIN + RETRY);
         }
@@ -110,7 +141,6 @@ impl Drop for SocketOutput {
 }
 
 fn send_all(mut link: Link, incoming: &Receiver<Vec<u8>>, shared: &Shared) {
-    let mut deadline = None;
     loop {
         let block = match incoming.recv_timeout(PATIENCE) {
             Ok(block) => block,
@@ -123,12 +153,9 @@ fn send_all(mut link: Link, incoming: &Receiver<Vec<u8>>, shared: &Shared) {
         };
         let mut rest = &block[..];
         while !rest.is_empty() {
-            if shared.stop.load(Ordering::Relaxed) {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + LAST_EVENTS_WITHIN);
-                if Instant::now() > deadline {
-                    shared.counters.lost(count_lines(rest));
-                    break;
-                }
+            if shared.is_over() {
+                shared.counters.lost(count_lines(rest));
+                break;
             }
             if link.connect(shared) {
                 rest = link.send(rest, shared);
@@ -136,7 +163,7 @@ fn send_all(mut link: Link, incoming: &Receiver<Vec<u8>>, shared: &Shared) {
                 thread::sleep(Duration::from_millis(20));
             }
         }
-        shared.waiting.fetch_sub(block.len(), Ordering::Relaxed);
+        shared.waiting.fetch_sub(block.len(), Ordering::Release);
     }
 }
 
@@ -155,9 +182,17 @@ struct Link {
     tried: Option<Instant>,
     /// The log knows that nobody listens.
     silent: bool,
+    /// Connections made and broken, for a log that tells ever more seldom.
+    made: u64,
+    broken: u64,
 }
 
 impl Link {
+    fn new(socket: &EventSocket) -> Self {
+        let path = socket.path.clone();
+        Self { path, kind: socket.kind, line: None, tried: None, silent: false, made: 0, broken: 0 }
+    }
+
     /// True when there is a connection; tries to make one at most every [`RETRY`].
     fn connect(&mut self, shared: &Shared) -> bool {
         if self.line.is_some() {
@@ -169,7 +204,10 @@ impl Link {
         self.tried = Some(Instant::now());
         match open(&self.path, self.kind) {
             Ok(line) => {
-                log::info!("events go to {}", self.path.display());
+                self.made += 1;
+                if self.made.is_power_of_two() {
+                    log::info!("events go to {} (connected {} times)", self.path.display(), self.made);
+                }
                 (self.line, self.silent) = (Some(line), false);
             }
             Err(error) if !self.silent => {
@@ -192,8 +230,13 @@ impl Link {
             None => return lines,
         };
         if let Err(error) = outcome {
-            log::warn!("{}: the reader is gone: {error}", self.path.display());
-            (self.line, self.tried) = (None, None);
+            self.broken += 1;
+            // The first time, and then ever more seldom.
+            if self.broken.is_power_of_two() {
+                log::warn!("{}: the reader is gone: {error} (gone {} times)", self.path.display(), self.broken);
+            }
+            // Not at once: it may be one that accepts and closes.
+            (self.line, self.tried) = (None, Some(Instant::now()));
             shared.counters.set_connected(false);
             // A line that went out in part is sent again, whole.
             sent = lines[..sent].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -221,23 +264,19 @@ fn open(path: &Path, kind: SocketKind) -> io::Result<Line> {
     }
 }
 
-/// Sends everything, or to the end of a line once it is time to stop.
+/// Sends everything, or fails once it is time to stop.
 fn send_stream(stream: &mut UnixStream, lines: &[u8], sent: &mut usize, shared: &Shared) -> io::Result<()> {
-    let mut slow = Instant::now();
     while *sent < lines.len() {
         match stream.write(&lines[*sent..]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                *sent += n;
-                slow = Instant::now();
-            }
+            Ok(n) => *sent += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_slow(&error) => {
-                if shared.stop.load(Ordering::Relaxed) && slow.elapsed() > LAST_EVENTS_WITHIN {
-                    return Err(error);
-                }
-            }
+            Err(error) if is_slow(&error) => {}
             Err(error) => return Err(error),
+        }
+        // Also when the reader takes a little now and then.
+        if *sent < lines.len() && shared.is_over() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
     }
     Ok(())
@@ -362,5 +401,55 @@ mod tests {
         // What the kernel holds for the reader counts as written.
         assert_eq!(counters.lines() + counters.lost_lines(), 5000);
         assert!(counters.lines() >= 100 && counters.lost_lines() > 0);
+    }
+
+    #[test]
+    fn a_reader_that_accepts_and_closes_is_not_called_again_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("eve.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        thread::spawn(move || {
+            listener.incoming().for_each(|_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        let mut output = SocketOutput::start(&socket(&path, SocketKind::Stream, 1 << 20)).unwrap();
+        let began = Instant::now();
+        for n in 0.. {
+            output.push(EventKind::Flow, line(n).as_bytes());
+            output.hand_over();
+            thread::sleep(Duration::from_millis(5));
+            if began.elapsed() > Duration::from_millis(1500) {
+                break;
+            }
+        }
+        let calls = calls.load(Ordering::Relaxed);
+        assert!((1..=3).contains(&calls), "called {calls} times in 1.5 s");
+    }
+
+    #[test]
+    fn at_the_end_every_line_is_sent_or_counted_though_the_reader_trickles() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("eve.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut bytes = [0; 4096];
+            while io::Read::read(&mut stream, &mut bytes).is_ok_and(|n| n > 0) {
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let mut output = SocketOutput::start(&socket(&path, SocketKind::Stream, 16 << 20)).unwrap();
+        (0..20_000).for_each(|n| output.push(EventKind::Flow, line(n).as_bytes()));
+        let (counters, began) = (output.counters().clone(), Instant::now());
+        output.hurry();
+        output.settle();
+        assert_eq!(counters.lines() + counters.lost_lines(), 20_000);
+        assert!(counters.lines() > 0 && counters.lost_lines() > 0);
+        assert!(began.elapsed() < LAST_EVENTS_WITHIN + RETRY, "{:?}", began.elapsed());
+        output.finish();
+        assert_eq!(counters.lines() + counters.lost_lines(), 20_000);
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -65,6 +65,8 @@ struct Stream {
 #[derive(Debug)]
 struct Writer {
     blocks: Sender<(usize, Vec<u8>)>,
+    /// Blocks handed over and not yet done with.
+    waiting: Arc<AtomicUsize>,
     thread: JoinHandle<Result<(), ExportError>>,
 }
 
@@ -156,6 +158,20 @@ impl Files {
         self.sockets.iter_mut().for_each(SocketOutput::hand_over);
     }
 
+    /// Waits until everything so far is written or, where a reader is too slow, counted as lost: counters are then
+    /// complete. More can be written afterwards.
+    pub fn settle(&mut self) -> Result<(), ExportError> {
+        self.flush()?;
+        self.sockets.iter_mut().for_each(SocketOutput::hurry);
+        self.sockets.iter_mut().for_each(SocketOutput::settle);
+        self.sockets.iter_mut().for_each(SocketOutput::relax);
+        // A writer that has failed says so when it is joined.
+        while self.writer.as_ref().is_some_and(Writer::is_busy) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
     /// Waits until the operating system has everything. Nothing can be written afterwards.
     pub fn finish(&mut self) -> Result<(), ExportError> {
         let flushed = self.flush();
@@ -182,6 +198,7 @@ impl Files {
             return Ok(());
         }
         let block = (at, std::mem::take(&mut stream.block));
+        writer.waiting.fetch_add(1, Ordering::Relaxed);
         let refused = if self.live {
             writer.blocks.try_send(block)
         } else {
@@ -190,6 +207,7 @@ impl Files {
         match refused {
             Ok(()) => Ok(()),
             Err(TrySendError::Full((_, block)) | TrySendError::Disconnected((_, block))) if self.live => {
+                writer.waiting.fetch_sub(1, Ordering::Relaxed);
                 stream.counters.lost(count_lines(&block));
                 Ok(())
             }
@@ -199,7 +217,7 @@ impl Files {
 
     /// The writer's last word.
     fn join(&mut self) -> Result<(), ExportError> {
-        let Some(Writer { blocks, thread }) = self.writer.take() else { return Ok(()) };
+        let Some(Writer { blocks, thread, .. }) = self.writer.take() else { return Ok(()) };
         drop(blocks);
         thread.join().unwrap_or_else(|_| {
             let source = io::Error::other("the thread that writes files panicked");
@@ -225,11 +243,18 @@ impl Writer {
         } else {
             None
         };
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let theirs = waiting.clone();
         let thread = thread::Builder::new().name("export".into()).spawn(move || {
-            let mut writing = Writing { files, compressor, live };
+            let mut writing = Writing { files, compressor, waiting: theirs, live };
             writing.run(&incoming)
         })?;
-        Ok(Self { blocks, thread })
+        Ok(Self { blocks, waiting, thread })
+    }
+
+    fn is_busy(&self) -> bool {
+        // The counters of what is done are read afterwards.
+        self.waiting.load(Ordering::Acquire) > 0 && !self.thread.is_finished()
     }
 }
 
@@ -237,6 +262,7 @@ impl Writer {
 struct Writing {
     files: [Option<Open>; KINDS.len()],
     compressor: Option<Compressor>,
+    waiting: Arc<AtomicUsize>,
     live: bool,
 }
 
@@ -245,7 +271,10 @@ impl Writing {
         let mut checked = SystemTime::now();
         loop {
             match incoming.recv_timeout(CHECK_EVERY) {
-                Ok((at, block)) => self.write(at, &block)?,
+                Ok((at, block)) => {
+                    self.write(at, &block)?;
+                    self.waiting.fetch_sub(1, Ordering::Release);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
@@ -367,6 +396,8 @@ mod tests {
         let mut files = Files::append(&export(&place)).unwrap();
         files.record(&scored(), 3, &Fixed).unwrap();
         let line = |line: &mut Vec<u8>| write_line(line, &"counters");
+        files.settle().unwrap();
+        assert_eq!(files.counters()[0].lines(), 1, "complete before the last word");
         files.write(EventKind::Stats, line).unwrap();
         files.finish().unwrap();
         assert_eq!(lines(&place.join("flows.jsonl")), 4);
@@ -404,6 +435,7 @@ mod tests {
         assert_eq!((flows.lines(), flows.lost_lines(), flows.failures()), (0, 10, 1));
         let mut files = Files::create(dir.path()).unwrap();
         files.record(&scored(), 0, &Fixed).unwrap();
+        files.settle().unwrap();
         assert!(files.finish().unwrap_err().to_string().contains("flows.jsonl"));
     }
 

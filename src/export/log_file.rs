@@ -32,6 +32,8 @@ pub(super) struct LogFile {
     /// When the lines in it began, or it was opened.
     since: SystemTime,
     rotation: Rotation,
+    /// Times that the file could not be put aside.
+    stuck: u64,
 }
 
 /// Writing failed.
@@ -59,6 +61,7 @@ impl LogFile {
             identity: (about.dev(), about.ino()),
             since: about.modified().unwrap_or_else(|_| SystemTime::now()),
             rotation,
+            stuck: 0,
         };
         if about.is_file() && log.len > 0 {
             log.mend()?;
@@ -80,7 +83,7 @@ impl LogFile {
                 match self.put_aside(now) {
                     Ok(path) => put_aside(path),
                     // Larger than wanted is better than lost.
-                    Err(error) => log::warn!("{} cannot be put aside: {error}", self.path.display()),
+                    Err(error) => self.complain(&error),
                 }
             }
             let some = &rest[..if fits == 0 { first_line(rest) } else { fits }];
@@ -127,11 +130,28 @@ impl LogFile {
 
     fn write_whole(&mut self, lines: &[u8]) -> io::Result<()> {
         self.file.write_all(lines).inspect_err(|_| {
-            // Readers find whole lines only. Fails on what is not a file, which has nothing to take back.
-            let _ = self.file.set_len(self.len);
+            Self::take_back(&self.file, self.len);
         })?;
         self.len += lines.len() as u64;
         Ok(())
+    }
+
+    /// Takes off what follows the whole lines: readers find no others. Makes a file that another program has emptied no
+    /// longer. What is not a file has nothing to take back.
+    fn take_back(file: &File, len: u64) {
+        if let Ok(about) = file.metadata()
+            && about.len() > len
+        {
+            let _ = file.set_len(len);
+        }
+    }
+
+    /// The first time, and then ever more seldom.
+    fn complain(&mut self, error: &io::Error) {
+        self.stuck += 1;
+        if self.stuck.is_power_of_two() {
+            log::warn!("{} cannot be put aside: {error} (failed {} times)", self.path.display(), self.stuck);
+        }
     }
 
     /// Renames the file and begins a new one.
@@ -408,6 +428,31 @@ mod tests {
         write("four\n");
         assert_eq!(fs::read_to_string(folder.path().join("flows.jsonl.1")).unwrap(), "one\n");
         assert_eq!(contents(&path), [b"four\n"]);
+    }
+
+    #[test]
+    fn what_is_taken_back_never_makes_a_file_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flows.jsonl");
+        let mut log = LogFile::open(path.clone(), true, rotation(None, None)).unwrap();
+        log.write(b"one\n", AT, |_| {}).unwrap();
+        fs::write(&path, "one\nhalf a li").unwrap();
+        LogFile::take_back(&log.file, log.len);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+        fs::write(&path, "").unwrap();
+        LogFile::take_back(&log.file, log.len);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_aside_goes_on_and_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flows.jsonl");
+        let mut log = LogFile::open(path.clone(), true, rotation(Some(4), None)).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        (0..5).for_each(|_| log.write(b"one\n", AT, |_| panic!("put aside")).unwrap());
+        assert_eq!((log.stuck, fs::read_to_string(&elsewhere).unwrap().lines().count()), (4, 5));
     }
 
     #[test]

@@ -76,7 +76,11 @@ pub const CATALOGUE: &[Metric] = &[
         "Packets received with errors, such as a wrong checksum of the frame.",
     ),
     counter("gnomon_port_send_errors_total", PORT, "Packets that the device failed to send."),
-    gauge("gnomon_pool_buffers", POOL, "Buffers of a pool: packets, or headers of clones for mirror copies."),
+    gauge(
+        "gnomon_pool_buffers",
+        POOL,
+        "Buffers of a pool: packets, headers of clones for mirror copies, or fronts for wrapped ones.",
+    ),
     gauge("gnomon_pool_free_buffers", POOL, "Buffers of a pool that are free."),
     // Workers: received = forwarded + consumed + dropped.
     counter("gnomon_received_packets_total", WORKER, "Packets that entered the pipeline."),

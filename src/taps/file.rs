@@ -280,7 +280,11 @@ impl PcapngFiles {
         if let Some(keep) = self.rotation.keep {
             while self.complete.len() >= keep.max(1) {
                 if let Some(oldest) = self.complete.pop_front() {
-                    std::fs::remove_file(oldest)?;
+                    match std::fs::remove_file(oldest) {
+                        // Somebody else has moved it.
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
                 }
             }
         }
@@ -477,6 +481,14 @@ mod tests {
             ["x_00004_19700101000030.pcapng", "x_00005_19700101000040.pcapng", "x_00006_19700101000050.pcapng"];
         assert_eq!(shown, expected);
         assert_eq!(names.iter().map(|path| frames(path).len()).collect::<Vec<_>>(), [10, 10, 5]);
+        let moved = tempfile::tempdir().unwrap();
+        let rotation = Rotation { time: Some(10_000_000_000), size: None, keep: Some(1) };
+        let mut files = PcapngFiles::at(&moved.path().join("z.pcapng"), rotation, begin()).unwrap();
+        (0..15).for_each(|n| files.packet(&head(n), &[0; 100], "comment").unwrap());
+        listed(moved.path()).iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        (15..35).for_each(|n| files.packet(&head(n), &[0; 100], "comment").unwrap());
+        files.finish(&[], 40_000_000_000).unwrap();
+        assert_eq!((files.made(), listed(moved.path()).len()), (4, 1), "goes on when somebody took the files away");
         let sized = tempfile::tempdir().unwrap();
         let rotation = Rotation { size: Some(2000), ..Rotation::default() };
         let mut files = PcapngFiles::at(&sized.path().join("y.pcapng"), rotation, begin()).unwrap();

@@ -26,6 +26,8 @@ pub enum TapError {
     Filter(#[from] Box<FilterError>),
     #[error("there is no port `{name}`; there are {known}")]
     NoPort { name: String, known: String },
+    #[error("port `{name}` cannot be chosen, only the first {} can: name no port, and all are taken", PortMask::PORTS)]
+    PortNumber { name: String },
     #[error("{MAX_TAPS} captures and traces run already: end one (`gnomon trace list`, `gnomon trace remove NAME`)")]
     TooMany,
     #[error("there is a trace `{0}` already: choose another name, or `gnomon trace remove {0}` first")]
@@ -217,7 +219,7 @@ impl TapHost {
             return Err(TapError::TooMany);
         }
         let filter = Arc::new(chosen.filter.bind(&*self.names)?);
-        let tap = Tap { filter, points: chosen.points, ports: self.mask(&chosen.ports)?, sink };
+        let tap = Tap { filter, points: chosen.points, ports: mask(&self.ports, &chosen.ports)?, sink };
         let id = inner.next_id;
         inner.next_id += 1;
         inner.entries.push(Entry { id, filter: chosen.filter.clone(), tap, trace });
@@ -236,24 +238,26 @@ impl TapHost {
         inner.publisher.reclaim();
     }
 
-    fn mask(&self, names: &[String]) -> Result<PortMask, TapError> {
-        if names.is_empty() {
-            return Ok(PortMask::ALL);
-        }
-        let bit = |name: &String| {
-            let known = self.ports.iter().position(|port| port == name);
-            known.map(|port| 1u64 << port.min(63)).ok_or_else(|| TapError::NoPort {
-                name: name.clone(),
-                known: self.ports.iter().map(|port| format!("`{port}`")).collect::<Vec<_>>().join(", "),
-            })
-        };
-        Ok(PortMask(names.iter().map(bit).collect::<Result<Vec<_>, _>>()?.into_iter().fold(0, |mask, bit| mask | bit)))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic between two changes leaves at most a set unpublished.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The ports of these names; all when there are none.
+fn mask(ports: &[String], names: &[String]) -> Result<PortMask, TapError> {
+    if names.is_empty() {
+        return Ok(PortMask::ALL);
+    }
+    let bit = |name: &String| {
+        let known = ports.iter().position(|port| port == name).ok_or_else(|| TapError::NoPort {
+            name: name.clone(),
+            known: ports.iter().map(|port| format!("`{port}`")).collect::<Vec<_>>().join(", "),
+        })?;
+        let chosen = u32::try_from(known).ok().and_then(|port| 1u64.checked_shl(port));
+        chosen.ok_or_else(|| TapError::PortNumber { name: name.clone() })
+    };
+    Ok(PortMask(names.iter().map(bit).collect::<Result<Vec<_>, _>>()?.into_iter().fold(0, |mask, bit| mask | bit)))
 }
 
 impl Inner {
@@ -301,4 +305,20 @@ fn check_name(name: &str) -> Result<(), TapError> {
         return Err(TapError::BadName(text));
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_chosen_is_the_only_one() {
+        let ports: Vec<String> = (0..70).map(|n| format!("p{n}")).collect();
+        let chosen = mask(&ports, &["p0".to_owned(), "p63".to_owned()]).unwrap();
+        assert_eq!((0..70).filter(|port| chosen.has(*port)).collect::<Vec<_>>(), [0, 63]);
+        let error = mask(&ports, &["p64".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`p64`") && error.contains("first 64"), "{error}");
+        assert!((0..70).all(|port| mask(&ports, &[]).unwrap().has(port)));
+    }
 }

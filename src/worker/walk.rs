@@ -17,7 +17,7 @@ use crate::flow::{FlowRecord, FlowTable};
 
 /// Questions to one worker at a time.
 pub const MOST_WALKS: usize = 8;
-/// Table entries looked at in one turn of the worker's loop, about a microsecond.
+/// Places of the table looked at in one turn of the worker's loop.
 const BUDGET: usize = 32;
 /// Records that wait for the reader of a walk.
 const ROOM: usize = 4096;
@@ -28,6 +28,7 @@ pub struct Walk {
     filter: Expression,
     found: ArrayQueue<FlowRecord>,
     flows: AtomicU64,
+    turns: AtomicU64,
     cancelled: AtomicBool,
     finished: AtomicBool,
 }
@@ -39,6 +40,7 @@ impl Walk {
             filter,
             found: ArrayQueue::new(ROOM),
             flows: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             finished: AtomicBool::new(false),
         }
@@ -57,6 +59,11 @@ impl Walk {
     /// Flows looked at so far.
     pub fn flows(&self) -> u64 {
         self.flows.load(Ordering::Relaxed)
+    }
+
+    /// Turns the worker has taken at it: they go on where there is no flow to look at.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Nobody wants the rest.
@@ -81,6 +88,7 @@ impl Walk {
             }
         });
         self.flows.fetch_add(flows, Ordering::Relaxed);
+        self.turns.fetch_add(1, Ordering::Relaxed);
         next
     }
 }
@@ -217,6 +225,20 @@ mod tests {
         assert_eq!(sources.len(), 20_000);
         assert!(some.is_finished() && std::iter::from_fn(|| some.next_found()).count() == 2000);
         assert!(mailbox.is_empty() && told.iter().all(|record| record.packets == [1, 0] && record.worker == 5));
+    }
+
+    #[test]
+    fn turns_are_told_of_where_there_are_no_flows() {
+        let (mut table, mailbox, mut walks) = (table(20_000), Mailbox::default(), Walks::default());
+        let mut ended = Vec::new();
+        table.finish(2_000_000_000, &mut ended);
+        assert_eq!(ended.len(), 20_000);
+        let walk = walk("");
+        assert!(mailbox.ask(walk.clone()));
+        for _ in 0..3 {
+            walks.step(&mailbox, &table, 0);
+        }
+        assert_eq!((walk.flows(), walk.turns(), walk.is_finished()), (0, 3, false));
     }
 
     #[test]

@@ -34,8 +34,9 @@ struct Collector {
 /// Records did not reach a collector in a run that must lose nothing.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "IPFIX collector {} did not get everything: {} records not sent, {} errors; check that it runs and listens there, or use TCP",
-    .0.collector, .0.lost, .0.errors
+    "IPFIX collector {} did not get everything: {} records not sent, {} errors, {} connections broken; check that it runs \
+     and listens there and reads to the end, or use TCP",
+    .0.collector, .0.lost, .0.errors, .0.broken
 )]
 pub struct IpfixError(pub CollectorSummary);
 
@@ -85,7 +86,7 @@ impl Collectors {
     pub fn finish(&mut self) -> Result<Vec<CollectorSummary>, IpfixError> {
         self.close();
         let summaries = self.all.iter().map(|one| (one.datagrams, one.counters.summary(&one.name)));
-        let bad = |datagrams: bool, s: &CollectorSummary| s.lost > 0 || (datagrams && s.errors > 0);
+        let bad = |datagrams: bool, s: &CollectorSummary| s.lost > 0 || s.broken > 0 || (datagrams && s.errors > 0);
         match summaries.clone().find(|(datagrams, summary)| bad(*datagrams, summary)).filter(|_| self.lossless) {
             Some((_, summary)) => Err(IpfixError(summary)),
             None => Ok(summaries.map(|(_, summary)| summary).collect()),

@@ -20,6 +20,8 @@ pub struct Counters {
     /// Failures to connect or send.
     pub errors: AtomicU64,
     pub connections: AtomicU64,
+    /// TCP connections with flow records on them that broke, so that the last of these may not have arrived.
+    pub broken: AtomicU64,
     /// No more records will come.
     pub closed: AtomicBool,
     /// The thread has done its work.
@@ -37,6 +39,8 @@ pub struct CollectorSummary {
     pub octets: u64,
     pub errors: u64,
     pub connections: u64,
+    /// Connections that broke after they carried records: the last of these may not have arrived.
+    pub broken: u64,
 }
 
 impl Counters {
@@ -75,6 +79,7 @@ impl Counters {
             octets: self.octets.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
+            broken: self.broken.load(Ordering::Relaxed),
         }
     }
 }

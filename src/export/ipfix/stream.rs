@@ -113,6 +113,7 @@ impl Stream {
             if closed {
                 break;
             }
+            self.note_breaks();
             if self.message.is_empty() {
                 self.keep_up();
             } else if self.filled_at.elapsed() > FLUSH_AFTER {
@@ -126,6 +127,10 @@ impl Stream {
         if matches!(self.connection.ready(), Ready::Open) {
             self.tell_statistics();
         }
+        if let Err(error) = self.connection.finish(self.last_wait()) {
+            self.complain(Some(error));
+        }
+        self.note_breaks();
         self.counters.finished.store(true, Ordering::Release);
     }
 
@@ -213,8 +218,15 @@ impl Stream {
     /// lose nothing has waited long enough. Otherwise the queue fills, and what it cannot take is counted.
     fn hopeless(&self, began: Instant) -> bool {
         let closed = self.counters.closed.load(Ordering::Acquire);
-        let limit = if self.lossless { PATIENCE } else { LAST_TRY };
-        self.gave_up || ((closed || self.lossless) && began.elapsed() > limit)
+        self.gave_up || ((closed || self.lossless) && began.elapsed() > self.last_wait())
+    }
+
+    fn last_wait(&self) -> Duration {
+        if self.lossless { PATIENCE } else { LAST_TRY }
+    }
+
+    fn note_breaks(&self) {
+        self.counters.broken.store(self.connection.broken(), Ordering::Relaxed);
     }
 
     /// Once, and over UDP once more: the first error there is that of an earlier message.
@@ -225,7 +237,7 @@ impl Stream {
             self.pace.wait();
             let bytes = self.message.finish(unix_seconds(), self.sequence, self.settings.domain);
             let length = bytes.len();
-            match self.connection.send(bytes) {
+            match self.connection.send(bytes, self.waiting[0]) {
                 Ok(()) => {
                     self.counters.sent(length, self.waiting[0]);
                     return true;

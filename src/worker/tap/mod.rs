@@ -135,15 +135,16 @@ pub enum TapSink {
     Trace(Vec<Arc<TraceLane>>),
 }
 
-/// Ports by number, up to 64.
+/// Ports by number: all, or some of the first [`PortMask::PORTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortMask(pub u64);
 
 impl PortMask {
     pub const ALL: PortMask = PortMask(u64::MAX);
+    pub const PORTS: u16 = 64;
 
     pub fn has(self, port: u16) -> bool {
-        port >= 64 || self.0 >> port & 1 != 0
+        if port < Self::PORTS { self.0 >> port & 1 != 0 } else { self == Self::ALL }
     }
 }
 
