@@ -654,10 +654,6 @@ fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other) as i32) < 0
 }
 
-fn max_of(one: u32, other: u32) -> u32 {
-    if is_before(one, other) { other } else { one }
-}
-
 fn micros(ns: u64) -> u64 {
     ns / 1000
 }
