@@ -290,8 +290,9 @@ pub(super) struct RawFlow {
     /// Most flows per worker. Memory for them is taken at start.
     #[schemars(range(min = 16, max = 67_108_864))]
     pub capacity: usize,
-    /// What is done about TCP segments outside of the receiver's window: nobody looks, they are counted and do not
-    /// change the connection's state, or, where both SYNs were seen, they are dropped.
+    /// What is done about TCP segments that their receiver would not take, because they are outside of its window, have
+    /// no ACK flag, or are a RST anywhere but at the next byte: nobody looks, they are counted and do not change the
+    /// connection's state, or, where both SYNs were seen, they are dropped and do not keep the flow from its time-out.
     pub tcp_window: WindowWord,
     /// Only one direction of connections may pass here: one side alone can bring a connection up, and no windows are
     /// checked.

@@ -189,14 +189,6 @@ impl Answer<'_> {
         }
     }
 
-    /// For waiting at most so long in the next parts; `None` waits for ever.
-    ///
-    /// # Errors
-    /// The time is zero.
-    pub fn set_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        self.client.reader.get_ref().set_read_timeout(limit)
-    }
-
     fn bytes(&mut self, header: Value) -> Result<Part, ClientError> {
         let Binary { binary } = serde_json::from_value(header).map_err(|error| self.client.strange(&error))?;
         let mut bytes = Vec::new();

@@ -42,10 +42,6 @@ impl Entropy {
         Self(byte)
     }
 
-    pub fn is_known(self) -> bool {
-        self.0 != 0
-    }
-
     /// Bits per byte.
     pub fn bits(self) -> Option<f32> {
         self.0.checked_sub(1).map(|steps| f32::from(steps) * (8.0 / 254.0))
@@ -123,6 +119,6 @@ mod tests {
         assert_eq!(Entropy::of(&[7; 1000]).bits(), Some(0.0));
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(Entropy::of(&all).bits(), Some(8.0));
-        assert!(Entropy::of(b"x").is_known());
+        assert_eq!(Entropy::of(b"x").bits(), Some(0.0));
     }
 }

@@ -365,15 +365,14 @@ impl FlowEntry {
         self.handles = self.handles & !(HANDLE << which.shift()) | (u64::from(handle) & HANDLE) << which.shift();
     }
 
-    /// Clock of the flow's latest packet. `now` is the table's, which is later by less than 52 days.
+    /// Clock of the flow's latest packet that was not refused. `now` is the table's, which is later by less than 52 days.
     #[inline]
     pub(super) fn last(&self, now: u64) -> u64 {
         now.wrapping_sub(now.wrapping_sub(self.last) & LAST)
     }
 
     fn slice_start(&self, now: u64) -> u64 {
-        let last = self.last(now);
-        last.wrapping_sub(last.wrapping_sub(self.slice_start) & START)
+        now.wrapping_sub(now.wrapping_sub(self.slice_start) & START)
     }
 
     /// False when something may be due before `clock`, which is the table's: then settling decides.
@@ -443,7 +442,8 @@ impl FlowEntry {
     }
 
     /// Counts a packet at `clock`, the table's, and moves the state on; says what TCP makes of it. `None`, and nothing is
-    /// changed, when a counter of the slice has no room for it.
+    /// changed, when a counter of the slice has no room for it. A refused packet says nothing of the flow being alive: it
+    /// is counted, and the time without a packet goes on.
     ///
     /// PERF: always inlined; a call of its own costs a tenth of a lookup and update in `bench/flows`.
     #[inline(always)]
@@ -470,13 +470,16 @@ impl FlowEntry {
         if size > self.volume[1] >> SIZE_SHIFT {
             self.volume[1] = self.volume[1] << 16 >> 16 | size << SIZE_SHIFT;
         }
+        let seen = self.advance(direction, packet, Moment { now_ns: clock, idle_ns }, rules);
         if is_first {
             self.slice_start = self.slice_start & !START | clock & START;
-        } else {
+        } else if !seen.refused {
             self.count_gap(clock);
         }
-        self.last = self.last & !LAST | clock & LAST;
-        Some(self.advance(direction, packet, Moment { now_ns: clock, idle_ns }, rules))
+        if !seen.refused {
+            self.last = self.last & !LAST | clock & LAST;
+        }
+        Some(seen)
     }
 
     #[inline]
@@ -576,6 +579,7 @@ impl FlowEntry {
     /// The current slice as a record, but for what verdicts say. `tuple` is the flow's, from the initiator.
     pub(super) fn record(&self, tuple: Tuple, now: u64, reason: EndReason, emitted: u64) -> FlowRecord {
         let last = self.last(now);
+        let start = if self.slice_is_empty() { last } else { self.slice_start(now) };
         let bytes = self.volume.map(|volume| volume & BYTES);
         let is_icmp = matches!(self.protocol(), PROTOCOL_ICMP | PROTOCOL_ICMPV6);
         let icmp = self.track.other_words()[1].to_be_bytes();
@@ -583,8 +587,9 @@ impl FlowEntry {
         FlowRecord {
             flow_id: self.flow_id(),
             tuple,
-            start: if self.slice_is_empty() { last } else { self.slice_start(now) },
-            end: last,
+            start,
+            // Before the start if nothing but refused packets came since.
+            end: last.max(start),
             emitted,
             packets: self.packets(),
             bytes,
@@ -626,11 +631,12 @@ impl FlowEntry {
 
     fn gap_spread(&self, now: u64) -> Spread {
         let count = u64::from(self.packets[0]) + u64::from(self.packets[1]);
-        if count < 2 {
+        // No gap was counted if all but one of them, or all, were refused.
+        if count < 2 || self.gaps[0] > self.gaps[1] {
             return Spread::default();
         }
         let gaps = (count - 1) as f64;
-        let mean = (self.last(now) - self.slice_start(now)) as f64 / gaps;
+        let mean = self.last(now).saturating_sub(self.slice_start(now)) as f64 / gaps;
         let variance = unpack_sum(self.gap_squares()) / gaps - mean * mean;
         Spread { min: grow(self.gaps[0]), max: grow(self.gaps[1]), mean, sd: variance.max(0.0).sqrt() }
     }

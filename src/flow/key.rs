@@ -38,6 +38,7 @@ const SAME: u64 = LIVE | (LIVE - 1);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lookup {
     pub(super) words: [u64; 2],
+    /// Seeded, of the key: the same for both directions.
     pub(super) hash: u64,
     /// A position, or [`NONE`](super::slab::NONE).
     pub(super) hint: u32,
@@ -109,11 +110,6 @@ impl Lookup {
     #[inline]
     pub(super) fn is_wide(&self) -> bool {
         is_wide(self.words)
-    }
-
-    /// Seeded hash of the key, the same for both directions.
-    pub fn hash(&self) -> u64 {
-        self.hash
     }
 }
 

@@ -29,6 +29,8 @@
 //! ICMP errors about a flow are counted in its slice and are nothing else to it: no time-out begins anew, and they act
 //! on what happened before them as sweeps do.
 //!
+//! TCP segments that are refused are counted, in no gap, and no time-out begins anew with them either.
+//!
 //! Exactly one record of a flow has a reason other than [`EndReason::Active`]; its counters are zero if nothing came
 //! after the last slice ([`FlowRecord::is_empty`]).
 mod bitset;

@@ -356,10 +356,6 @@ impl FlowTable {
         FlowStats { live, disposable, verdicts_refused: self.verdicts.refused(), ..self.stats }
     }
 
-    pub fn capacity(&self) -> usize {
-        self.slab.capacity()
-    }
-
     /// Bytes of entries and annex used so far, and of the index and what belongs to it.
     pub fn memory_bytes(&self) -> (usize, usize) {
         (

@@ -16,8 +16,6 @@
 //! - Retransmission or only out of order: Wireshark User's Guide, "TCP Analysis". Where that needs every SACK block or
 //!   exact times, there is one bit and eight of them; `tests/flow_analysis.rs` measures the agreement.
 
-use super::record::FlowState;
-
 /// What one TCP header says, as far as a connection is followed by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
@@ -49,7 +47,7 @@ pub struct Moment {
 pub enum WindowCheck {
     /// Nobody looks.
     Off,
-    /// They are counted and do not change the state.
+    /// They are counted and do not change the state, nor what is known of their sender.
     #[default]
     Loose,
     /// As loose; on a connection of which both SYNs were seen they are refused.
@@ -94,15 +92,6 @@ pub enum TcpState {
 }
 
 impl TcpState {
-    pub fn flow_state(self) -> FlowState {
-        match self {
-            TcpState::Unconfirmed | TcpState::SynSent | TcpState::SynReceived => FlowState::New,
-            TcpState::Established => FlowState::Established,
-            TcpState::Closing => FlowState::Closing,
-            TcpState::Closed | TcpState::Reset => FlowState::Closed,
-        }
-    }
-
     pub fn is_over(self) -> bool {
         matches!(self, TcpState::Closed | TcpState::Reset)
     }
@@ -156,7 +145,7 @@ const LEAST_LOOK_BACK: u32 = 66_000;
 const FAST_WITHIN_NS: u64 = 20_000_000;
 /// How soon after its successors a segment is merely out of order, when the handshake time is unknown.
 const OUT_OF_ORDER_NS: u64 = 3_000_000;
-/// Jump of sequence numbers that is followed though it is out of the window: packets this box has not seen.
+/// As many bytes, acknowledged by one side, are taken to have been sent by the other though this box has not seen them.
 const LARGEST_GAP: u32 = 1 << 24;
 /// Handshake times up to eight seconds leave room for a stamp above them; longer ones take all 31 bits.
 const SHORT: u32 = 1 << 23;
@@ -176,17 +165,15 @@ impl TcpTrack {
             if seen.refused {
                 return seen;
             }
+            self.follow_gap(direction, segment);
         }
         self.classify(direction, segment, at, &mut seen);
         if !seen.out_of_window {
             if segment.flags & ACK != 0 {
                 self.take_ack(direction, segment, at, rules);
             }
-            if segment.flags & FIN != 0 {
-                self.set(FINISHED, direction, 1);
-            }
+            self.advance_sequence(direction, segment, at);
         }
-        self.advance_sequence(direction, segment, at, &seen);
         seen
     }
 
@@ -354,8 +341,9 @@ impl TcpTrack {
         }
     }
 
-    /// A RST counts when it answers the SYN, or lies between what the other side acknowledged and what its sender has
-    /// sent: a window would be too easy to guess.
+    /// A RST counts when it answers the SYN, or begins exactly where its receiver may be: behind what that has
+    /// acknowledged, or behind all that was sent. Receivers ignore any other, even in the window (RFC 5961, 3.2), which
+    /// would be too easy to guess.
     fn observe_reset(&mut self, direction: usize, segment: &Segment, at: Moment, rules: TcpRules) -> Seen {
         let mut seen = Seen::default();
         let other = 1 - direction;
@@ -363,7 +351,7 @@ impl TcpTrack {
         if refuses && segment.ack == self.next[other] && self.next[direction] == 0 {
             self.measure_handshake(other, at);
         }
-        if is_checked(rules) && !self.may_reset(direction, segment, rules) {
+        if is_checked(rules) && !self.may_reset(direction, segment) {
             seen = self.count_out_of_window(direction, rules);
         } else if !self.state().is_over() {
             self.bits |= WAS_RESET;
@@ -371,22 +359,16 @@ impl TcpTrack {
         seen
     }
 
-    fn may_reset(&self, direction: usize, segment: &Segment, rules: TcpRules) -> bool {
+    fn may_reset(&self, direction: usize, segment: &Segment) -> bool {
         let other = 1 - direction;
-        if self.next[direction] == 0 {
-            // Heard for the first time: in answer to a SYN it must acknowledge that.
-            let answers = segment.flags & ACK != 0 && segment.ack == self.next[other];
-            return answers || self.get(LEVEL, other) != Level::SYN;
+        let sent = self.next[direction];
+        let is_next = sent != 0 && segment.seq == sent;
+        match self.get(LEVEL, other) {
+            Level::SYN => is_next || (segment.flags & ACK != 0 && segment.ack == self.next[other]),
+            _ if self.has_acknowledged(other) => is_next || segment.seq == self.ack[other],
+            // Nothing is known of its receiver; if nothing is of its sender either, it may be right.
+            _ => is_next || sent == 0,
         }
-        if self.get(LEVEL, other) < Level::SYN_ACK || self.ack[other] == 0 {
-            return true;
-        }
-        let lowest = self.ack[other];
-        let highest = match rules.window {
-            WindowCheck::Strict => self.next[direction],
-            _ => max_of(self.next[direction], self.edge(other)),
-        };
-        !is_before(segment.seq, lowest) && !is_before(highest, segment.seq)
     }
 
     /// A SYN+ACK acknowledges the SYN, or as much of its payload as was taken.
@@ -415,28 +397,51 @@ impl TcpTrack {
         Seen { out_of_window: true, refused, ..Seen::default() }
     }
 
+    /// What has no ACK flag is in no window once anything was said: receivers drop it (RFC 9293, 3.10.7.4).
     #[inline]
     fn is_in_window(&self, direction: usize, segment: &Segment) -> bool {
+        if segment.flags & ACK == 0 {
+            return self.get(LEVEL, 0) | self.get(LEVEL, 1) == 0;
+        }
+        if !self.is_offered(direction, segment) {
+            return false;
+        }
+        let sent = self.next[1 - direction];
+        if sent == 0 {
+            return true;
+        }
+        let look_back = self.window_of(direction).max(LEAST_LOOK_BACK);
+        let first = if self.has_acknowledged(direction) { self.ack[direction] } else { sent };
+        !is_before(sent, segment.ack) && !is_before(segment.ack, first.wrapping_sub(look_back))
+    }
+
+    /// It begins and ends where the receiver has room, or had lately.
+    #[inline]
+    fn is_offered(&self, direction: usize, segment: &Segment) -> bool {
         let other = 1 - direction;
-        let end = segment.end();
-        if self.get(LEVEL, other) >= Level::SYN_ACK && self.ack[other] != 0 {
-            let received = self.ack[other];
-            let look_back = self.window_of(other).max(LEAST_LOOK_BACK);
-            if is_before(self.edge(other), segment.seq) || is_before(end, received.wrapping_sub(look_back)) {
-                return false;
-            }
+        let look_back = self.window_of(other).max(LEAST_LOOK_BACK);
+        !self.has_acknowledged(other)
+            || !(is_before(self.edge(other), segment.seq)
+                || is_before(segment.end(), self.ack[other].wrapping_sub(look_back)))
+    }
+
+    /// An acknowledgement that is out of the window only because this box has not seen what it acknowledges: that was
+    /// sent. The sender's own word would not do, for anybody who guesses 24 bits less than a sequence number could give
+    /// it.
+    #[cold]
+    fn follow_gap(&mut self, direction: usize, segment: &Segment) {
+        let other = 1 - direction;
+        let ahead = segment.ack.wrapping_sub(self.next[other]);
+        let is_ahead = segment.flags & ACK != 0 && self.next[other] != 0 && (1..=LARGEST_GAP).contains(&ahead);
+        if is_ahead && self.is_up() && self.is_offered(direction, segment) {
+            self.next[other] = segment.ack;
         }
-        if segment.flags & ACK != 0 && self.next[other] != 0 {
-            let sent = self.next[other];
-            let look_back = self.window_of(direction).max(LEAST_LOOK_BACK);
-            let first = if self.get(LEVEL, direction) >= Level::SYN_ACK && self.ack[direction] != 0 {
-                self.ack[direction]
-            } else {
-                sent
-            };
-            return !is_before(sent, segment.ack) && !is_before(segment.ack, first.wrapping_sub(look_back));
-        }
-        true
+    }
+
+    /// `ack` and `window` of this side are those of an acknowledgement.
+    #[inline]
+    fn has_acknowledged(&self, direction: usize) -> bool {
+        self.get(LEVEL, direction) >= Level::SYN_ACK && self.ack[direction] != 0
     }
 
     /// Sent before, out of order, or neither.
@@ -450,7 +455,7 @@ impl TcpTrack {
             return;
         }
         let other = 1 - direction;
-        let received = self.get(LEVEL, other) >= Level::SYN_ACK && self.ack[other] != 0;
+        let received = self.has_acknowledged(other);
         let data_end = segment.seq.wrapping_add(segment.payload);
         if segment.payload > 0 && received && !is_before(self.ack[other], data_end) {
             seen.retransmission = true;
@@ -467,7 +472,7 @@ impl TcpTrack {
         }
     }
 
-    /// An acknowledgement inside the window.
+    /// An acknowledgement inside the window; a FIN counts only with one (RFC 9293, 3.10.7.4).
     #[inline]
     fn take_ack(&mut self, direction: usize, segment: &Segment, at: Moment, rules: TcpRules) {
         let level = self.get(LEVEL, direction);
@@ -481,6 +486,9 @@ impl TcpTrack {
         }
         if rules.asymmetric {
             self.infer(direction, level);
+        }
+        if segment.flags & FIN != 0 {
+            self.set(FINISHED, direction, 1);
         }
     }
 
@@ -539,15 +547,13 @@ impl TcpTrack {
     }
 
     #[inline]
-    fn advance_sequence(&mut self, direction: usize, segment: &Segment, at: Moment, seen: &Seen) {
+    fn advance_sequence(&mut self, direction: usize, segment: &Segment, at: Moment) {
         let (next, end) = (self.next[direction], segment.end());
-        let ahead = end.wrapping_sub(next);
-        if next != 0 && (ahead == 0 || ahead as i32 <= 0) {
+        if next != 0 && end.wrapping_sub(next) as i32 <= 0 {
             return;
         }
-        let other = 1 - direction;
-        let is_window_probe = segment.payload == 1 && segment.seq == next && self.has_zero_window(other);
-        if is_window_probe || (seen.out_of_window && ahead > LARGEST_GAP) {
+        if segment.payload == 1 && segment.seq == next && self.has_zero_window(1 - direction) {
+            // A window probe.
             return;
         }
         self.next[direction] = end;
@@ -646,10 +652,6 @@ fn is_checked(rules: TcpRules) -> bool {
 #[inline]
 fn is_before(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other) as i32) < 0
-}
-
-fn max_of(one: u32, other: u32) -> u32 {
-    if is_before(one, other) { other } else { one }
 }
 
 fn micros(ns: u64) -> u64 {

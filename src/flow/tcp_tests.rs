@@ -178,10 +178,10 @@ fn strict_refuses_and_loose_only_counts() {
         let mut line = Line::open(rules, None);
         let expected = Seen { out_of_window: true, refused, ..Seen::default() };
         assert_eq!(line.client(ACK, 70_000, 0, 10), expected, "beyond the window");
-        assert_eq!(line.server(ACK, 0, 5_000_000, 0), expected, "acknowledges what nobody sent");
         let late = line.server(ACK, 0u32.wrapping_sub(70_000), 0, 10);
         assert_eq!((late.out_of_window, late.refused, late.retransmission), (true, refused, !refused), "long gone");
         assert_eq!(line.client(FIN | ACK, 90_000, 0, 0), expected);
+        assert_eq!(line.server(ACK, 0, 5_000_000, 0), expected, "acknowledges what nobody sent");
         assert_eq!((line.state(), line.track.out_of_window()), (TcpState::Established, [2, 2]));
     }
     let mut line = Line::open(TcpRules { window: WindowCheck::Off, asymmetric: false }, None);
@@ -195,21 +195,84 @@ fn blind_resets_do_not_close_and_real_ones_do() {
         let mut line = Line::open(rules, None);
         line.client(ACK, 0, 0, 300);
         line.server(ACK, 0, 300, 0);
-        for seq in [5_000_000, 0u32.wrapping_sub(5_000_000), 299, 1 << 31] {
-            assert!(line.client(RST, seq, 0, 0).out_of_window, "{seq}");
+        // The last two are inside the window.
+        for seq in [5_000_000, 0u32.wrapping_sub(5_000_000), 299, 1 << 31, 301, 800] {
+            let seen = line.client(RST, seq, 0, 0);
+            assert_eq!((seen.out_of_window, seen.refused), (true, rules == STRICT), "{seq}");
         }
-        assert_eq!((line.state(), line.track.out_of_window()), (TcpState::Established, [4, 0]));
-        let inside = line.client(RST, 800, 0, 0);
-        assert_eq!(inside.refused, rules == STRICT, "inside the window, but not what it sent last");
-        assert_eq!(line.state() == TcpState::Reset, rules == LOOSE);
+        assert_eq!((line.state(), line.track.out_of_window()), (TcpState::Established, [6, 0]));
+        let mut other = Line { track: line.track, ..line };
         assert_eq!(line.client(RST, 300, 0, 0), Seen::default());
         assert_eq!(line.state(), TcpState::Reset);
+        // In flight: its receiver has acknowledged 300, and may have more.
+        other.client(ACK, 300, 0, 500);
+        assert!(other.client(RST, 500, 0, 0).out_of_window);
+        let mut after = Line { track: other.track, ..other };
+        assert_eq!((other.client(RST, 300, 0, 0), other.state()), (Seen::default(), TcpState::Reset));
+        assert_eq!((after.client(RST, 800, 0, 0), after.state()), (Seen::default(), TcpState::Reset));
     }
     let mut line = Line::new(STRICT);
     line.say(CLIENT, seg(SYN, C, 0, 0));
     assert!(line.say(SERVER, seg(RST | ACK, 0, C.wrapping_add(70_000), 0)).out_of_window);
     assert!(line.say(SERVER, seg(SYN | ACK, S, C.wrapping_sub(70_000), 0)).out_of_window);
     assert_eq!(line.state(), TcpState::SynSent);
+}
+
+#[test]
+fn a_blind_reset_between_syn_and_answer_does_not_close() {
+    let mut line = Line::new(LOOSE);
+    line.say(CLIENT, seg(SYN, C, 0, 0));
+    assert!(line.client(RST, 77, 0, 0).out_of_window);
+    assert_eq!(line.state(), TcpState::SynSent);
+    assert_eq!((line.client(RST, 0, 0, 0), line.state()), (Seen::default(), TcpState::Reset));
+}
+
+#[test]
+fn what_has_no_ack_closes_nothing_and_is_in_no_window() {
+    for (rules, refused) in [(LOOSE, false), (STRICT, true)] {
+        let mut line = Line::open(rules, None);
+        let expected = Seen { out_of_window: true, refused, ..Seen::default() };
+        assert_eq!(line.client(FIN, 500, 0, 0), expected);
+        assert_eq!(line.server(FIN, 500, 0, 0), expected);
+        assert_eq!(line.client(0, 0, 0, 100), expected);
+        assert_eq!((line.state(), line.track.out_of_window()), (TcpState::Established, [2, 1]));
+        assert_eq!(line.client(ACK, 0, 0, 100), Seen::default());
+        assert_eq!(line.server(ACK, 0, 100, 100), Seen::default());
+    }
+    // Nor where nobody looks, nor before the connection is up.
+    let mut line = Line::open(TcpRules { window: WindowCheck::Off, asymmetric: false }, None);
+    assert_eq!((line.client(FIN, 0, 0, 0), line.server(FIN, 0, 0, 0)), (Seen::default(), Seen::default()));
+    assert_eq!(line.state(), TcpState::Established);
+    let mut line = Line::new(LOOSE);
+    line.say(CLIENT, seg(SYN, C, 0, 0));
+    line.client(FIN, 0, 0, 0);
+    line.server(FIN, 0, 0, 0);
+    assert_eq!(line.state(), TcpState::SynSent);
+    let mut line = Line::new(LOOSE);
+    assert_eq!(line.client(FIN, 0, 0, 0), Seen::default(), "nothing is known of it");
+}
+
+#[test]
+fn a_jump_out_of_the_window_is_followed_when_the_other_side_acknowledges_it() {
+    let mut line = Line::open(LOOSE, None);
+    assert!(line.client(ACK, 10_000_000, 0, 1).out_of_window, "a byte from anybody");
+    for n in 0..1000 {
+        assert_eq!(line.wait(MS).client(ACK, n * 100, 0, 100), Seen::default(), "{n}");
+        assert_eq!(line.wait(MS).server(ACK, 0, n * 100 + 100, 0), Seen::default(), "{n}");
+    }
+    assert_eq!((line.track.retransmissions(), line.track.out_of_window()), ([0; 2], [1, 0]));
+    // Packets went another way for a while.
+    assert!(line.client(ACK, 600_000, 0, 100).out_of_window);
+    assert!(line.server(ACK, 0, 600_100, 0).out_of_window);
+    assert_eq!(line.server(ACK, 0, 600_100, 0), Seen::default());
+    assert_eq!(line.client(ACK, 600_100, 0, 100), Seen::default());
+    assert!(line.client(ACK, 600_000, 0, 100).retransmission);
+    // An acknowledgement from anybody, too, must be in the window, and not of just anything.
+    let before = line.track.next;
+    line.server(ACK, 70_000, 900_000, 0);
+    line.server(ACK, 0, 90_000_000, 0);
+    let after = line.track.next;
+    assert_eq!(before, after);
 }
 
 #[test]
@@ -234,7 +297,7 @@ fn mid_stream_needs_both_sides_and_is_not_strict() {
     assert!(!line.track.is_fully_observed());
     let seen = line.server(ACK, 10, 1_000_000, 10);
     assert!(seen.out_of_window && !seen.refused);
-    assert_eq!(line.client(ACK, 16_000_000, 20, 10), Seen::default(), "no scale known: the largest");
+    assert_eq!(line.client(ACK, 16_000_000, 10, 10), Seen::default(), "no scale known: the largest");
 }
 
 #[test]
@@ -329,6 +392,7 @@ proptest::proptest! {
             }
             if seen.out_of_window {
                 proptest::prop_assert_eq!(before.state(), line.track.state());
+                proptest::prop_assert_eq!((before.next[direction], before.ack), (line.track.next[direction], line.track.ack));
             }
         }
         proptest::prop_assert_eq!(line.track.retransmissions(), counted.map(|n| n.min(255)));

@@ -143,7 +143,8 @@ impl ModelFlow {
             return (if both.iter().all(Option::is_some) { FlowState::Established } else { FlowState::New }, None);
         }
         let reset = self.first(|p| !p.later_fragment && p.tcp_flags & RST != 0).unwrap_or(usize::MAX);
-        let fins = [true, false].map(|side| self.any(side, |f| f & (SYN | FIN) == FIN).unwrap_or(usize::MAX));
+        let fins =
+            [true, false].map(|side| self.any(side, |f| f & (SYN | FIN | ACK) == FIN | ACK).unwrap_or(usize::MAX));
         let finished = fins[0].max(fins[1]);
         if reset != usize::MAX || finished != usize::MAX {
             return (FlowState::Closed, Some(if finished < reset { EndReason::Fin } else { EndReason::Rst }));
@@ -484,7 +485,7 @@ fn full_buckets_evict_among_their_own() {
     let mut large = table(55);
     let buckets =
         |hash: u64| [hash, hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32].map(|h| (u64::from(h as u32) * 11) >> 32);
-    let of = |n: u32| buckets(prepared(&large, &tcp(n, false, SYN, 10).tuple).hash());
+    let of = |n: u32| buckets(prepared(&large, &tcp(n, false, SYN, 10).tuple).hash);
     let home = (0..).map(of).find(|[a, b]| a != b).unwrap();
     let crowd: Vec<u32> = (0..).filter(|n| of(*n) == home).take(50).collect();
     sink.clear();
@@ -799,4 +800,29 @@ fn survey_shows_every_live_flow_and_changes_nothing() {
     }
     assert_eq!((seen.len(), sink.len(), table.stats().live), (50, 10, 50));
     assert!(seen.iter().all(|r| r.packets == [1, 0] && r.start >= 20 && r.reason == EndReason::Active));
+}
+
+#[test]
+fn refused_segments_are_counted_and_keep_no_flow_alive() {
+    let mut table = table(8).with_tcp(TcpRules { window: WindowCheck::Strict, asymmetric: false });
+    let mut sink = Vec::new();
+    let syn = tcp(1, false, SYN, 1000);
+    let answer = FlowPacket { tcp_seq: 500, tcp_ack: syn.tcp_seq + 1, ..tcp(1, true, SYN | ACK, 1000) };
+    let ack = FlowPacket { tcp_seq: syn.tcp_seq + 1, tcp_ack: 501, ..tcp(1, false, ACK, 1000) };
+    for packet in [syn, answer, ack] {
+        table.touch(&packet, &mut sink).unwrap();
+    }
+    // More than a slice has room for.
+    let stray = FlowPacket { tcp_seq: 1 << 30, ..tcp(1, true, ACK, 0) };
+    for clock_ns in 1000..=1300 {
+        let touch = table.touch(&FlowPacket { clock_ns, ..stray }, &mut sink).unwrap();
+        assert!(touch.seen.refused && !touch.is_new, "{clock_ns}");
+    }
+    assert!(table.touch(&FlowPacket { clock_ns: 1301, ..stray }, &mut sink).unwrap().is_new, "300 ns of silence");
+    let last = sink.last().unwrap();
+    assert_eq!((last.reason, last.emitted, last.state), (EndReason::Idle, 1300, FlowState::Established));
+    assert!(sink.iter().all(|r| r.start <= r.end && r.end <= r.emitted), "{sink:?}");
+    assert!(sink.iter().all(|r| (r.gaps.min, r.gaps.max) == (0, 0)), "no gaps of theirs: {sink:?}");
+    assert_eq!(sink.iter().map(|r| r.packets[1]).sum::<u64>(), 302);
+    assert_eq!(sink.iter().map(|r| r.out_of_window[1]).sum::<u32>(), 301);
 }
