@@ -81,7 +81,8 @@ impl Connection {
     }
 
     /// Sends one message with so many flow records. After an error over TCP the connection is gone, and nothing of the
-    /// message has arrived in a way that could be read. Over UDP the error may be that of the message before (nobody listens): the connection stays.
+    /// message has arrived in a way that could be read. Over UDP the error may be that of the message before (nobody
+    /// listens): the connection stays.
     pub fn send(&mut self, message: &[u8], records: u64) -> io::Result<()> {
         let outcome = match &mut self.link {
             None => return Err(ErrorKind::NotConnected.into()),
