@@ -1,5 +1,7 @@
 //! Where the socket is.
 
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
@@ -52,16 +54,42 @@ fn usual(folder: &Path) -> Result<PathBuf, String> {
     if sockets.contains(&usual) || sockets.is_empty() {
         return Ok(usual);
     }
+    if sockets.len() > 1 {
+        // What a killed process left behind is nobody's.
+        sockets.retain(|path| !is_refused(path));
+    }
     if let [only] = &sockets[..] {
         return Ok(only.clone());
+    }
+    if sockets.is_empty() {
+        return Err("nobody listens at the sockets that are there; is gnomon running?".into());
     }
     let listed = sockets.iter().map(|path| format!("\n  {}", path.display())).collect::<String>();
     Err(format!("several gnomons have a socket; say which with --socket or -c:{listed}"))
 }
 
+fn is_refused(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
+
+    #[test]
+    fn sockets_of_the_dead_do_not_count_beside_one_that_answers() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let [dead, east, west] = ["dead.sock", "east.sock", "west.sock"].map(|name| folder.path().join(name));
+        drop(UnixListener::bind(&dead).expect("bound"));
+        assert_eq!(usual(folder.path()), Ok(dead), "the only one there is; connecting says what is wrong");
+        let _east = UnixListener::bind(&east).expect("bound");
+        assert_eq!(usual(folder.path()), Ok(east));
+        let _west = UnixListener::bind(&west).expect("bound");
+        let error = usual(folder.path()).expect_err("two that answer");
+        assert!(error.contains("east.sock") && error.contains("west.sock") && !error.contains("dead.sock"), "{error}");
+    }
 
     #[test]
     fn the_usual_place_depends_on_prefix_and_folder() {

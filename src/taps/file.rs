@@ -121,7 +121,8 @@ impl Decoder {
         if mark == "," {
             text.push(' ');
         }
-        if head.point == Point::Tx {
+        // Answers that the appliance itself makes were never received.
+        if head.point == Point::Tx && head.received_ns != 0 {
             let _ = write!(text, "box_ns={} ", head.ns.saturating_sub(head.received_ns));
         }
         text.truncate(text.trim_end().len());
