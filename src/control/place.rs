@@ -106,15 +106,15 @@ mod tests {
     #[test]
     fn one_of_several_must_be_named() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let make = |name: &str| std::fs::write(folder.path().join(name), "").expect("written");
+        let listen = |name: &str| UnixListener::bind(folder.path().join(name)).expect("bound");
         let at = |name: &str| Ok(folder.path().join(name));
         assert_eq!(usual(folder.path()), at("control.sock"), "to say that it is not there");
-        make("east.sock");
-        make("notes.txt");
+        let _east = listen("east.sock");
+        std::fs::write(folder.path().join("notes.txt"), "").expect("written");
         assert_eq!(usual(folder.path()), at("east.sock"));
-        make("west.sock");
+        let _west = listen("west.sock");
         assert!(usual(folder.path()).is_err_and(|text| text.contains("east.sock") && text.contains("west.sock")));
-        make("control.sock");
+        let _usual = listen("control.sock");
         assert_eq!(usual(folder.path()), at("control.sock"));
     }
 }
