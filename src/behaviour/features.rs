@@ -2,7 +2,7 @@
 //! small, bounded memory of its source host.
 
 use crate::flow::{EndReason, FlowRecord, FlowState, TO_CLIENT, TO_SERVER};
-use crate::packet::FlowKey;
+use crate::packet::{FlowKey, has_ports};
 use crate::rules::Decision;
 
 use super::bounded::Recent;
@@ -147,7 +147,7 @@ fn volume(r: &FlowRecord, x: &mut Features) {
 
 fn service(r: &FlowRecord, x: &mut Features) {
     let t = &r.tuple;
-    let ports = matches!(t.protocol, 6 | 17 | 132);
+    let ports = has_ports(t.protocol);
     x[12] = match t.protocol {
         6 => 0.0,
         17 => 1.0,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::behaviour::{Alert, AlertKind, Flags, ScoredRecord};
 use crate::flow::{FlowRecord, Spread, TO_CLIENT, TO_SERVER};
 use crate::mirror::Sample;
+use crate::packet::{has_ports, is_icmp};
 use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
 
 use super::community_id;
@@ -127,8 +128,8 @@ struct Ends {
 impl Ends {
     fn of(r: &FlowRecord) -> Self {
         let t = &r.tuple;
-        let ports = matches!(t.protocol, 6 | 17 | 132);
-        let icmp = matches!(t.protocol, 1 | 58);
+        let ports = has_ports(t.protocol);
+        let icmp = is_icmp(t.protocol);
         Self {
             src_ip: t.src_ip(),
             src_port: ports.then_some(t.src_port),

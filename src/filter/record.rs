@@ -3,20 +3,17 @@
 use super::field::{Field, Fields, Value};
 use crate::behaviour::Flags;
 use crate::flow::{FlowRecord, TO_CLIENT, TO_SERVER};
+use crate::packet;
 use crate::rules::GroupSetHandle;
 
-const ICMP: u8 = 1;
 const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
 
 impl Fields for FlowRecord {
     /// What only the scorer or an exporter knows is unknown.
     fn value(&self, field: Field) -> Value<'_> {
         let tuple = &self.tuple;
-        let has_ports = matches!(tuple.protocol, TCP | UDP | SCTP);
-        let is_icmp = matches!(tuple.protocol, ICMP | ICMPV6);
+        let has_ports = packet::has_ports(tuple.protocol);
+        let is_icmp = packet::is_icmp(tuple.protocol);
         let if_tcp = |value: Value<'static>| if tuple.protocol == TCP { value } else { Value::Absent };
         let number = |n: u64| Value::Number(n);
         match field {

@@ -24,7 +24,7 @@ use super::record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERV
 use super::tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack};
 use super::verdicts::HANDLE_BITS;
 use crate::config::Timeouts;
-use crate::packet::Tuple;
+use crate::packet::{Tuple, is_icmp};
 
 /// What the flow table wants to know of one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -581,7 +581,7 @@ impl FlowEntry {
         let last = self.last(now);
         let start = if self.slice_is_empty() { last } else { self.slice_start(now) };
         let bytes = self.volume.map(|volume| volume & BYTES);
-        let is_icmp = matches!(self.protocol(), PROTOCOL_ICMP | PROTOCOL_ICMPV6);
+        let is_icmp = is_icmp(self.protocol());
         let icmp = self.track.other_words()[1].to_be_bytes();
         let tcp = Some(&self.track).filter(|_| self.protocol() == PROTOCOL_TCP);
         FlowRecord {

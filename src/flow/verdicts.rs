@@ -4,6 +4,7 @@
 //! stay exactly as long as a flow was judged by it. Fixed room: when it is used up (more distinct verdicts at a time than
 //! [`MOST`]), new ones are refused and counted, and their flows are judged packet by packet.
 
+use crate::packet::hash_words;
 use crate::rules::Verdict;
 
 /// Handles are this wide; 0 stands for none.
@@ -106,11 +107,7 @@ impl Verdicts {
         let rule = u64::from(verdict.rule.0) << 32 | u64::from(verdict.generation);
         let rest = verdict.mirrors ^ u64::from(verdict.logged.0) << 40;
         let words = [groups, rule, rest, verdict.decision as u64];
-        let hash = words.into_iter().fold(0x2545_f491_4f6c_dd1du64, |hash, word| {
-            let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
-            (product as u64) ^ ((product >> 64) as u64) ^ hash.rotate_left(23)
-        });
-        hash as usize & (self.heads.len() - 1)
+        hash_words(words) as usize & (self.heads.len() - 1)
     }
 }
 

@@ -9,7 +9,7 @@
 //! never fills and unrelated traffic changes nothing.
 
 use super::headers::{Headers, Ip, KeyFrom};
-use super::key::{Addr, Tuple};
+use super::key::{Addr, Tuple, hash_words};
 use crate::rules::Subject;
 
 /// Places looked at for one packet.
@@ -168,10 +168,7 @@ impl Key {
         let rest = u64::from(self.id) << 32 | u64::from(self.vni);
         let small = u64::from(self.vlan) << 16 | u64::from(self.version) << 8 | u64::from(self.protocol);
         let words = [self.src as u64, (self.src >> 64) as u64, self.dst as u64, (self.dst >> 64) as u64, rest, small];
-        words.into_iter().fold(0x2545_f491_4f6c_dd1d, |hash, word| {
-            let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
-            (product as u64) ^ ((product >> 64) as u64) ^ hash.rotate_left(23)
-        })
+        hash_words(words)
     }
 }
 

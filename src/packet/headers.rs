@@ -43,7 +43,7 @@ pub struct Fragment {
 }
 
 /// One IP header and what follows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ip {
     /// 4 or 6; 0 means "no IP header here".
     pub version: u8,
@@ -121,7 +121,7 @@ pub enum TunnelKind {
 }
 
 /// Everything the fast path wants to know of a frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers {
     pub link: Link,
     /// First IP header; `version == 0` for frames without one.
@@ -153,9 +153,21 @@ pub enum KeyFrom {
     Inner,
 }
 
+impl Default for Ip {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
 impl Headers {
     /// Of no frame.
-    // PERF: a constant, so that clearing copies from one; what `default` puts together has to be waited for.
+    // PERF: a constant, so that clearing copies from one; what is put together first has to be waited for.
     pub const EMPTY: Self = Self {
         link: Link {
             src: Mac([0; 6]),

@@ -71,7 +71,7 @@ impl Tuple {
     /// ([`Quoted::mark`](super::Quoted::mark)): for readers, they have no ports.
     #[must_use]
     pub fn unmarked(self) -> Self {
-        let is_marked = matches!(self.protocol, 1 | 58) && self.src_port != self.dst_port;
+        let is_marked = is_icmp(self.protocol) && self.src_port != self.dst_port;
         if is_marked { Self { src_port: 0, dst_port: 0, ..self } } else { self }
     }
 
@@ -141,6 +141,27 @@ impl FlowKey {
         h = mix(h, ports | u64::from(t.protocol) << 16 | u64::from(t.vlan));
         mix(h, u64::from(t.vni) << 8 | u64::from(t.version))
     }
+}
+
+/// Whether packets of this protocol have ports: TCP, UDP, SCTP.
+#[inline]
+pub fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 132)
+}
+
+/// Whether packets of this protocol have a type and a code: ICMP, ICMPv6.
+#[inline]
+pub fn is_icmp(protocol: u8) -> bool {
+    matches!(protocol, 1 | 58)
+}
+
+/// A hash of a few words for tables inside of the process, against no adversary.
+#[inline]
+pub fn hash_words(words: impl IntoIterator<Item = u64>) -> u64 {
+    words.into_iter().fold(0x2545_f491_4f6c_dd1d, |hash, word| {
+        let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
+        (product as u64) ^ ((product >> 64) as u64) ^ hash.rotate_left(23)
+    })
 }
 
 /// One multiply-and-fold step (folded 128-bit product).

@@ -34,7 +34,7 @@ mod walk;
 pub use drop::{DropReason, Malformed};
 pub use fragments::{FragmentCounters, Fragments};
 pub use headers::{Arp, Fragment, Headers, Ip, KeyFrom, Link, TunnelKind, Vlans};
-pub use key::{Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, ip_addr};
+pub use key::{Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, has_ports, hash_words, ip_addr, is_icmp};
 pub use layers::{Layer, LayerFragment, layers};
 pub use parse::parse;
 pub use quoted::{Quoted, quote_of};

@@ -1,11 +1,8 @@
 //! Headers → the [`Subject`] that rules and the flow table look at.
 
 use super::headers::{Headers, Ip, KeyFrom};
-use super::key::Tuple;
+use super::key::{Tuple, is_icmp};
 use crate::rules::Subject;
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// What is classified of a parsed frame, or `None` for frames without IP.
 ///
@@ -37,8 +34,5 @@ pub fn subject(headers: &Headers, from: KeyFrom) -> Option<Subject> {
 /// Ports of the tuple: for ICMP echo the identifier twice, so that request and reply meet.
 #[inline]
 fn ports(ip: &Ip) -> (u16, u16) {
-    match ip.protocol {
-        ICMP | ICMPV6 => (ip.icmp_id, ip.icmp_id),
-        _ => (ip.src_port, ip.dst_port),
-    }
+    if is_icmp(ip.protocol) { (ip.icmp_id, ip.icmp_id) } else { (ip.src_port, ip.dst_port) }
 }

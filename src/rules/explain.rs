@@ -12,7 +12,7 @@ use super::labels::Labels;
 use super::oracle::{self, End};
 use super::rule::{Action, Decision, Group, Match, Mode, Policy, Rule, Selector, Subject, Tier};
 use super::subject_text::{flow_text, protocol_name};
-use crate::packet::Mac;
+use crate::packet::{Mac, has_ports};
 
 /// Most near misses that are listed.
 const MOST_NEAR: usize = 50;
@@ -321,7 +321,7 @@ fn failures(policy: &Policy, m: &Match, subject: &Subject) -> Vec<String> {
             (a, b) if a == b => a.to_string(),
             (a, b) => format!("{a}-{b}"),
         }));
-        failed.push(match (super::keyspace::has_ports(tuple.protocol), subject.ports_known) {
+        failed.push(match (has_ports(tuple.protocol), subject.ports_known) {
             (false, _) => format!("{} has no {name} port (wanted {wanted})", protocol_name(tuple.protocol)),
             (true, false) => format!("{name} port is not known (wanted {wanted})"),
             (true, true) => format!("{name} port {port} is not {wanted}"),

@@ -21,12 +21,9 @@ use super::group_sets::{GroupSets, Kinds, SetIndex};
 use super::labels::Labels;
 use super::rule::{Group, GroupIx, GroupSetHandle, Match, Policy, Selector, Subject};
 use super::tables::Points;
-use crate::packet::Mac;
+use crate::packet::{Mac, has_ports, is_icmp};
 use crate::trie::address::{Block, Endpoints, Entry, Nets, number_sets};
 use crate::trie::{Key, Kind, Ranges, Row, Service, Side};
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// In a key's protocol, beside the protocol's number: its ports are known, its ICMP type and code are.
 const WITH_PORTS: u16 = 1 << 8;
@@ -315,14 +312,4 @@ fn service(m: &Match) -> Option<Service> {
         }
         None => Some(Service { protocol, protocol_mask: mask, src_ports: Ranges::ANY, dst_ports: Ranges::ANY }),
     }
-}
-
-/// Whether a packet of this protocol has ports that rules may look at.
-pub(super) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 132)
-}
-
-/// Whether a packet of this protocol has an ICMP type and code.
-pub(super) fn is_icmp(protocol: u8) -> bool {
-    matches!(protocol, ICMP | ICMPV6)
 }

@@ -263,12 +263,6 @@ impl Subject {
         Self { tuple: self.tuple.reversed(), src_mac: self.dst_mac, dst_mac: self.src_mac, ..self }
     }
 
-    /// ICMP or ICMPv6.
-    #[inline]
-    pub fn is_icmp(&self) -> bool {
-        matches!(self.tuple.protocol, 1 | 58)
-    }
-
     /// An ICMPv6 message of a neighbour discovery type (RFC 4861), whether or not it came from the same link.
     pub fn has_neighbour_discovery_type(&self) -> bool {
         self.tuple.version == 6 && self.tuple.protocol == 58 && (133..=137).contains(&self.icmp.0)

@@ -8,9 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::keyspace::{has_ports, is_icmp};
 use super::rule::Subject;
-use crate::packet::{Tuple, from_ip_addr};
+use crate::packet::{Tuple, from_ip_addr, has_ports, is_icmp};
 
 /// Source port when only the destination's is given: the first dynamic one (RFC 6335).
 const SOURCE_PORT: u16 = 49152;

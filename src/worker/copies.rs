@@ -193,11 +193,10 @@ impl Worker {
                     continue;
                 }
             };
-            let mut made = way.make(&plan, &original, buffers);
-            if made.is_none() && parts.when_full == WhenFull::Wait {
+            let made = way.make(&plan, &original, buffers).or_else(|| {
                 let again = || way.make(&plan, &original, buffers);
-                made = wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, again);
-            }
+                wait_for_buffer(&mut parts.outputs, &parts.counters, parts.when_full, &parts.abort, again)
+            });
             let Some(copy) = made else {
                 session.lost_pool.add(1);
                 copies.no_buffer |= 1 << bit;

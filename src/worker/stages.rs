@@ -152,7 +152,8 @@ impl Worker {
         let Some(ip) = headers.key_ip(parts.key_from).filter(|_| is_usable) else { return };
         let Some(subject) = packet::subject(headers, parts.key_from) else { return };
         // What is malformed is counted in its flow, and teaches nothing.
-        let is_ordinary = headers.outer.fragment.is_none() && ip.fragment.is_none() && !subject.is_icmp();
+        let is_ordinary =
+            headers.outer.fragment.is_none() && ip.fragment.is_none() && !packet::is_icmp(subject.tuple.protocol);
         if is_ordinary || stamp.problem.is_some() {
             inquiry.fill(stamp, ip, &subject, &parts.table);
             return;
@@ -244,7 +245,7 @@ impl Worker {
         } else if *is_neighbour_discovery {
             let generation = parts.generation.get();
             generation.rules.classify_as(subject, generation.non_ip)
-        } else if subject.is_icmp() {
+        } else if packet::is_icmp(subject.tuple.protocol) {
             return (decide_icmp(parts, touch, subject), false);
         } else {
             return decide(parts, touch, subject);

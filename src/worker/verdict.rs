@@ -1,7 +1,7 @@
 //! What becomes of a packet by its flow and the rules: cached, as an answer, as an error about a flow, or by itself.
 
 use crate::flow::{FlowIx, FlowTable, TO_CLIENT, TO_SERVER, Touch};
-use crate::packet::Quoted;
+use crate::packet::{Quoted, is_icmp};
 use crate::rules::{Decision, LiveFlows, Subject, Verdict};
 
 use super::sink::RingSink;
@@ -19,7 +19,8 @@ pub(super) fn is_refused_now(
     let side = if table.last_verdict(ix, TO_SERVER).is_some() { TO_SERVER } else { TO_CLIENT };
     let before = table.last_verdict(ix, side).filter(|before| before.decision == Decision::Allow);
     // Messages of ICMP stand each for itself.
-    if before.is_none_or(|before| before.generation == generation.rules.generation()) || subject.is_icmp() {
+    if before.is_none_or(|before| before.generation == generation.rules.generation()) || is_icmp(subject.tuple.protocol)
+    {
         return false;
     }
     let asked = if direction == side { *subject } else { subject.reversed() };
@@ -137,7 +138,7 @@ fn quoted_flow(parts: &mut WorkerParts, error: IcmpError<'_>, sink: &mut RingSin
     let may_be = parts.table.entry(ix).may_have_sent(direction, *tcp_seq);
     let before = parts.table.last_verdict(ix, direction).filter(|_| may_be)?;
     let generation: &Generation = parts.generation.get();
-    if subject.is_icmp() {
+    if is_icmp(subject.tuple.protocol) {
         // Messages of ICMP stand each for itself.
         let there = question_of(subject).map(|question| generation.rules.classify(&question)).filter(opens_both_ways);
         return Some((ix, there.unwrap_or_else(|| generation.rules.classify(subject))));

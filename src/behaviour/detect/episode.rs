@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::behaviour::alert::{Alert, AlertEvent, AlertKind, Evidence, Party, Status};
 use crate::behaviour::features::{FEATURES, Features, NAMES};
 use crate::flow::{FlowRecord, TO_SERVER};
+use crate::packet::has_ports;
 use crate::rules::GroupSetHandle;
 
 use super::host::Host;
@@ -62,7 +63,7 @@ impl Sighting {
             end: r.end,
             flow_id: r.flow_id,
             protocol: r.tuple.protocol,
-            port: matches!(r.tuple.protocol, 6 | 17 | 132).then_some(r.tuple.dst_port),
+            port: has_ports(r.tuple.protocol).then_some(r.tuple.dst_port),
             host: None,
             count: 1.0,
             level: 0.0,

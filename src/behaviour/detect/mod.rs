@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::flow::FlowRecord;
+use crate::packet::{has_ports, is_icmp};
 
 use super::alert::{AlertEvent, AlertKind, Flags, Party};
 use super::bounded::Recent;
@@ -117,7 +118,7 @@ impl Detectors {
     fn port_scan(&mut self, r: &FlowRecord, outcome: Outcome) -> bool {
         let t = &r.tuple;
         let (actor, victim) = (Host::source(t), Host::destination(t));
-        if !matches!(t.protocol, 6 | 17 | 132) || victim.is_group() {
+        if !has_ports(t.protocol) || victim.is_group() {
             return false;
         }
         let failed = outcome.fails_for_port_scan();
@@ -149,7 +150,7 @@ impl Detectors {
             return false;
         }
         let failed = outcome.fails_for_sweep();
-        let port = if matches!(t.protocol, 1 | 58) { 0 } else { t.dst_port };
+        let port = if is_icmp(t.protocol) { 0 } else { t.dst_port };
         let service = (actor, u32::from(t.protocol) << 16 | u32::from(port));
         let Some(fan) = fan_of(&mut self.services, service, failed) else { return false };
         let a_try = Try { time: r.start, target: fan::words(t.dst), flow_id: r.flow_id, failed };

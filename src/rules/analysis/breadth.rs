@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::space::{
     Cell, DST, DST_MAC, DST_PORT, HEADER, SRC, SRC_MAC, SRC_PORT, Set, VERSIONS, VLAN, VNI, headers, last,
 };
-use crate::rules::keyspace::has_ports;
+use crate::packet::has_ports;
 
 /// Hosts that a VLAN, a virtual network or an IPv6 network of /64 is taken for.
 const HOSTS_OF_A_SEGMENT: f64 = 256.0;

@@ -7,7 +7,7 @@ use super::space::{
     Cell, DIMENSIONS, DST, DST_MAC, DST_PORT, HEADER, ICMP_CODE, ICMP_TYPE, SRC, SRC_MAC, SRC_PORT, Set, VERSIONS,
     VLAN, VNI, headers, last, mac_number, net_span,
 };
-use crate::rules::keyspace::{has_ports, is_icmp};
+use crate::packet::{has_ports, is_icmp};
 use crate::rules::{Match, Policy, Selector};
 
 /// One way in which an endpoint can satisfy a side: a value of this dimension in this set. `None`: any will do.

@@ -12,9 +12,8 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
-use crate::packet::{Mac, Tuple, from_ip_addr};
+use crate::packet::{Mac, Tuple, from_ip_addr, has_ports, is_icmp};
 use crate::rules::Subject;
-use crate::rules::keyspace::{has_ports, is_icmp};
 
 /// The dimensions, those first that tell rules apart best.
 pub(super) const SRC: usize = 0;
