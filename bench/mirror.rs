@@ -134,6 +134,7 @@ impl Bench {
             records: Arc::new(ArrayQueue::new(1024)),
             notes: None,
             taps: None,
+            watch: gnomon::worker::Watch::default(),
             mailbox: Arc::default(),
             when_full: WhenFull::Drop,
             counters: counters.clone(),

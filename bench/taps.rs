@@ -166,6 +166,7 @@ impl Bench {
             notes: None,
             mailbox: Arc::default(),
             taps: taps.map(Publisher::reader),
+            watch: gnomon::worker::Watch::default(),
             when_full: WhenFull::Drop,
             counters: Arc::new(WorkerCounters::new(config.limits.rules)),
             stop: Arc::new(AtomicBool::new(false)),

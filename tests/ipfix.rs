@@ -47,7 +47,7 @@ impl Names for Fixed {
         format!("mirror-{}-{bit}", generation % 3).into()
     }
 
-    fn mirror_sample(&self, _: u32, _: usize) -> Option<Sample> {
+    fn mirror_rate(&self, _: u32, _: usize) -> Option<gnomon::mirror::Rate> {
         None
     }
 }

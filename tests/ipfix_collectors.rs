@@ -484,7 +484,7 @@ impl Names for Nameless {
         bit.to_string().into()
     }
 
-    fn mirror_sample(&self, _: u32, _: usize) -> Option<gnomon::mirror::Sample> {
+    fn mirror_rate(&self, _: u32, _: usize) -> Option<gnomon::mirror::Rate> {
         None
     }
 }

@@ -122,6 +122,7 @@ fn parts(
         records: records.clone(),
         notes: None,
         taps: None,
+        watch: gnomon::worker::Watch::default(),
         mailbox: Arc::default(),
         when_full: WhenFull::Drop,
         counters: counters.clone(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
+use super::adaptation::Adaptation;
 use super::health::Health;
 use super::merge::{RecordMerge, RecordOrder};
 use super::metrics::serve_metrics;
@@ -29,7 +30,7 @@ use crate::flow::{FlowRecord, FlowTable};
 use crate::metrics::MetricsServer;
 use crate::packet::Fragments;
 use crate::taps::TapHost;
-use crate::worker::{Mailbox, Timing, WhenFull, Worker, WorkerCounters, WorkerParts};
+use crate::worker::{Mailbox, Timing, Watch, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 /// A running appliance.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Appliance {
     // Last: everything above lives in their memory.
     pools: Pools,
     eal: Arc<Eal>,
+    /// For workers that are not launched yet.
+    watches: Vec<Watch>,
 }
 
 /// What a stopped appliance leaves behind.
@@ -122,7 +125,12 @@ impl Appliance {
         let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
         let files = Files::append(&config.export)?;
         let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
-        let live = Arc::new(shared.live(&config, &host, &ports, &files));
+        let adaptation = config.adaptive.as_ref().map(|settings| Adaptation::new(settings, &shared.counters, false));
+        let mut adaptation = adaptation.transpose()?;
+        let look = |_| adaptation.as_mut().map_or_else(Watch::default, |adaptation| Watch::new(adaptation.reader()));
+        let watches = (0..shared.counters.len()).map(look).collect();
+        let watchers = adaptation.as_ref().map(Adaptation::watchers);
+        let live = Arc::new(Live { watchers, ..shared.live(&config, &host, &ports, &files) });
         let observed = Arc::new(Observed {
             live: live.clone(),
             devices: ports.iter().map(|live| live.port.clone()).collect(),
@@ -131,9 +139,11 @@ impl Appliance {
         });
         let metrics = config.metrics.listen.map(|listen| serve_metrics(listen, observed.clone())).transpose()?;
         let health = Health::new(&config, observed);
-        let scoring = Some(shared.start_scoring(&config, &host, Exports { files, collectors }, health)?);
+        let exports = Exports { files, collectors };
+        let scoring = Some(shared.start_scoring(&config, &host, exports, health, adaptation)?);
         let workers = Vec::new();
-        let mut appliance = Self { config, workers, scoring, metrics, shared, live, host, ports, watch, pools, eal };
+        let mut appliance =
+            Self { config, workers, scoring, metrics, shared, live, host, ports, watch, pools, eal, watches };
         appliance.launch(io)?;
         Ok(appliance)
     }
@@ -160,6 +170,9 @@ impl Appliance {
         let number = self.host.replace(&config, unix_nanoseconds())?;
         self.live.generation.store(number, Ordering::Relaxed);
         self.live.taps.rebind();
+        if let (Some(watchers), Some(settings)) = (&self.live.watchers, &config.adaptive) {
+            watchers.lock().reconfigure(settings);
+        }
         self.config = config;
         let deadline = Instant::now() + ADOPT_WITHIN;
         while self.host.reclaim().iter().any(|generation| *generation < number) {
@@ -247,6 +260,7 @@ impl Appliance {
             records: self.shared.records[id].clone(),
             notes: None,
             taps: Some(self.live.taps.reader()),
+            watch: std::mem::take(&mut self.watches[id]),
             when_full: WhenFull::Drop,
             counters: self.shared.counters[id].clone(),
             mailbox: self.live.mailboxes[id].clone(),
@@ -287,6 +301,8 @@ impl Appliance {
             ("[metrics]", now.metrics == next.metrics),
             ("[limits]", now.limits == next.limits),
             ("seed", now.seed == next.seed),
+            ("[[honeypot]]", now.honeypots == next.honeypots),
+            ("whether anything adapts", now.adaptive.is_some() == next.adaptive.is_some()),
         ];
         sections.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
@@ -336,6 +352,7 @@ impl Shared {
             generation: AtomicU32::new(host.generation()),
             scorer: Arc::default(),
             outputs: files.counters(),
+            watchers: None,
         }
     }
 
@@ -345,11 +362,12 @@ impl Shared {
         host: &PolicyHost,
         exports: Exports,
         health: Health,
+        adaptation: Option<Adaptation>,
     ) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival);
         let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), Some(health));
-        let scoring = scoring.showing(self.recent.clone());
+        let scoring = scoring.showing(self.recent.clone()).adapting(adaptation);
         let core = config.cores.scorer;
         Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
             if let Some(id) = core

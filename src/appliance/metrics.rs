@@ -175,6 +175,7 @@ fn mirrors(page: &mut Exposition, observed: &Observed) {
         page.add("gnomon_mirror_lost_packets_total", &[&name, "link"], sum(|m| &m.lost_link));
         page.add("gnomon_mirror_lost_packets_total", &[&name, "oversize"], sum(|m| &m.lost_oversize));
         page.add("gnomon_mirror_lost_packets_total", &[&name, "cap"], sum(|m| &m.lost_cap));
+        page.add("gnomon_mirror_lost_packets_total", &[&name, "budget"], sum(|m| &m.lost_budget));
     }
 }
 

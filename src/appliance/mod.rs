@@ -4,6 +4,7 @@
 //! the control thread; nothing in here touches a packet, except replay's collector, which writes them to files.
 //! When full: see the worker; replay's consumers never stop draining, so its workers always get on.
 
+mod adaptation;
 mod collect;
 mod health;
 mod live;
@@ -20,6 +21,7 @@ mod replay;
 mod scoring;
 mod totals;
 
+pub use adaptation::Watchers;
 pub use live::{Appliance, Finished, eal_options};
 pub use policy::{PolicyHost, PolicyNames, Targets};
 pub use pools::Pools;

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use crate::config::Config;
 use crate::export::{Directory, Names, SessionInfo};
 use crate::filter::Vocabulary;
-use crate::mirror::{Sample, Session};
+use crate::mirror::{Cap, Rate, Session};
 use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
@@ -30,7 +30,7 @@ pub struct PolicyNames {
 }
 
 /// Slot and sampling of each bit.
-type SlotsByBit = Arc<[(u16, Sample)]>;
+type SlotsByBit = Arc<[(u16, Rate)]>;
 
 #[derive(Debug, Default)]
 struct SessionNames {
@@ -76,7 +76,8 @@ impl PolicyHost {
         let mut lanes = lanes(config, 1, &names, targets)?;
         name_rules(&mut lanes, &names.labels);
         let rules = compiler.compiled().clone();
-        let first = Generation { rules, mirrors: lanes, non_ip: config.non_ip, live_flows: config.live_flows };
+        let (budget, non_ip, live_flows) = (budget(config), config.non_ip, config.live_flows);
+        let first = Generation { rules, mirrors: lanes, budget, non_ip, live_flows };
         names.note_rules(now);
         names.note_sessions(config);
         Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets })
@@ -116,8 +117,8 @@ impl PolicyHost {
         name_rules(&mut mirrors, &self.names.labels);
         self.names.note_rules(now);
         self.names.note_sessions(config);
-        let (non_ip, live_flows) = (config.non_ip, config.live_flows);
-        self.publisher.publish(Generation { rules, mirrors, non_ip, live_flows })?;
+        let (budget, non_ip, live_flows) = (budget(config), config.non_ip, config.live_flows);
+        self.publisher.publish(Generation { rules, mirrors, budget, non_ip, live_flows })?;
         Ok(number)
     }
 
@@ -129,9 +130,10 @@ impl PolicyHost {
         let rules = self.compiler.commit(changes, number)?.clone();
         self.names.note_rules(now);
         let old = self.publisher.current();
-        let (mut mirrors, non_ip, live_flows) = (old.mirrors.clone(), old.non_ip, old.live_flows);
+        let (budget, non_ip, live_flows) = (old.budget, old.non_ip, old.live_flows);
+        let mut mirrors = old.mirrors.clone();
         name_rules(&mut mirrors, &self.names.labels);
-        let next = Generation { rules, mirrors, non_ip, live_flows };
+        let next = Generation { rules, mirrors, budget, non_ip, live_flows };
         self.publisher.publish(next)?;
         Ok(number)
     }
@@ -163,6 +165,10 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
     Ok(config.mirrors.iter().enumerate().map(lane).collect())
 }
 
+fn budget(config: &Config) -> Cap {
+    config.adaptive.as_ref().map_or(Cap::default(), |adaptive| adaptive.budget)
+}
+
 /// Rules have numbers when they were compiled; those that never had an effect have none.
 fn name_rules(lanes: &mut [MirrorLane], labels: &Labels) {
     for lane in lanes {
@@ -186,7 +192,7 @@ impl PolicyNames {
             if known.is_none() {
                 sessions.slots.push(Arc::from(session.name.as_str()));
             }
-            slots.push((slot as u16, session.sample));
+            slots.push((slot as u16, session.rate()));
         }
         let slots: Arc<[_]> = slots.into();
         if sessions.generations.last().is_none_or(|(_, before)| *before != slots) {
@@ -285,7 +291,7 @@ impl Vocabulary for PolicyNames {
 }
 
 impl SessionNames {
-    fn at(&self, generation: u32, bit: usize) -> Option<(u16, Sample)> {
+    fn at(&self, generation: u32, bit: usize) -> Option<(u16, Rate)> {
         let at = self.generations.partition_point(|(number, _)| *number <= generation).checked_sub(1)?;
         self.generations[at].1.get(bit).copied()
     }
@@ -304,9 +310,9 @@ impl Names for PolicyNames {
         self.session(generation, bit).map_or(Cow::Borrowed(""), |name| Cow::Owned(name.to_string()))
     }
 
-    fn mirror_sample(&self, generation: u32, bit: usize) -> Option<Sample> {
+    fn mirror_rate(&self, generation: u32, bit: usize) -> Option<Rate> {
         let sessions = self.sessions.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        sessions.at(generation, bit).map(|(_, sample)| sample)
+        sessions.at(generation, bit).map(|(_, rate)| rate)
     }
 }
 

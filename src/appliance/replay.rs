@@ -16,6 +16,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
+use super::adaptation::Adaptation;
 use super::collect::{OUTLET_RING, Outlet, collect};
 use super::merge::{RecordMerge, RecordOrder};
 use super::notes::write_packets;
@@ -33,7 +34,8 @@ use crate::packet::{self, Fragments, Headers, Spreader};
 use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
 use crate::worker::tap::{Keep, Point};
 use crate::worker::{
-    Alarm, Egress, Ingress, Lane, Output, PacketNote, Spreading, Timing, WhenFull, Worker, WorkerCounters, WorkerParts,
+    Alarm, Egress, Ingress, Lane, Output, PacketNote, Spreading, Timing, Watch, WhenFull, Worker, WorkerCounters,
+    WorkerParts,
 };
 
 /// What to do with a capture.
@@ -96,8 +98,9 @@ pub fn replay(
     let split = split_capture(capture, &workspace.0, config, options.workers, &mut progress)?;
     let mut run = Run::prepare(eal, config, split, options)?;
     let port = run.open_device(eal, pools)?;
+    let watches = run.watches();
     let consumers = run.start_consumers(config, capture, out, options)?;
-    let workers = run.start_workers(eal, config, pools, &port);
+    let workers = run.start_workers(eal, config, pools, &port, watches);
     // Workers that were never started would be waited for without end.
     let waited = if workers.is_ok() { run.watch(&port, &mut progress) } else { Ok(()) };
     let traced = run.taps.clone();
@@ -157,6 +160,7 @@ struct Run {
     taps: Option<Arc<TapHost>>,
     rings: Vec<PacketRing>,
     abort: Arc<AtomicBool>,
+    adaptation: Option<Adaptation>,
 }
 
 struct Consumers {
@@ -177,11 +181,14 @@ impl Run {
         let began = split.first_ts_ns.unwrap_or(0);
         let host = PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, began)?;
         let taps = options.trace.as_ref().map(|trace| start_trace(trace, &host, workers)).transpose()?;
+        let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect();
+        let adaptation = config.adaptive.as_ref().map(|settings| Adaptation::new(settings, &counters, true));
         Ok(Self {
             split,
             taps,
             host,
-            counters: (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
+            counters,
+            adaptation: adaptation.transpose()?,
             records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
             notes: options.packets.then(|| Arc::new(ArrayQueue::new(NOTES))),
             rings,
@@ -211,7 +218,7 @@ impl Run {
     }
 
     fn start_consumers(
-        &self,
+        &mut self,
         config: &Config,
         capture: &Path,
         out: &Path,
@@ -220,8 +227,9 @@ impl Run {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::FlowTime);
         let collectors = Collectors::start(&options.ipfix, self.host.names(), true)?;
-        let exports = Exports { files: Files::create(out)?, collectors };
+        let exports = Exports { files: Files::create(out, config.adaptive.is_some())?, collectors };
         let scoring = Scoring::new(config, merge, self.host.names().clone(), exports, self.abort.clone(), None);
+        let scoring = scoring.adapting(self.adaptation.take());
         let outlets = self.outlets(config, out);
         let (counters, abort) = (self.counters.clone(), self.abort.clone());
         let noting = self.notes.clone().map(|notes| {
@@ -254,11 +262,28 @@ impl Run {
         outlets
     }
 
-    fn start_workers(&mut self, eal: &Arc<Eal>, config: &Config, pools: &Pools, port: &Arc<Port>) -> Result<Workers> {
+    /// What each worker knows of who is watched.
+    fn watches(&mut self) -> Vec<Watch> {
+        let watch = |worker| match &mut self.adaptation {
+            Some(adaptation) => Watch::in_step(adaptation.reader(), adaptation.paces(), worker),
+            None => Watch::default(),
+        };
+        (0..self.counters.len()).map(watch).collect()
+    }
+
+    fn start_workers(
+        &mut self,
+        eal: &Arc<Eal>,
+        config: &Config,
+        pools: &Pools,
+        port: &Arc<Port>,
+        watches: Vec<Watch>,
+    ) -> Result<Workers> {
         let (queues, _) = port.take_queues().ok_or_else(|| anyhow!("the device's queues are taken"))?;
         let mut running = Vec::new();
-        for (id, queue) in queues.into_iter().enumerate() {
-            let mut worker = Worker::new(self.worker_parts(id, config, pools, Ingress::Device(queue)));
+        for (id, (queue, watch)) in queues.into_iter().zip(watches).enumerate() {
+            let parts = self.worker_parts(id, config, pools, Ingress::Device(queue));
+            let mut worker = Worker::new(WorkerParts { watch, ..parts });
             let Some(lcore) = eal.take_lcore() else { bail!("{} workers need as many lcores", self.counters.len()) };
             running.push(lcore.launch(move || {
                 worker.run();
@@ -289,6 +314,7 @@ impl Run {
             records: self.records[id].clone(),
             notes: self.notes.clone(),
             taps: self.taps.as_ref().map(|taps| taps.reader()),
+            watch: Watch::default(),
             when_full: WhenFull::Wait,
             counters: self.counters[id].clone(),
             mailbox: Arc::default(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+use super::adaptation::Adaptation;
 use super::health::Health;
 use super::merge::RecordMerge;
 use super::policy::PolicyNames;
@@ -31,14 +32,22 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 pub struct Scoring {
     scorer: Scorer,
     merge: RecordMerge,
-    names: Arc<PolicyNames>,
-    exports: Exports,
     abort: Arc<AtomicBool>,
     /// Live: what else is looked after on this thread.
     health: Option<Health>,
     counters: Arc<ScorerCounters>,
+    out: Out,
+}
+
+/// Where scored records and alerts go.
+#[derive(Debug)]
+struct Out {
+    names: Arc<PolicyNames>,
+    exports: Exports,
     numbers: StreamNumbers,
     scored: Scored,
+    /// Who decides what mirrors take of whom.
+    adaptation: Option<Adaptation>,
 }
 
 /// What the scorer has done so far, for others to read.
@@ -149,13 +158,21 @@ impl Scoring {
         let scorer = Scorer::new(&config.scorer, config.seed);
         let counters = health.as_ref().map_or_else(Arc::default, |health| health.observed().live.scorer.clone());
         let (numbers, scored) = (StreamNumbers::default(), Scored::default());
-        Self { scorer, merge, names, exports, abort, health, counters, numbers, scored }
+        let out = Out { names, exports, numbers, scored, adaptation: None };
+        Self { scorer, merge, abort, health, counters, out }
+    }
+
+    /// What is found decides what mirrors take.
+    #[must_use]
+    pub fn adapting(mut self, adaptation: Option<Adaptation>) -> Self {
+        self.out.adaptation = adaptation;
+        self
     }
 
     /// Others see there what is new.
     #[must_use]
     pub fn showing(mut self, recent: Arc<Recent>) -> Self {
-        self.scored.recent = Some(recent);
+        self.out.scored.recent = Some(recent);
         self
     }
 
@@ -168,67 +185,85 @@ impl Scoring {
             self.abort.store(true, Ordering::Relaxed);
         }
         outcome?;
-        self.scored.stats = self.scorer.stats();
-        self.scored.alerts = by_kind(&self.scored.stats);
+        let Out { exports, mut scored, .. } = self.out;
+        let mut exports = exports;
+        scored.stats = self.scorer.stats();
+        scored.alerts = by_kind(&scored.stats);
         let pressure = self.counters.pressure_alerts.get();
         if pressure > 0 {
-            self.scored.alerts.insert(PRESSURE.to_owned(), pressure);
+            scored.alerts.insert(PRESSURE.to_owned(), pressure);
         }
-        let files = &self.exports.files;
-        self.scored.files = self.exports.paths();
-        self.scored.export_failures = files.counters().iter().map(|output| output.failures()).sum();
-        self.scored.lines_lost = files.counters().iter().map(|output| output.lost_lines()).sum();
-        self.scored.collectors = self.exports.finish()?;
-        self.scored.lag = self.health.is_some().then(|| Distributed::of([&self.counters.lag]).histogram());
-        Ok(self.scored)
+        let files = &exports.files;
+        scored.files = exports.paths();
+        scored.export_failures = files.counters().iter().map(|output| output.failures()).sum();
+        scored.lines_lost = files.counters().iter().map(|output| output.lost_lines()).sum();
+        scored.collectors = exports.finish()?;
+        scored.lag = self.health.is_some().then(|| Distributed::of([&self.counters.lag]).histogram());
+        Ok(scored)
     }
 
     fn follow(&mut self) -> Result<(), ExportError> {
         let mut flushed = Instant::now();
         loop {
+            // Asked before draining: what the workers handed out before they waited is then in the rings.
+            let waiting = self.out.adaptation.as_ref().and_then(Adaptation::waiting);
             let (finished, handled) = self.drain()?;
             if finished || (handled == 0 && self.abort.load(Ordering::Relaxed)) {
                 break;
             }
+            self.adapt(waiting)?;
             if flushed.elapsed() > FLUSH_EVERY {
                 self.look_after()?;
-                self.exports.flush()?;
+                self.out.exports.flush()?;
                 flushed = Instant::now();
             }
-            if handled == 0 {
+            if handled == 0 && waiting.is_none() {
                 self.score_waiting()?;
-                self.exports.files.flush_sockets();
+                self.out.exports.files.flush_sockets();
                 std::thread::sleep(Duration::from_micros(100));
             }
         }
-        let (names, exports, scored, numbers) = (&*self.names, &mut self.exports, &mut self.scored, &mut self.numbers);
-        let mut result = Ok(());
-        self.scorer.flush(&mut |record| keep_first(&mut result, take(exports, scored, names, numbers, &record)));
+        let (out, mut result) = (&mut self.out, Ok(()));
+        self.scorer.flush(&mut |record| keep_first(&mut result, out.take(&record)));
         result?;
         self.pass_alerts_on()?;
         self.update_counters();
         if let Some(health) = &mut self.health {
-            health.finish(&mut self.exports.files)?;
+            health.finish(&mut self.out.exports.files)?;
         }
-        self.exports.files.finish()
+        self.out.exports.files.finish()
+    }
+
+    /// Lets what was found have its effect on mirrors: live now and then, in a replay when all workers wait for it.
+    fn adapt(&mut self, waiting: Option<(u64, u64)>) -> Result<(), ExportError> {
+        let Some(adaptation) = &mut self.out.adaptation else { return Ok(()) };
+        let now = match waiting {
+            Some((_, begins)) => begins,
+            None if self.health.is_some() && adaptation.is_due(unix_nanoseconds()) => unix_nanoseconds(),
+            None => return Ok(()),
+        };
+        self.score_waiting()?;
+        let Out { adaptation: Some(adaptation), exports, names, .. } = &mut self.out else { return Ok(()) };
+        adaptation.tick(now, &mut exports.files, names)?;
+        if let Some((step, _)) = waiting {
+            adaptation.open(step);
+        }
+        Ok(())
     }
 
     /// Takes what the workers have; true when they have finished.
     fn drain(&mut self) -> Result<(bool, u64), ExportError> {
         let mut handled = 0;
         let mut result = Ok(());
-        let (scorer, names, lag) = (&mut self.scorer, &*self.names, &self.counters.lag);
-        let (exports, scored, numbers) = (&mut self.exports, &mut self.scored, &mut self.numbers);
+        let (scorer, lag, out) = (&mut self.scorer, &self.counters.lag, &mut self.out);
         let now = self.health.as_ref().map(|_| unix_nanoseconds());
         let finished = self.merge.drain(|record, lost| {
             handled += 1;
             if let Some(now) = now {
                 lag.record(now.saturating_sub(record.emitted) / 1000, 1);
             }
-            numbers.enter(lost);
-            scorer.observe(record, &mut |record| {
-                keep_first(&mut result, take(exports, scored, names, numbers, &record));
-            });
+            out.numbers.enter(lost);
+            scorer.observe(record, &mut |record| keep_first(&mut result, out.take(&record)));
         });
         result?;
         self.pass_alerts_on()?;
@@ -236,9 +271,8 @@ impl Scoring {
     }
 
     fn score_waiting(&mut self) -> Result<(), ExportError> {
-        let (names, exports, scored, numbers) = (&*self.names, &mut self.exports, &mut self.scored, &mut self.numbers);
-        let mut result = Ok(());
-        self.scorer.drain(&mut |record| keep_first(&mut result, take(exports, scored, names, numbers, &record)));
+        let (out, mut result) = (&mut self.out, Ok(()));
+        self.scorer.drain(&mut |record| keep_first(&mut result, out.take(&record)));
         result?;
         self.pass_alerts_on()
     }
@@ -246,16 +280,7 @@ impl Scoring {
     fn pass_alerts_on(&mut self) -> Result<(), ExportError> {
         let mut result = Ok(());
         for event in self.scorer.drain_alerts() {
-            keep_first(&mut result, self.exports.alert(&event, &*self.names));
-            if let Some(recent) = &self.scored.recent {
-                recent.alert(event.alert());
-            }
-            match event {
-                AlertEvent::Closed(alert) if self.scored.episodes.len() < KEPT_ALERTS => {
-                    self.scored.episodes.push(alert);
-                }
-                _ => {}
-            }
+            keep_first(&mut result, self.out.tell(event));
         }
         result
     }
@@ -264,40 +289,56 @@ impl Scoring {
     fn look_after(&mut self) -> Result<(), ExportError> {
         self.update_counters();
         match &mut self.health {
-            Some(health) => health.look(&mut self.exports.files, || self.scorer.reserve_episode()),
+            Some(health) => health.look(&mut self.out.exports.files, || self.scorer.reserve_episode()),
             None => Ok(()),
         }
     }
 
     fn update_counters(&self) {
+        let numbers = &self.out.numbers;
         self.counters.update(&self.scorer.stats());
-        self.counters.next_seq.set(self.numbers.left + self.numbers.lost);
-        self.counters.lost.set(self.numbers.lost);
+        self.counters.next_seq.set(numbers.left + numbers.lost);
+        self.counters.lost.set(numbers.lost);
     }
 }
 
-/// Writes a record and adds it to the account of its groups.
-fn take(
-    exports: &mut Exports,
-    scored: &mut Scored,
-    names: &PolicyNames,
-    numbers: &mut StreamNumbers,
-    record: &ScoredRecord,
-) -> Result<(), ExportError> {
-    let r = &record.record;
-    let pair = (r.src_groups, r.dst_groups);
-    if scored.pairs.len() < MAX_PAIRS || scored.pairs.contains_key(&pair) {
-        let traffic = scored.pairs.entry(pair).or_default();
-        let ended = u64::from(r.reason != EndReason::Active);
-        traffic.flows += ended;
-        traffic.refused += ended * u64::from(r.decision != Decision::Allow);
-        traffic.packets += r.packets.iter().sum::<u64>();
-        traffic.bytes += r.bytes.iter().sum::<u64>();
+impl Out {
+    /// Writes a record and adds it to the account of its groups.
+    fn take(&mut self, record: &ScoredRecord) -> Result<(), ExportError> {
+        let (r, scored) = (&record.record, &mut self.scored);
+        let pair = (r.src_groups, r.dst_groups);
+        if scored.pairs.len() < MAX_PAIRS || scored.pairs.contains_key(&pair) {
+            let traffic = scored.pairs.entry(pair).or_default();
+            let ended = u64::from(r.reason != EndReason::Active);
+            traffic.flows += ended;
+            traffic.refused += ended * u64::from(r.decision != Decision::Allow);
+            traffic.packets += r.packets.iter().sum::<u64>();
+            traffic.bytes += r.bytes.iter().sum::<u64>();
+        }
+        if let Some(recent) = &scored.recent {
+            recent.record(record, scored.pairs.get(&pair).map(|traffic| (pair, *traffic)));
+        }
+        if let Some(adaptation) = &mut self.adaptation {
+            adaptation.record(record);
+        }
+        self.exports.record(record, self.numbers.next(), &*self.names)
     }
-    if let Some(recent) = &scored.recent {
-        recent.record(record, scored.pairs.get(&pair).map(|traffic| (pair, *traffic)));
+
+    /// Passes on what became of an episode.
+    fn tell(&mut self, event: AlertEvent) -> Result<(), ExportError> {
+        let told = self.exports.alert(&event, &*self.names);
+        if let Some(recent) = &self.scored.recent {
+            recent.alert(event.alert());
+        }
+        if let Some(adaptation) = &mut self.adaptation {
+            adaptation.alert(&event);
+        }
+        match event {
+            AlertEvent::Closed(alert) if self.scored.episodes.len() < KEPT_ALERTS => self.scored.episodes.push(alert),
+            _ => {}
+        }
+        told
     }
-    exports.record(record, numbers.next(), names)
 }
 
 fn keep_first(result: &mut Result<(), ExportError>, next: Result<(), ExportError>) {

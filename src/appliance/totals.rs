@@ -93,6 +93,9 @@ pub struct Mirrored {
     /// Beyond what the target may get.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_cap: u64,
+    /// Beyond what all adaptive sessions may send together.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_budget: u64,
 }
 
 /// Values that half, nine tenths … of a distribution do not exceed.
@@ -239,9 +242,10 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
             total.lost_link += counters.lost_link.get();
             total.lost_oversize += counters.lost_oversize.get();
             total.lost_cap += counters.lost_cap.get();
+            total.lost_budget += counters.lost_budget.get();
         }
-        total.lost =
-            [total.lost_pool, total.lost_queue, total.lost_link, total.lost_oversize, total.lost_cap].iter().sum();
+        let Mirrored { lost_pool, lost_queue, lost_link, lost_oversize, lost_cap, lost_budget, .. } = total;
+        total.lost = lost_pool + lost_queue + lost_link + lost_oversize + lost_cap + lost_budget;
         sessions.insert(name.to_string(), total);
     }
     sessions

@@ -17,6 +17,7 @@ mod calibrate;
 mod detect;
 mod features;
 mod forest;
+mod host_risk;
 mod outlier;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::too_many_arguments)]
@@ -28,4 +29,5 @@ pub use calibrate::Calibration;
 pub use detect::Host;
 pub use features::{Extractor, FEATURES, Features, NAMES};
 pub use forest::{Forest, average_path, sanitize};
+pub use host_risk::HostRisk;
 pub use scorer::{ScoredRecord, Scorer, Stats};

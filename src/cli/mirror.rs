@@ -42,7 +42,7 @@ struct Common {
 }
 
 /// Causes of lost copies, in the order of the table.
-const CAUSES: [&str; 5] = ["pool", "queue", "link", "oversize", "cap"];
+const CAUSES: [&str; 6] = ["pool", "queue", "link", "oversize", "cap", "budget"];
 
 pub(super) fn run(args: &MirrorArgs) -> Result<ExitCode> {
     let (request, common) = match &args.question {
@@ -193,6 +193,6 @@ mod tests {
         let line = ledger([total(&session())].into_iter());
         let numbers: Vec<&str> =
             line.lines().find(|line| line.contains("db")).expect("its line").split_whitespace().collect();
-        assert_eq!(numbers, ["db", "30", "12", "1.2", "KiB", "3", "0", "9", "0", "3", "3"], "{line}");
+        assert_eq!(numbers, ["db", "30", "12", "1.2", "KiB", "3", "0", "9", "0", "3", "3", "0"], "{line}");
     }
 }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use super::model::{Control, Cores, Detect, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
+use super::model::{
+    Adaptive, Control, Cores, Detect, Eal, Export, Flow, Graylist, Level, Limits, Metrics, Scorer, Timeouts,
+};
 use super::raw::{
     AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
     RawScorerCore, RawTimeouts, WindowWord,
 };
+use super::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawLevel};
 use super::text::{DurationText, Name, ShareText, SizeText};
+use crate::behaviour::AlertKind;
 
 impl Default for RawCores {
     fn default() -> Self {
@@ -69,6 +73,34 @@ impl Default for RawDetect {
     fn default() -> Self {
         let Detect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood } = Detect::default();
         Self { window: DurationText::of(window), port_scan, host_sweep, syn_flood, udp_flood, icmp_flood }
+    }
+}
+
+impl Default for RawAdaptive {
+    fn default() -> Self {
+        let Adaptive { interval, levels, hysteresis, alerts, flagged, severity, hold, most, .. } = Adaptive::default();
+        let counts = |kind: &&AlertKind| alerts >> **kind as u8 & 1 != 0;
+        let level = |level: &Level| RawLevel { score: level.score, share: ShareText::of(level.share) };
+        Self {
+            interval: DurationText::of(interval),
+            level: levels.iter().map(level).collect(),
+            hysteresis,
+            alerts: AlertKind::ALL.iter().filter(counts).map(|kind| kind.name().to_owned()).collect(),
+            flagged: ShareText::of(flagged),
+            severity,
+            hold: DurationText::of(hold),
+            budget: None,
+            budget_packets: None,
+            most,
+            graylist: None,
+        }
+    }
+}
+
+impl Default for RawGraylist {
+    fn default() -> Self {
+        let Graylist { period, .. } = Graylist::default();
+        Self { period: DurationText::of(period), escalate: EscalateWord::default(), honeypot: None }
     }
 }
 

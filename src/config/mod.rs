@@ -14,6 +14,7 @@ mod document;
 mod model;
 mod problem;
 mod raw;
+mod raw_adaptive;
 mod raw_mirrors;
 mod resolve;
 mod schema;
@@ -24,8 +25,8 @@ mod text;
 use std::path::Path;
 
 pub use model::{
-    Config, Control, Cores, Detect, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics,
-    Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
+    Adaptive, Config, Control, Cores, Detect, Eal, Escalation, EventKind, EventSocket, Export, Flow, Graylist,
+    Honeypot, Ipfix, IpfixTransport, Level, Limits, Metrics, Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
 };
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::behaviour::AlertKind;
 use crate::flow::TcpRules;
-use crate::mirror::Session;
-use crate::packet::KeyFrom;
+use crate::mirror::{Cap, Session};
+use crate::packet::{KeyFrom, Mac};
 use crate::rules::{Decision, LiveFlows, Policy};
 
 /// A complete, checked configuration.
@@ -29,6 +30,9 @@ pub struct Config {
     pub live_flows: LiveFlows,
     /// Positions match `policy.mirrors`.
     pub mirrors: Vec<Session>,
+    /// Whom to look at more closely; `None` when nothing asks for it.
+    pub adaptive: Option<Adaptive>,
+    pub honeypots: Vec<Honeypot>,
     pub flow: Flow,
     pub scorer: Scorer,
     pub export: Export,
@@ -56,6 +60,8 @@ impl Config {
             non_ip: Decision::Allow,
             live_flows: LiveFlows::default(),
             mirrors: Vec::new(),
+            adaptive: None,
+            honeypots: Vec::new(),
             flow: Flow::default(),
             scorer: Scorer::default(),
             export: Export::default(),
@@ -210,6 +216,62 @@ pub struct Detect {
     pub icmp_flood: u64,
 }
 
+/// How alerts and risks change what is mirrored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adaptive {
+    /// How often it is decided.
+    pub interval: Duration,
+    /// From risk to share, both ascending.
+    pub levels: Vec<Level>,
+    /// A level is left when the risk says that so many times more of what is normal is that unusual.
+    pub hysteresis: f64,
+    /// Kinds of alert that count, a bit each.
+    pub alerts: u32,
+    /// Share of the flows of those with one.
+    pub flagged: f64,
+    /// Alerts of this severity number and below count.
+    pub severity: u8,
+    /// How long after the last reason a party is watched.
+    pub hold: Duration,
+    /// Of all adaptive sessions together.
+    pub budget: Cap,
+    /// Most parties.
+    pub most: usize,
+    pub graylist: Option<Graylist>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// Risk from which on it holds.
+    pub score: f64,
+    pub share: f64,
+}
+
+/// Those with an alert are watched whole for a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Graylist {
+    pub period: Duration,
+    pub escalate: Escalation,
+}
+
+/// What follows when alerts went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escalation {
+    /// Another period.
+    Watch,
+    /// What they begin goes to the honeypot at this position.
+    Divert(usize),
+}
+
+/// A host that takes connections in the place of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Honeypot {
+    pub name: String,
+    /// `None` in a file without ports.
+    pub port: Option<usize>,
+    pub mac: Mac,
+}
+
 /// Where results go in `gnomon run`. In `gnomon replay` all go to the output folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
@@ -218,6 +280,8 @@ pub struct Export {
     pub alerts: bool,
     /// How often counters are written as an event; `None`: never.
     pub stats: Option<Duration>,
+    /// What the control of mirrors decides; where it decides anything.
+    pub decisions: bool,
     pub rotation: Rotation,
     pub sockets: Vec<EventSocket>,
 }
@@ -259,6 +323,8 @@ pub enum EventKind {
     Flow,
     Alert,
     Stats,
+    /// Of the control of mirrors.
+    Decision,
 }
 
 /// Counters for a Prometheus server, and when the flow table is said to be under pressure.
@@ -385,6 +451,33 @@ impl Default for Timeouts {
     }
 }
 
+impl Default for Adaptive {
+    /// A host whose traffic is as unusual as one record in a thousand of normal ones finds them is looked at a quarter,
+    /// one in ten thousand whole. Alerts say what is done, but for `outlier`, which says no more than the risk. A minute
+    /// is longer than most tools wait between two attempts.
+    fn default() -> Self {
+        let level = |score, share| Level { score, share };
+        Self {
+            interval: Duration::from_millis(100),
+            levels: vec![level(0.999, 0.25), level(0.9999, 1.0)],
+            hysteresis: 10.0,
+            alerts: !(1 << AlertKind::Outlier as u8),
+            flagged: 1.0,
+            severity: 3,
+            hold: Duration::from_secs(60),
+            budget: Cap::default(),
+            most: 4096,
+            graylist: None,
+        }
+    }
+}
+
+impl Default for Graylist {
+    fn default() -> Self {
+        Self { period: Duration::from_secs(600), escalate: Escalation::Watch }
+    }
+}
+
 impl Default for Scorer {
     fn default() -> Self {
         Self {
@@ -419,6 +512,7 @@ impl Default for Export {
             flows: true,
             alerts: true,
             stats: Some(Duration::from_secs(10)),
+            decisions: false,
             rotation: Rotation::default(),
             sockets: Vec::new(),
         }

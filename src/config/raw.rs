@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
+use super::raw_adaptive::{RawAdaptive, RawHoneypot};
 use super::raw_mirrors::{RawMirror, RawTarget};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
@@ -29,6 +30,8 @@ pub(super) struct RawConfig {
     pub policy: RawPolicy,
     pub target: Vec<RawTarget>,
     pub mirror: Vec<RawMirror>,
+    pub adaptive: RawAdaptive,
+    pub honeypot: Vec<RawHoneypot>,
     pub flow: RawFlow,
     pub scorer: RawScorer,
     pub export: RawExport,
@@ -519,7 +522,7 @@ pub(super) struct RawLimits {
 }
 
 fn all_events() -> Vec<EventKind> {
-    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats]
+    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats, EventKind::Decision]
 }
 
 fn event_buffer() -> SizeText {

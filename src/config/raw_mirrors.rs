@@ -53,6 +53,15 @@ pub(super) struct RawMirror {
     /// Instead of `sample`: whole conversations, this share of all, the same ones on every machine with the same
     /// seed.
     pub flows: Option<ShareText>,
+    /// More than that of the flows of those who have an alert or are at risk, see `[adaptive]`; needs `flows`.
+    #[serde(default)]
+    pub adapt: bool,
+    /// Only flows of those who are at this risk at least, see `[adaptive]`; with `flags`, either is enough.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_score: Option<f64>,
+    /// Only flows of those who have an alert of one of these kinds, or "any".
+    #[schemars(length(min = 1))]
+    pub flags: Option<Vec<String>>,
     /// Only so many packets of each flow, both directions together, from its beginning. With `sample` or `flows`, those
     /// of them that are chosen.
     #[schemars(range(min = 1, max = 1_000_000))]

@@ -190,6 +190,10 @@ impl SampleText {
 }
 
 impl ShareText {
+    pub(super) fn of(share: f64) -> Self {
+        Self(format!("{}%", share * 100.0))
+    }
+
     /// 0.0 (exclusive) to 1.0.
     pub(super) fn share(&self) -> Option<f64> {
         let percent: f64 = self.0.strip_suffix('%')?.parse().ok()?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary};
+use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary, Watchers};
 use crate::behaviour::AlertKind;
 use crate::export::{OutputCounters, PRESSURE};
 use crate::taps::TapHost;
@@ -35,6 +35,8 @@ pub struct Live {
     pub scorer: Arc<ScorerCounters>,
     /// Files and sockets that events go to.
     pub outputs: Vec<Arc<OutputCounters>>,
+    /// Who is watched, where mirrors adapt.
+    pub watchers: Option<Watchers>,
 }
 
 /// One port.

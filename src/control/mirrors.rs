@@ -93,6 +93,7 @@ fn account(worker: &MirrorCounters, is_pool: bool) -> Value {
         ("link", &worker.lost_link),
         ("oversize", &worker.lost_oversize),
         ("cap", &worker.lost_cap),
+        ("budget", &worker.lost_budget),
     ]
     .map(|(cause, counter)| (cause, counter.get()));
     let selected = worker.selected.get();

@@ -98,6 +98,7 @@ fn live() -> Arc<Live> {
     let host = PolicyHost::new(&config, Targets::ByPort, 0).unwrap();
     Arc::new(Live {
         taps: crate::taps::TapHost::new(host.names().clone(), Vec::new(), 1),
+        watchers: None,
         names: host.names().clone(),
         counters: vec![Arc::new(WorkerCounters::new(8))],
         mailboxes: Vec::new(),

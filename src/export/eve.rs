@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::behaviour::{Alert, AlertKind, Flags, ScoredRecord};
 use crate::flow::{FlowRecord, Spread, TO_CLIENT, TO_SERVER};
-use crate::mirror::Sample;
+use crate::mirror::Rate;
 use crate::packet::{has_ports, is_icmp};
 use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
 
@@ -24,7 +24,7 @@ pub trait Names {
     /// Name of the mirror session at a bit of `FlowRecord::mirrors`, in a generation.
     fn mirror(&self, generation: u32, bit: usize) -> Cow<'_, str>;
     /// How much of its traffic that session takes.
-    fn mirror_sample(&self, generation: u32, bit: usize) -> Option<Sample>;
+    fn mirror_rate(&self, generation: u32, bit: usize) -> Option<Rate>;
 }
 
 /// Writes one line of `flows.jsonl`. `seq` is the number of a record in the stream, lost ones counted.
@@ -49,6 +49,7 @@ pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, seq: Option<u64>,
             generation: r.generation,
             mirror: mirrors(r, names),
             mirror_rates: mirror_rates(r, names),
+            diverted: r.diverted,
             vni: Some(r.tuple.vni).filter(|v| *v != 0),
             score: scored.score.map(round),
             flags: flag_names(scored.flags),
@@ -279,6 +280,9 @@ struct Gnomon<'a> {
     /// By position in `mirror`: the share of packets, or of flows, that the session takes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mirror_rates: Vec<f64>,
+    /// It went to a honeypot.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    diverted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     vni: Option<u32>,
     /// `null` before the forest is trained.
@@ -393,9 +397,13 @@ impl EvidenceLine {
     }
 }
 
-/// Six decimals are more than a score can mean, and keep lines short.
 fn round(x: f32) -> f64 {
-    (f64::from(x) * 1e6).round() / 1e6
+    round_to_millionths(x.into())
+}
+
+/// Six decimals are more than a score can mean, and keep lines short.
+pub(super) fn round_to_millionths(x: f64) -> f64 {
+    (x * 1e6).round() / 1e6
 }
 
 fn thousandths(x: f64) -> f64 {
@@ -415,12 +423,9 @@ fn mirrors<'a>(r: &FlowRecord, names: &'a impl Names) -> Vec<Cow<'a, str>> {
 }
 
 fn mirror_rates(r: &FlowRecord, names: &impl Names) -> Vec<f64> {
-    let rate = |sample| match sample {
-        Sample::Packets(n) => (1e6 / f64::from(n)).round() / 1e6,
-        Sample::Flows(share) => share,
-    };
+    let rate = |rate: Rate| round_to_millionths(rate.share(r.raised));
     // A session that is not known any more counts as one that takes all.
-    mirror_bits(r).map(|bit| names.mirror_sample(r.generation, bit).map_or(1.0, rate)).collect()
+    mirror_bits(r).map(|bit| names.mirror_rate(r.generation, bit).map_or(1.0, rate)).collect()
 }
 
 fn mirror_bits(r: &FlowRecord) -> impl Iterator<Item = usize> {
@@ -429,7 +434,7 @@ fn mirror_bits(r: &FlowRecord) -> impl Iterator<Item = usize> {
 }
 
 /// Suricata's names; the number as text for protocols without one here.
-fn protocol_name(protocol: u8) -> Cow<'static, str> {
+pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
     Cow::Borrowed(match protocol {
         1 => "ICMP",
         6 => "TCP",
@@ -448,6 +453,7 @@ pub(super) mod tests {
     use super::*;
     use crate::behaviour::{Evidence, Host, Party, Status};
     use crate::flow::{EndReason, FlowState};
+    use crate::mirror::Sample;
     use crate::packet::{Tuple, from_ip_addr};
 
     pub(crate) struct Fixed;
@@ -465,8 +471,9 @@ pub(super) mod tests {
             format!("session-{generation}-{bit}").into()
         }
 
-        fn mirror_sample(&self, _: u32, bit: usize) -> Option<Sample> {
-            Some(if bit == 0 { Sample::Packets(3) } else { Sample::Flows(0.5) })
+        fn mirror_rate(&self, _: u32, bit: usize) -> Option<Rate> {
+            let sample = if bit == 0 { Sample::Packets(3) } else { Sample::Flows(0.5) };
+            Some(Rate { sample, adapts: false })
         }
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use serde::Serialize;
 
+use super::decisions::write_decision;
 use super::eve::{Names, write_alert, write_flow, write_line};
 use super::event_socket::SocketOutput;
 use super::health::{PressureAlert, StatsEvent};
@@ -22,14 +23,19 @@ use super::log_file::{LogFile, Stopped, compress, left_over};
 use super::outputs::{OutputCounters, count_lines};
 use crate::behaviour::{AlertEvent, ScoredRecord};
 use crate::config::{self, EventKind, Rotation};
+use crate::mirror::control::Decision;
 
 /// Bytes gathered before a write.
 const BLOCK: usize = 256 * 1024;
 /// Blocks that may wait for the disk: with 256 KiB each, 16 MiB.
 const WAITING: usize = 64;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-const KINDS: [(EventKind, &str); 3] =
-    [(EventKind::Flow, "flows.jsonl"), (EventKind::Alert, "alerts.jsonl"), (EventKind::Stats, "stats.jsonl")];
+const KINDS: [(EventKind, &str); 4] = [
+    (EventKind::Flow, "flows.jsonl"),
+    (EventKind::Alert, "alerts.jsonl"),
+    (EventKind::Stats, "stats.jsonl"),
+    (EventKind::Decision, "decisions.jsonl"),
+];
 
 /// An output file could not be made or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +45,7 @@ pub struct ExportError {
     pub source: io::Error,
 }
 
-/// `flows.jsonl`, `alerts.jsonl`, live also `stats.jsonl`, and sockets, of one run.
+/// `flows.jsonl`, `alerts.jsonl`, live also `stats.jsonl`, `decisions.jsonl` where mirrors adapt, and sockets, of one run.
 ///
 /// `alerts.jsonl` gets one line per episode, when it is closed; in live use also when it opens and grows.
 /// `suggestions.jsonl` stays empty in this version: nothing proposes rule changes yet, but scripts find the file.
@@ -72,8 +78,8 @@ struct Writer {
 
 impl Files {
     /// For one run over a finite input: makes the folder, replaces files of an earlier run.
-    pub fn create(directory: &Path) -> Result<Self, ExportError> {
-        let once = config::Export { directory: directory.into(), stats: None, ..config::Export::default() };
+    pub fn create(directory: &Path, decisions: bool) -> Result<Self, ExportError> {
+        let once = config::Export { directory: directory.into(), stats: None, decisions, ..config::Export::default() };
         Self::open(&once, false)
     }
 
@@ -89,7 +95,7 @@ impl Files {
             move |source| ExportError { path, source }
         };
         fs::create_dir_all(directory).map_err(fail(directory))?;
-        let wanted = [export.flows, export.alerts, export.stats.is_some()];
+        let wanted = [export.flows, export.alerts, export.stats.is_some(), export.decisions];
         let mut streams = [const { None }; KINDS.len()];
         let mut files = [const { None }; KINDS.len()];
         let mut paths = Vec::new();
@@ -134,6 +140,11 @@ impl Files {
     /// Writes counters to `stats.jsonl`.
     pub fn stats(&mut self, event: &StatsEvent<impl Serialize>) -> Result<(), ExportError> {
         self.write(EventKind::Stats, |line| write_line(line, event))
+    }
+
+    /// Writes what the control of mirrors decided to `decisions.jsonl`.
+    pub fn decision(&mut self, decision: &Decision, names: &impl Names) -> Result<(), ExportError> {
+        self.write(EventKind::Decision, |line| write_decision(line, decision, names))
     }
 
     /// The files there are.
@@ -384,7 +395,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("a/b");
         for _ in 0..2 {
-            let mut files = Files::create(&place).unwrap();
+            let mut files = Files::create(&place, false).unwrap();
             for seq in 0..3 {
                 files.record(&scored(), seq, &Fixed).unwrap();
             }
@@ -411,10 +422,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"x").unwrap();
-        let error = Files::create(&file.join("sub")).unwrap_err().to_string();
+        let error = Files::create(&file.join("sub"), false).unwrap_err().to_string();
         assert!(error.contains("file/sub"), "{error}");
         fs::create_dir(dir.path().join("flows.jsonl")).unwrap();
-        let error = Files::create(dir.path()).unwrap_err().to_string();
+        let error = Files::create(dir.path(), false).unwrap_err().to_string();
         assert!(error.contains("flows.jsonl"), "{error}");
     }
 
@@ -433,7 +444,7 @@ mod tests {
         files.finish().unwrap();
         let flows = &files.counters()[0];
         assert_eq!((flows.lines(), flows.lost_lines(), flows.failures()), (0, 10, 1));
-        let mut files = Files::create(dir.path()).unwrap();
+        let mut files = Files::create(dir.path(), false).unwrap();
         files.record(&scored(), 0, &Fixed).unwrap();
         files.settle().unwrap();
         assert!(files.finish().unwrap_err().to_string().contains("flows.jsonl"));

@@ -8,6 +8,7 @@
 //! and counted.
 
 mod community_id;
+mod decisions;
 mod eve;
 mod event_socket;
 mod exports;
@@ -19,6 +20,7 @@ mod outputs;
 mod time;
 
 pub use community_id::community_id;
+pub use decisions::{PartyLine, kinds_of, write_decision};
 pub use eve::{Names, write_alert, write_flow};
 pub use exports::Exports;
 pub use files::{ExportError, Files};

@@ -25,7 +25,7 @@ fn session_name(generation: u32, bit: usize) -> &'static str {
 }
 
 impl Names for Fixture {
-    fn mirror_sample(&self, _: u32, _: usize) -> Option<crate::mirror::Sample> {
+    fn mirror_rate(&self, _: u32, _: usize) -> Option<crate::mirror::Rate> {
         None
     }
 

@@ -98,6 +98,11 @@ pub struct FlowRecord {
     pub dst_groups: GroupSetHandle,
     /// Mirror sessions that selected the flow, either direction.
     pub mirrors: u64,
+    /// Largest share of flows that adaptive mirror sessions had to take at least while they selected this one, 0..=1 as
+    /// 0..=65535.
+    pub raised: u16,
+    /// It went to a honeypot instead of its destination.
+    pub diverted: bool,
     /// Frame lengths of both directions, in bytes.
     pub sizes: Spread,
     /// Time from each packet of the slice to the next, either direction, in nanoseconds; all zero below two packets.

@@ -13,7 +13,7 @@ use super::tcp::{Seen, TcpRules, WindowCheck};
 use super::verdicts::Verdicts;
 use crate::config::Timeouts;
 use crate::packet::{FlowKey, Tuple};
-use crate::rules::Verdict;
+use crate::rules::{Standing, Verdict};
 
 /// Where finished records go. Must not block a worker that forwards live traffic.
 pub trait RecordSink {
@@ -285,14 +285,17 @@ impl FlowTable {
     /// Adds to the mirror sessions of `generation` that took a packet in this slice. Those of an earlier generation
     /// are forgotten: their bits may stand for other sessions now.
     #[inline]
-    pub fn note_mirrored(&mut self, ix: FlowIx, sessions: u64, generation: u32) {
+    pub fn note_mirrored(&mut self, ix: FlowIx, sessions: u64, verdict: &Verdict) {
         if sessions == 0 {
             return;
         }
+        let (generation, share) = (verdict.generation, verdict.standing.share);
         let before = self.verdicts.get(self.slab.get(ix.0).handle(Handle::Mirrors));
-        let noted = before.filter(|noted| noted.generation == generation).map_or(0, |noted| noted.mirrors);
-        if noted | sessions != noted {
-            let all = Verdict { mirrors: noted | sessions, generation, ..Verdict::default() };
+        let before = before.filter(|noted| noted.generation == generation);
+        let (mirrors, raised) = before.map_or((0, 0), |noted| (noted.mirrors, noted.standing.share));
+        if mirrors | sessions != mirrors || share > raised {
+            let standing = Standing { share: raised.max(share), ..Standing::default() };
+            let all = Verdict { mirrors: mirrors | sessions, generation, standing, ..Verdict::default() };
             self.keep(ix.0, Handle::Mirrors, Some(&all));
         }
     }
@@ -503,6 +506,7 @@ impl FlowTable {
         let record = entry.record(self.tuple_of(position).unmarked(), self.now, reason, emitted);
         let verdict = self.deciding_verdict(entry);
         let mirrored = self.verdicts.get(entry.handle(Handle::Mirrors));
+        let mirrored = mirrored.filter(|noted| noted.generation == verdict.generation);
         let record = FlowRecord {
             rule: verdict.rule,
             tier: verdict.tier,
@@ -510,7 +514,9 @@ impl FlowTable {
             generation: verdict.generation,
             src_groups: verdict.src_groups,
             dst_groups: verdict.dst_groups,
-            mirrors: mirrored.filter(|noted| noted.generation == verdict.generation).map_or(0, |noted| noted.mirrors),
+            mirrors: mirrored.map_or(0, |noted| noted.mirrors),
+            raised: mirrored.map_or(0, |noted| noted.standing.share),
+            diverted: verdict.standing.diversion != 0,
             ..record
         };
         if entry.is_turned() { record.turned() } else { record }

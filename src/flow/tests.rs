@@ -595,8 +595,8 @@ fn flip_changes_every_side() {
     };
     let touch = table.touch(&tcp(1, false, PSH_ACK, 5), &mut sink).unwrap();
     table.set_verdict(touch.ix, TO_SERVER, &verdict);
-    table.note_mirrored(touch.ix, 0b1000, 2);
-    table.note_mirrored(touch.ix, 0b101, 3);
+    table.note_mirrored(touch.ix, 0b1000, &Verdict { generation: 2, ..Verdict::default() });
+    table.note_mirrored(touch.ix, 0b101, &Verdict { generation: 3, ..Verdict::default() });
     assert_eq!(table.verdict(touch.ix, TO_SERVER, 3), Some(&verdict));
     assert_eq!(table.verdict(touch.ix, TO_SERVER, 4), None, "stale");
     assert_eq!(table.verdict(touch.ix, TO_CLIENT, 3), None, "not yet decided");
@@ -772,8 +772,9 @@ fn verdicts_are_kept_for_every_flow_over_generations() {
             assert_eq!(before.is_none(), touch.is_new);
             assert!(before.is_none_or(|before| before == verdict(n, before.generation)));
             table.set_verdict(touch.ix, touch.direction, &verdict(n, generation));
-            table.note_mirrored(touch.ix, verdict(n, generation).mirrors, generation);
-            table.note_mirrored(touch.ix, 8, generation);
+            let given = verdict(n, generation);
+            table.note_mirrored(touch.ix, given.mirrors, &given);
+            table.note_mirrored(touch.ix, 8, &given);
             assert_eq!(table.verdict(touch.ix, touch.direction, generation), Some(&verdict(n, generation)));
         }
     }

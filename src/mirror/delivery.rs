@@ -81,23 +81,44 @@ struct Bucket {
 const BURST_NS: u64 = 100_000_000;
 /// Bits of the largest packet that a cap lets through, however low it is.
 const LARGEST: u64 = 16_384 * 8;
+/// The same where a cap is strict.
+const STRICT_BURST_NS: u64 = 40_000_000;
+const USUAL: u64 = 1_600 * 8;
 const FRACTION: u32 = 16;
 
 impl Meter {
     /// `workers` share the cap evenly.
     pub fn new(cap: Cap, workers: usize) -> Self {
+        Self::saving(cap, workers, BURST_NS, LARGEST)
+    }
+
+    /// For many sessions together: saves up so little that no second has more than a twentieth above the cap, as long as
+    /// 25 frames of usual length fit into one.
+    pub fn strict(cap: Cap, workers: usize) -> Self {
+        Self::saving(cap, workers, STRICT_BURST_NS, USUAL)
+    }
+
+    /// A copy of `largest` bits always fits.
+    fn saving(cap: Cap, workers: usize, time: u64, largest: u64) -> Self {
         let bucket = |rate: u64, largest: u64| {
             let second = (workers.max(1) as u64 * 1_000_000_000) << FRACTION;
             let cost = second.checked_div(rate).map_or(0, |cost| cost.max(1));
-            let depth = (BURST_NS << FRACTION).max(cost.saturating_mul(largest));
+            let depth = (time << FRACTION).max(cost.saturating_mul(largest));
             Bucket { cost, left: depth, depth }
         };
-        Self { bits: bucket(cap.bits, LARGEST), packets: bucket(cap.packets, 1), last: 0 }
+        Self { bits: bucket(cap.bits, largest), packets: bucket(cap.packets, 1), last: 0 }
     }
 
     /// Whether a copy of so many bytes may be sent at this time; if so it is counted.
     #[inline]
     pub fn admits(&mut self, bytes: u32, clock: u64) -> bool {
+        self.admits_leaving(0, bytes, clock)
+    }
+
+    /// As [`admits`](Self::admits), where `reserve` 256ths of what can be saved up must be left afterwards: for copies
+    /// that give way to others.
+    #[inline]
+    pub fn admits_leaving(&mut self, reserve: u8, bytes: u32, clock: u64) -> bool {
         if self.bits.cost | self.packets.cost == 0 {
             return true;
         }
@@ -107,7 +128,9 @@ impl Meter {
         for bucket in [&mut self.bits, &mut self.packets] {
             bucket.left = bucket.left.saturating_add(passed).min(bucket.depth);
         }
-        if self.bits.left < bits || self.packets.left < packets {
+        let kept = |bucket: &Bucket| (bucket.depth >> 8).saturating_mul(reserve.into());
+        let has = |bucket: &Bucket, cost: u64| cost == 0 || bucket.left >= cost.saturating_add(kept(bucket));
+        if !has(&self.bits, bits) || !has(&self.packets, packets) {
             return false;
         }
         self.bits.left -= bits;
@@ -139,6 +162,28 @@ mod tests {
         let mut run =
             |from: u64| (0..1_000_000).filter(|n| meter.admits(bytes, start + from + n * 1000)).count() as u64;
         (run(0), run(1_000_000_000))
+    }
+
+    #[test]
+    fn strict_caps_hold_in_every_second_and_the_urgent_finds_room() {
+        let cap = Cap { bits: 8_000_000, packets: 0 };
+        let mut meter = Meter::strict(cap, 1);
+        let second: u64 = 1_000_000_000;
+        // Silence before, then four times too much.
+        let (mut sent, mut urgent) = (Vec::new(), (0, 0));
+        for n in 0..4000 * 3u64 {
+            let at = 100 * second + n * 250_000;
+            let is_urgent = n % 8 == 0;
+            let admitted = meter.admits_leaving(if is_urgent { 0 } else { 128 }, 1000, at);
+            urgent.0 += u32::from(is_urgent);
+            urgent.1 += u32::from(is_urgent && admitted);
+            if admitted {
+                sent.push(at);
+            }
+        }
+        let most = sent.iter().map(|from| sent.iter().filter(|at| (*from..from + second).contains(*at)).count()).max();
+        assert!(most.is_some_and(|most| (950..=1050).contains(&most)), "{most:?} of 1000 a second");
+        assert_eq!(urgent.0, urgent.1, "half of the budget is too much for the urgent, which had an eighth of all");
     }
 
     #[test]

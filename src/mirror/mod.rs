@@ -6,15 +6,18 @@
 //! - **Runs on**: the worker's lcore; one [`Sampler`] and one [`Meter`] a session per worker, nothing shared.
 //! - **When full**: nothing is held here. A copy that finds no buffer or no room in the mirror queue, or is beyond its
 //!   session's cap or the MTU, is not made and is counted in the worker's counters.
+pub mod control;
 mod delivery;
 mod pool;
 mod receipts;
 mod sampler;
 mod session;
+mod watch;
 pub mod wrap;
 
 pub use delivery::{Cap, Delivery, Meter, Oversize, Wrap};
 pub use pool::Pool;
 pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
-pub use session::{Head, Sample, Session};
+pub use session::{Head, Only, Rate, Sample, Session};
+pub use watch::{CLASSES, Party, Regard, Watchlist, fraction, scaled, share_in_force};

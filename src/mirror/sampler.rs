@@ -12,8 +12,8 @@ pub struct Sampler {
     flow_seed: u64,
     /// Bits of all sessions.
     all: u64,
-    /// Bits of sessions that take a share of flows, with that share.
-    shares: Vec<(u64, Share)>,
+    /// Bits of sessions that take a share of flows, with that.
+    shares: Vec<(u64, Taking)>,
     /// Bits of sessions that take only the beginning of flows, with where that ends.
     heads: Vec<(u64, Head)>,
     /// Bits of sessions that count packets: those that take every n-th, n > 1.
@@ -28,6 +28,14 @@ struct Countdown {
     every: u32,
     /// Packets up to and with the next one taken.
     left: u32,
+}
+
+/// How much of the flows a session takes.
+#[derive(Clone, Copy, Debug)]
+struct Taking {
+    share: Share,
+    /// More than that of those who are watched.
+    adapts: bool,
 }
 
 /// A share of flows as a bound on the upper 53 bits of a hash, exact for every `f64` in 0..=1.
@@ -66,7 +74,10 @@ impl Sampler {
                     sampler.countdowns[number] = Countdown { every, left };
                 }
                 Sample::Packets(_) => {}
-                Sample::Flows(share) => sampler.shares.push((bit, Share::new(share))),
+                Sample::Flows(share) => {
+                    let taking = Taking { share: Share::new(share), adapts: session.adapts };
+                    sampler.shares.push((bit, taking));
+                }
             }
         }
         sampler
@@ -88,14 +99,20 @@ impl Sampler {
         self.heads.iter().filter(|(_, head)| is_beyond(head)).fold(self.all, |mask, (bit, _)| mask & !bit)
     }
 
-    /// Sessions that may take packets of this flow, both directions. Computed once per flow.
-    pub fn flow_mask(&self, key: &FlowKey) -> u64 {
+    /// Sessions that may take packets of this flow, both directions. Those that adapt take at least the share `raised`, as
+    /// 0..=65535, and of their own share the part `base` of it.
+    pub fn flow_mask(&self, key: &FlowKey, raised: u16, base: u16) -> u64 {
         if self.shares.is_empty() {
             return self.all;
         }
-        // One hash for all sessions: a session with a smaller share sees a subset of what one with a larger share sees.
+        // One hash for all sessions: a session with a smaller share sees a subset of what one with a larger share sees,
+        // and flows that were taken stay taken when the share rises.
         let hash = key.hash(self.flow_seed);
-        self.shares.iter().filter(|(_, share)| !share.takes(hash)).fold(self.all, |mask, (bit, _)| mask & !bit)
+        let refuses = |taking: &Taking| match taking.adapts {
+            false => !taking.share.takes(hash),
+            true => !taking.share.part(base).takes(hash) && !Share::ALL.part(raised).takes(hash),
+        };
+        self.shares.iter().filter(|(_, taking)| refuses(taking)).fold(self.all, |mask, (bit, _)| mask & !bit)
     }
 
     /// Which of the candidate sessions take this packet. Sessions that take every n-th packet count it.
@@ -134,10 +151,18 @@ impl Sampler {
 
 impl Share {
     const ONE: u64 = 1 << 53;
+    const ALL: Self = Self(Self::ONE);
 
     /// Out of range is brought into range; not-a-number takes nothing.
     fn new(share: f64) -> Self {
         Self((share.clamp(0.0, 1.0) * Self::ONE as f64) as u64)
+    }
+
+    /// This part of it, as 0..=65535.
+    #[inline]
+    fn part(self, part: u16) -> Self {
+        // 53 and 16 bits: the product needs more than 64.
+        Self((u128::from(self.0) * u128::from(part) / u128::from(u16::MAX)) as u64)
     }
 
     #[inline]
@@ -191,7 +216,7 @@ mod tests {
             let sampler = Sampler::new(&sessions, seed, 0);
             let mut taken = [0u64; 6];
             for n in 0..100_000 {
-                let mask = sampler.flow_mask(&FlowKey::of(tuple(n)).0);
+                let mask = sampler.flow_mask(&FlowKey::of(tuple(n)).0, 0, u16::MAX);
                 for (session, count) in taken.iter_mut().enumerate() {
                     *count += mask >> session & 1;
                 }
@@ -211,13 +236,40 @@ mod tests {
         let stranger = Sampler::new(&sessions, 6, 0);
         let mut different = 0;
         for n in 0..1000 {
-            let there = one.flow_mask(&FlowKey::of(tuple(n)).0);
-            assert_eq!(there, one.flow_mask(&FlowKey::of(tuple(n).reversed()).0), "both directions together");
-            assert_eq!(there, other.flow_mask(&FlowKey::of(tuple(n)).0), "same at every worker");
+            let there = one.flow_mask(&FlowKey::of(tuple(n)).0, 0, u16::MAX);
+            assert_eq!(
+                there,
+                one.flow_mask(&FlowKey::of(tuple(n).reversed()).0, 0, u16::MAX),
+                "both directions together"
+            );
+            assert_eq!(there, other.flow_mask(&FlowKey::of(tuple(n)).0, 0, u16::MAX), "same at every worker");
             assert_eq!(there & 1, 1, "packet sampling does not choose flows");
-            different += usize::from(there != stranger.flow_mask(&FlowKey::of(tuple(n)).0));
+            different += usize::from(there != stranger.flow_mask(&FlowKey::of(tuple(n)).0, 0, u16::MAX));
         }
         assert!(different > 300, "{different}");
+    }
+
+    #[test]
+    fn sessions_that_adapt_take_more_of_the_watched_and_never_less_than_before() {
+        let adaptive = |share| Session { adapts: true, ..session(Sample::Flows(share), 0) };
+        let sampler = Sampler::new(&[adaptive(0.1), session(Sample::Flows(0.1), 0)], 5, 0);
+        let raises = [0, 3_000, 20_000, 40_000, u16::MAX];
+        let (mut taken, mut fixed, mut throttled) = ([0u64; 5], 0, 0);
+        for n in 0..100_000 {
+            let key = FlowKey::of(tuple(n)).0;
+            let masks = raises.map(|raised| sampler.flow_mask(&key, raised, u16::MAX));
+            assert!(masks.is_sorted_by_key(|mask| mask & 1), "a flow once taken stays taken");
+            masks.iter().zip(&mut taken).for_each(|(mask, count)| *count += mask & 1);
+            assert!(masks.iter().all(|mask| mask & 2 == masks[0] & 2), "others do not care");
+            fixed += masks[0] >> 1 & 1;
+            throttled += sampler.flow_mask(&key, 0, u16::MAX / 2) & 1;
+        }
+        for (raised, taken) in raises.iter().zip(taken) {
+            let share = (f64::from(*raised) / 65535.0).max(0.1);
+            assert!(within_three_sigma(taken, 100_000, share), "{taken} for {share}");
+        }
+        assert_eq!((taken[0], taken[4]), (fixed, 100_000));
+        assert!(within_three_sigma(throttled, 100_000, 0.05), "{throttled}");
     }
 
     #[test]
@@ -299,7 +351,7 @@ mod tests {
         sessions[63] = session(Sample::Flows(f64::NAN), 1);
         sessions[62] = session(Sample::Flows(7.0), 1);
         let mut sampler = Sampler::new(&sessions, 0, 0);
-        let mask = sampler.flow_mask(&FlowKey::of(tuple(1)).0);
+        let mask = sampler.flow_mask(&FlowKey::of(tuple(1)).0, 0, u16::MAX);
         assert_eq!(mask, u64::MAX >> 1);
         let taken = sampler.select(mask) | sampler.select(mask);
         assert_eq!(taken, mask, "of two packets each session takes one at least");

@@ -1,6 +1,7 @@
 //! A mirror session as the data path needs it.
 
 use super::delivery::Delivery;
+use crate::rules::Standing;
 
 /// How much of what a session selects is copied.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +16,25 @@ pub enum Sample {
 impl Default for Sample {
     fn default() -> Self {
         Sample::Packets(1)
+    }
+}
+
+/// How much a session takes, for those who read about it later.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    pub sample: Sample,
+    /// It takes more of the watched.
+    pub adapts: bool,
+}
+
+impl Rate {
+    /// The share of packets or flows, 0..=1. `raised`: that of those who are watched, as 0..=65535.
+    pub fn share(&self, raised: u16) -> f64 {
+        match self.sample {
+            Sample::Packets(n) => 1.0 / f64::from(n.max(1)),
+            Sample::Flows(share) if self.adapts => share.max(f64::from(raised) / f64::from(u16::MAX)),
+            Sample::Flows(share) => share,
+        }
     }
 }
 
@@ -44,13 +64,36 @@ pub struct Session {
     pub on: Vec<usize>,
     /// Lower first when several sessions take one packet.
     pub priority: u32,
+    /// It takes more than its share of the flows of those who are watched.
+    pub adapts: bool,
+    /// Only flows of those who are watched, for this.
+    pub only: Option<Only>,
     pub delivery: Delivery,
 }
 
+/// For what somebody must be watched for a session to take the flow: either is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Only {
+    /// At least this risk, 0..=1 as 0..=65535; `None`: no risk is enough.
+    pub score: Option<u16>,
+    /// One of these kinds of alert is on, a bit each.
+    pub flags: u32,
+}
+
+impl Only {
+    pub fn admits(&self, standing: &Standing) -> bool {
+        self.score.is_some_and(|least| standing.score >= least) || self.flags & standing.flags != 0
+    }
+}
+
 impl Session {
+    pub fn rate(&self) -> Rate {
+        Rate { sample: self.sample, adapts: self.adapts }
+    }
+
     /// Whether it takes less than all packets that the policy selects for it, apart from every n-th.
     pub fn is_choosy(&self) -> bool {
         let takes_share = matches!(self.sample, Sample::Flows(_));
-        takes_share || self.head.is_some() || !self.rules.is_empty() || !self.on.is_empty()
+        takes_share || self.only.is_some() || self.head.is_some() || !self.rules.is_empty() || !self.on.is_empty()
     }
 }

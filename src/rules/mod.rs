@@ -40,6 +40,6 @@ pub use labels::Labels;
 pub use publish::{Generational, Publisher, Reader, StaleGeneration};
 pub use rule::{
     Action, Decision, Group, GroupIx, GroupSetHandle, LiveFlows, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule,
-    RuleHandle, Selector, Shadows, Subject, Tier, Verdict,
+    RuleHandle, Selector, Shadows, Standing, Subject, Tier, Verdict,
 };
 pub use subject_text::parse_flow;

@@ -287,6 +287,27 @@ pub struct Verdict {
     pub generation: u32,
     pub src_groups: GroupSetHandle,
     pub dst_groups: GroupSetHandle,
+    pub standing: Standing,
+}
+
+/// How the parties of a packet are regarded by whoever watches behaviour, on top of the rules: from a watchlist, not
+/// from the policy. All zero for those nobody thinks anything of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Number of the watchlist that says so.
+    pub watchlist: u32,
+    /// Kinds of alert that are on, a bit each.
+    pub flags: u32,
+    /// Risk, 0..=1 as 0..=65535.
+    pub score: u16,
+    /// Share of flows that adaptive mirror sessions take at least, likewise.
+    pub share: u16,
+    /// Part of their own share that they give up for the mirror budget, likewise.
+    pub cut: u16,
+    /// Which of the worker's diversions the flow takes, from 1; 0 for none.
+    pub diversion: u16,
+    /// Which part of the mirror budget its copies draw on; 0 is that of everybody.
+    pub class: u8,
 }
 
 #[cfg(test)]

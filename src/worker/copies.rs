@@ -15,9 +15,9 @@ use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::{Mbuf, Mempool, Stock};
 use crate::flow::{FlowTable, Touch};
 use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
-use crate::mirror::{Delivery, Meter, Pool, Sample, Sampler};
+use crate::mirror::{CLASSES, Cap, Delivery, Meter, Only, Pool, Sample, Sampler, share_in_force};
 use crate::packet::{FlowKey, Tuple};
-use crate::rules::{RuleHandle, Verdict};
+use crate::rules::{RuleHandle, Standing, Verdict};
 
 /// What a worker needs to make copies for the sessions of a generation.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Copier {
     here: u64,
     /// Bits of sessions that want packets of certain rules only, with these.
     ruled: Vec<(u64, Vec<RuleHandle>)>,
+    /// Bits of sessions that want flows of watched parties only, with what these must be watched for.
+    gates: Vec<(u64, Only)>,
     /// Something is chosen besides what the verdict says.
     chooses: bool,
     /// Sessions for which no copy is made in this burst: their queue was full at its beginning, or their port down.
@@ -35,6 +37,9 @@ pub(super) struct Copier {
     /// Those of them whose port is down.
     down: u64,
     buffers: Buffers,
+    /// What all adaptive sessions may send together.
+    budget: Meter,
+    budget_cap: Cap,
     /// Next numbers by counter slot and collector, also of sessions that are not of this generation: they go on when they
     /// are back.
     next: Vec<(u16, Option<IpAddr>, u32)>,
@@ -53,8 +58,10 @@ struct Way {
     pool: Pool,
     delivery: Delivery,
     meter: Meter,
-    /// Packets that one copy stands for.
-    sampling: f32,
+    /// It draws on the budget.
+    adapts: bool,
+    /// What it takes by itself.
+    sample: Sample,
     /// Packets of this burst that were selected while it was closed.
     missed: u32,
 }
@@ -76,6 +83,8 @@ enum NotMade {
     Oversize,
     /// The session has sent as much as it may.
     Cap,
+    /// All adaptive sessions have.
+    Budget,
 }
 
 /// A copy that is going to be made.
@@ -165,7 +174,7 @@ impl Worker {
     /// do not pay for its registers.
     #[inline(never)]
     fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
-        let (parts, Copier { ways, buffers, closed, seed, .. }) = (&mut self.parts, &mut self.copier);
+        let (parts, Copier { ways, buffers, closed, seed, budget, .. }) = (&mut self.parts, &mut self.copier);
         let Some(packet) = self.burst.packet(i) else { return };
         let preamble = packet_preamble(&parts.timing, packet);
         let len = self.burst.packet_len(i);
@@ -185,7 +194,8 @@ impl Worker {
                 copies.queue_full |= 1 << bit;
                 continue;
             }
-            let plan = match way.plan(member, number, &original) {
+            let plan = way.plan(member, number, &original);
+            let plan = match plan.and_then(|plan| way.within_budget(plan, budget, &original, &parts.counters)) {
                 Ok(plan) => plan,
                 Err(reason) => {
                     reason.count(session);
@@ -219,15 +229,18 @@ impl Copier {
     ) -> Self {
         let [clones, fronts] = pools.map(|pool| Stock::new(pool.clone()));
         let buffers = Buffers { clones, fronts };
-        let (ways, ruled, next) = (Vec::new(), Vec::new(), Vec::new());
+        let (ways, ruled, gates, next) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut copier = Self {
             ways,
             here: u64::MAX,
             ruled,
+            gates,
             chooses: false,
             closed: 0,
             down: 0,
             buffers,
+            budget: Meter::strict(Cap::default(), workers),
+            budget_cap: Cap::default(),
             next,
             seed,
             worker,
@@ -252,8 +265,12 @@ impl Copier {
         for (bit, _) in self.ruled.iter().filter(|(_, rules)| is_other(rules)) {
             mask &= !bit;
         }
+        let standing = &of.verdict.standing;
+        for (bit, _) in self.gates.iter().filter(|(_, only)| !only.admits(standing)) {
+            mask &= !bit;
+        }
         if mask != 0 && sampler.knows_flows() {
-            mask &= sampler.flow_mask(&FlowKey::of(*of.tuple).0);
+            mask &= sampler.flow_mask(&FlowKey::of(*of.tuple).0, standing.share, u16::MAX - standing.cut);
             let beginning = of.touch.and_then(|touch| table.entry(touch.ix).beginning());
             mask &= sampler.head_mask(beginning, of.bytes.into());
         }
@@ -271,9 +288,14 @@ impl Copier {
             }
         }
         self.ways = generation.mirrors.iter().map(|lane| self.way(lane)).collect();
+        if self.budget_cap != generation.budget {
+            self.budget_cap = generation.budget;
+            self.budget = Meter::strict(generation.budget, self.workers);
+        }
         let sessions = || generation.mirrors.iter().enumerate();
         let ruled = sessions().filter(|(_, lane)| !lane.session.rules.is_empty());
         self.ruled = ruled.map(|(bit, lane)| (1 << bit, lane.rules.clone())).collect();
+        self.gates = sessions().filter_map(|(bit, lane)| Some((1 << bit, lane.session.only?))).collect();
         self.here = u64::MAX;
         self.chooses = sessions().any(|(_, lane)| lane.session.is_choosy());
     }
@@ -301,11 +323,8 @@ impl Copier {
         // A session that goes on keeps what it has saved up.
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
-        let sampling = match lane.session.sample {
-            Sample::Packets(every) => every.max(1) as f32,
-            Sample::Flows(share) => (1.0 / share) as f32,
-        };
-        Way { slot: lane.slot, output: lane.output, members, pool, delivery, meter, sampling, missed: 0 }
+        let (adapts, sample) = (lane.session.adapts, lane.session.sample);
+        Way { slot: lane.slot, output: lane.output, members, pool, delivery, meter, adapts, sample, missed: 0 }
     }
 
     /// Looks which queues take copies.
@@ -373,6 +392,34 @@ impl Way {
         Ok(Plan { member, number, len, cut, bytes })
     }
 
+    /// Copies of adaptive sessions share a budget, in which those of nobody in particular leave half of what is saved up
+    /// to those of the watched.
+    fn within_budget(
+        &self,
+        plan: Plan,
+        budget: &mut Meter,
+        of: &Original<'_>,
+        counters: &WorkerCounters,
+    ) -> Result<Plan, NotMade> {
+        if !self.adapts {
+            return Ok(plan);
+        }
+        let class = usize::from(of.judgement.verdict.standing.class) % CLASSES;
+        counters.demand[class].packets.add(1);
+        counters.demand[class].bytes.add(plan.bytes.into());
+        let reserve = if class == 0 { 128 } else { 0 };
+        budget.admits_leaving(reserve, plan.bytes, of.stamp.clock).then_some(plan).ok_or(NotMade::Budget)
+    }
+
+    /// Packets that one copy stands for.
+    fn sampling(&self, standing: &Standing) -> f32 {
+        match self.sample {
+            Sample::Packets(every) => every.max(1) as f32,
+            Sample::Flows(share) if self.adapts => (1.0 / share_in_force(share, standing)) as f32,
+            Sample::Flows(share) => (1.0 / share) as f32,
+        }
+    }
+
     /// `None` when there is no buffer.
     #[inline]
     fn make(&self, plan: &Plan, of: &Original<'_>, from: &mut Buffers) -> Option<Mbuf> {
@@ -402,8 +449,8 @@ impl Way {
             decision: verdict.decision,
             problem: stamp.problem,
             vlan: tuple.vlan,
-            score: None,
-            sampling: self.sampling,
+            score: (verdict.standing.score > 0).then(|| f32::from(verdict.standing.score) / f32::from(u16::MAX)),
+            sampling: self.sampling(&verdict.standing),
         }
     }
 }
@@ -430,6 +477,7 @@ impl NotMade {
         match self {
             NotMade::Oversize => session.lost_oversize.add(1),
             NotMade::Cap => session.lost_cap.add(1),
+            NotMade::Budget => session.lost_budget.add(1),
         }
     }
 }

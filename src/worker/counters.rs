@@ -7,6 +7,7 @@ use crossbeam::utils::CachePadded;
 use super::distribution::Distribution;
 use crate::dpdk::BURST;
 use crate::flow::FlowStats;
+use crate::mirror::CLASSES;
 use crate::packet::{DropReason, FragmentCounters};
 use crate::rules::RuleHandle;
 
@@ -46,10 +47,19 @@ pub struct MirrorCounters {
     pub lost_oversize: Counter,
     /// Beyond what the session may send.
     pub lost_cap: Counter,
+    /// Beyond what all adaptive sessions may send together.
+    pub lost_budget: Counter,
     /// The mirror port's queue was full.
     pub lost_queue: Counter,
     /// The mirror port's link was down.
     pub lost_link: Counter,
+}
+
+/// Copies that adaptive sessions would have made of one class of flows, whether the budget had room for them or not.
+#[derive(Debug, Default)]
+pub struct Demand {
+    pub packets: Counter,
+    pub bytes: Counter,
 }
 
 /// Hits of one rule at one worker: one cache line.
@@ -121,6 +131,8 @@ pub struct WorkerCounters {
     pub records: Counter,
     pub records_lost: Counter,
     pub mirrors: Box<[MirrorCounters]>,
+    /// By class of the watchlist.
+    pub demand: [Demand; CLASSES],
     /// By [`RuleHandle`].
     pub rules: Box<[RuleCounters]>,
     /// Records emitted up to this flow time have been handed out.
@@ -166,6 +178,7 @@ impl WorkerCounters {
             records: Counter::default(),
             records_lost: Counter::default(),
             mirrors: (0..MIRROR_SLOTS).map(|_| MirrorCounters::default()).collect(),
+            demand: std::array::from_fn(|_| Demand::default()),
             rules: (0..=rules).map(|_| RuleCounters::default()).collect(),
             watermark: CachePadded::default(),
             progress: CachePadded::default(),

@@ -1,7 +1,7 @@
 //! What is published to the workers: rules, mirror sessions and the few settings that may change while
 //! packets flow.
 
-use crate::mirror::Session;
+use crate::mirror::{Cap, Session};
 use crate::rules::{Compiled, Decision, Generational, LiveFlows, RuleHandle};
 
 /// Where a mirror session's copies go and are counted. Position = bit in a verdict.
@@ -21,6 +21,8 @@ pub struct MirrorLane {
 pub struct Generation {
     pub rules: Compiled,
     pub mirrors: Vec<MirrorLane>,
+    /// The most that all adaptive sessions may send together.
+    pub budget: Cap,
     /// Frames without IP, and IPv6 neighbour discovery.
     pub non_ip: Decision,
     /// What becomes of flows that an earlier generation judged.

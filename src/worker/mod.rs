@@ -18,6 +18,7 @@ mod stages;
 pub mod tap;
 mod verdict;
 mod walk;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,13 +32,14 @@ use crate::mirror::Sampler;
 use crate::packet::{Fragments, Headers, KeyFrom, Quoted, Spreader};
 use crate::rules::Reader;
 
-pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
+pub use counters::{Counter, Demand, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
 pub use distribution::{Distributed, Distribution};
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
 pub use spreading::{DeviceSpread, Spreading, Strays};
 pub use walk::{MOST_WALKS, Mailbox, Walk};
+pub use watch::{Paces, Watch};
 
 use copies::Copier;
 use io::give_way;
@@ -85,6 +87,8 @@ pub struct WorkerParts {
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
     /// What is looked at; nothing ever without.
     pub taps: Option<Reader<TapSet>>,
+    /// Who is watched.
+    pub watch: Watch,
     pub when_full: WhenFull,
     pub counters: Arc<WorkerCounters>,
     /// Questions about flows.
@@ -213,6 +217,7 @@ impl Worker {
             self.sampler = Sampler::new(&sessions, self.parts.seed, self.parts.id);
             self.copier.adopt(self.parts.generation.get());
         }
+        self.parts.watch.refresh();
         self.adopt_newest_taps();
     }
 
@@ -303,6 +308,7 @@ impl Worker {
         parts.table.finish(end, &mut self.sink);
         parts.counters.show(&parts.table.stats(), parts.fragments.counters());
         parts.counters.watermark.store(u64::MAX, Ordering::Release);
+        parts.watch.finish();
         parts.counters.progress.store(u64::MAX, Ordering::Release);
     }
 }

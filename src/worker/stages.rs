@@ -14,7 +14,7 @@ use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
 use super::spreading::Spreading;
 use super::verdict::{IcmpError, decide, decide_error, decide_icmp, is_refused_now};
-use super::{Timing, Worker, push_or_wait};
+use super::{Timing, Worker, WorkerParts, push_or_wait};
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,6 +176,9 @@ impl Worker {
             if self.burst.packet(i).is_none() {
                 continue;
             }
+            if self.parts.watch.is_due(self.stamps[i].clock) {
+                self.keep_step(self.stamps[i].clock);
+            }
             let judgement = self.judge(i);
             let copies = self.mirror(i, &judgement);
             let refused = self.refusal(lane, i, &judgement.verdict);
@@ -190,6 +193,14 @@ impl Worker {
             let last = self.stamps[self.burst.len() - 1].index;
             self.parts.counters.progress.store(last + 1, Ordering::Release);
         }
+    }
+
+    /// In a replay: waits for the others, and for the watchlist from here on.
+    #[cold]
+    fn keep_step(&mut self, clock: u64) {
+        let WorkerParts { watch, table, counters, abort, .. } = &mut self.parts;
+        let show = |watermark| counters.watermark.store(watermark, Ordering::Release);
+        watch.keep_step(clock, table, &mut self.sink, show, abort);
     }
 
     fn judge(&mut self, i: usize) -> Judgement {
@@ -209,10 +220,11 @@ impl Worker {
         let Ok(touch) = parts.table.touch_prepared(packet, lookup, &mut self.sink) else {
             parts.counters.untracked.add(1);
             let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
-            let verdict = match has_quote {
+            let mut verdict = match has_quote {
                 true => decide_error(parts, error, &mut self.sink),
                 false => generation.rules.classify(subject),
             };
+            parts.watch.stand(&mut verdict, &subject.tuple);
             let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: None, bytes: packet.bytes };
             let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
             return Judgement { verdict, tuple: subject.tuple, mirrors, ..Judgement::default() };
@@ -229,7 +241,7 @@ impl Worker {
         }
         let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: Some(touch), bytes: packet.bytes };
         let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
-        parts.table.note_mirrored(touch.ix, mirrors, verdict.generation);
+        parts.table.note_mirrored(touch.ix, mirrors, &verdict);
         let (flow_id, tuple) = (parts.table.entry(touch.ix).flow_id(), subject.tuple);
         Judgement { verdict, flow_id, tuple, mirrors, touch: Some(touch), cached }
     }
@@ -239,17 +251,18 @@ impl Worker {
     fn decide(&mut self, i: usize, touch: Touch) -> (Verdict, bool) {
         let parts = &mut self.parts;
         let Inquiry { packet, subject, is_neighbour_discovery, has_quote, .. } = &self.inquiries[i];
-        let verdict = if *has_quote {
+        let mut verdict = if *has_quote {
             let error = IcmpError { clock_ns: packet.clock_ns, subject, quoted: &self.quotes[i] };
             decide_error(parts, error, &mut self.sink)
         } else if *is_neighbour_discovery {
             let generation = parts.generation.get();
             generation.rules.classify_as(subject, generation.non_ip)
         } else if packet::is_icmp(subject.tuple.protocol) {
-            return (decide_icmp(parts, touch, subject), false);
+            decide_icmp(parts, touch, subject)
         } else {
             return decide(parts, touch, subject);
         };
+        parts.watch.stand(&mut verdict, &subject.tuple);
         parts.table.set_verdict(touch.ix, touch.direction, &verdict);
         (verdict, false)
     }
@@ -260,7 +273,8 @@ impl Worker {
         let mut subject = Subject { src_mac: link.src, dst_mac: link.dst, ..Subject::default() };
         subject.tuple.vlan = link.vlans.outer();
         let generation = self.parts.generation.get();
-        let verdict = generation.rules.classify_as(&subject, generation.non_ip);
+        let mut verdict = generation.rules.classify_as(&subject, generation.non_ip);
+        self.parts.watch.stand(&mut verdict, &subject.tuple);
         // Who talks to whom, for sessions that take a share of that.
         let stations = Tuple { src: station(link.src), dst: station(link.dst), ..subject.tuple };
         let bytes = self.stamps[i].count_len;

@@ -48,9 +48,22 @@ fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) ->
 pub(super) fn decide(parts: &mut WorkerParts, touch: Touch, subject: &Subject) -> (Verdict, bool) {
     let number = parts.generation.get().rules.generation();
     match parts.table.verdict(touch.ix, touch.direction, number) {
-        Some(verdict) => (*verdict, true),
-        None => (decide_anew(parts, touch, subject), false),
+        Some(verdict) if verdict.standing.watchlist == parts.watch.number() => (*verdict, true),
+        Some(verdict) => (stand_anew(parts, touch, subject, *verdict), true),
+        None if parts.watch.number() == 0 => (decide_anew(parts, touch, subject), false),
+        None => {
+            let verdict = decide_anew(parts, touch, subject);
+            (stand_anew(parts, touch, subject, verdict), false)
+        }
     }
+}
+
+/// Asks the watchlist about a flow, once for each direction and list.
+#[inline(never)]
+fn stand_anew(parts: &mut WorkerParts, touch: Touch, subject: &Subject, mut verdict: Verdict) -> Verdict {
+    parts.watch.stand(&mut verdict, &subject.tuple);
+    parts.table.set_verdict(touch.ix, touch.direction, &verdict);
+    verdict
 }
 
 #[inline(never)]

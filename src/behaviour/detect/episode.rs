@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use crate::behaviour::alert::{Alert, AlertEvent, AlertKind, Evidence, Party, Status};
 use crate::behaviour::features::{FEATURES, Features, NAMES};
 use crate::flow::{FlowRecord, TO_SERVER};
-use crate::packet::has_ports;
+use crate::packet::{Host, has_ports};
 use crate::rules::GroupSetHandle;
 
-use super::host::Host;
 use super::rate::{Arrivals, Shares};
 
 /// Most episodes open at a time; the one untouched for longest is closed to make room.

@@ -17,7 +17,6 @@
 mod attempt;
 mod episode;
 mod fan;
-mod host;
 mod rate;
 
 use std::time::Duration;
@@ -32,8 +31,8 @@ use attempt::Outcome;
 use fan::{Fan, Try};
 use rate::Arrivals;
 
+pub use crate::packet::Host;
 pub(crate) use episode::{Book, Key, Known, Sighting};
-pub use host::Host;
 
 /// Pairs and services with failures remembered; hosts with unanswered arrivals, per kind of flood.
 const PAIRS: usize = 16_384;

@@ -1,8 +1,7 @@
 //! Packets to one host over time, in buckets of a quarter window.
 
 use crate::flow::FlowRecord;
-
-use super::host::Host;
+use crate::packet::Host;
 
 /// Buckets to a window.
 const PER_WINDOW: u64 = 4;

@@ -1,5 +1,6 @@
 //! Mirror sessions.
 
+use super::adaptive::flags;
 use super::filter::{Filter, conditions, items, selectors};
 use super::groups::{Groups, Vms};
 use super::names::Names;
@@ -9,7 +10,7 @@ use crate::config::document::Place;
 use crate::config::problem::{Problems, nearest};
 use crate::config::raw_mirrors::{Direction, RawMirror};
 use crate::config::shape::{Entry, Shaped};
-use crate::mirror::{Head, Sample, Session};
+use crate::mirror::{Head, Only, Sample, Session, fraction};
 use crate::packet::KeyFrom;
 use crate::rules::{Decision, MAX_MIRRORS, Match, MirrorMatch, Rule, Selector};
 
@@ -66,6 +67,8 @@ pub(super) fn resolve(
             on: world.on(problems, &place.key("on"), &raw),
             rules: world.rules(problems, &place.key("rules"), &raw, shaped.names_known("rule", "id")),
             priority: raw.priority,
+            adapts: adapts(problems, &place, &raw),
+            only: only(problems, &place, &raw),
             to: raw.to.unwrap_or_default(),
             name: raw.name.0,
         };
@@ -123,6 +126,20 @@ fn head(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> Option<H
         problem.allowed("one of them").related(line, "`first_packets` is here");
     }
     raw.first_packets.map(Head::Packets).or(bytes)
+}
+
+fn adapts(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> bool {
+    if raw.adapt && raw.flows.is_none() {
+        let problem = problems.error(&place.key("adapt"), "`adapt` without `flows`: what is the share of everybody?");
+        problem.allowed("`flows` with the share that is taken of those who are not watched");
+    }
+    raw.adapt
+}
+
+fn only(problems: &mut Problems<'_>, place: &Place, raw: &RawMirror) -> Option<Only> {
+    let flags = raw.flags.as_ref().map_or(0, |names| flags(problems, &place.key("flags"), names));
+    let is_asked_for = raw.min_score.is_some() || raw.flags.is_some();
+    is_asked_for.then(|| Only { score: raw.min_score.map(fraction), flags })
 }
 
 /// What `group` sends, receives, or both. With ports, "both" takes the replies too, whose ports stand the other way

@@ -1,6 +1,7 @@
 //! Second check: what the tables mean together. Collects all errors; on each, goes on with something harmless, so
 //! the result is only good when there were none.
 
+mod adaptive;
 mod export;
 mod filter;
 mod groups;
@@ -13,7 +14,7 @@ mod settings;
 mod targets;
 
 use super::document::Place;
-use super::model::Config;
+use super::model::{Config, Export};
 use super::problem::Problems;
 use super::raw::{NonIp, RawPolicy};
 use super::shape::Shaped;
@@ -29,7 +30,10 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
     let targets = targets::resolve(problems, &mut shaped, &ports);
     let world = mirrors::World { groups: &groups, vms: &vms, targets: &targets, ports: &ports, rules: &rules };
     let mirrors = mirrors::resolve(problems, &mut shaped, &world, settings.flow.key_from);
-    ports.warn_unused(problems, &mirrors);
+    let (honeypots, names) = adaptive::honeypots(problems, &mut shaped, &ports);
+    let of_mirrors: Vec<_> = mirrors.iter().map(|(session, _)| session).collect();
+    let adaptive = adaptive::adaptive(problems, &mut shaped, &names, &of_mirrors);
+    ports.warn_unused(problems, &mirrors, &honeypots);
     let raw: RawPolicy = shaped.section(problems, "policy");
     let default = default_decision(problems, &shaped, &raw);
     let (sessions, matches) = mirrors.into_iter().unzip();
@@ -46,9 +50,11 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         },
         live_flows: raw.live_flows,
         mirrors: sessions,
+        honeypots,
         flow: settings.flow,
         scorer: settings.scorer,
-        export: settings.export,
+        export: Export { decisions: adaptive.is_some(), ..settings.export },
+        adaptive,
         control: settings.control,
         ipfix: ipfix::resolve(problems, &mut shaped),
         metrics: settings.metrics,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::names::Names;
 use crate::config::document::Place;
-use crate::config::model::{Eal, Port};
+use crate::config::model::{Eal, Honeypot, Port};
 use crate::config::problem::Problems;
 use crate::config::raw::{RawPair, RawPort};
 use crate::config::shape::{Entry, Shaped};
@@ -93,11 +93,17 @@ impl Ports {
     }
 
     /// A port that nothing uses is probably a forgotten pair.
-    pub(super) fn warn_unused(&self, problems: &mut Problems<'_>, mirrors: &[(Session, MirrorMatch)]) {
+    pub(super) fn warn_unused(
+        &self,
+        problems: &mut Problems<'_>,
+        mirrors: &[(Session, MirrorMatch)],
+        honeypots: &[Honeypot],
+    ) {
         for (index, port) in self.ports.iter().enumerate() {
-            let mirror = mirrors.iter().any(|(session, _)| session.port == index);
-            if !self.paired.contains_key(&index) && !mirror {
-                let message = format!("port `{}` is in no pair and no mirror uses it", port.name);
+            let is_used = mirrors.iter().any(|(session, _)| session.port == index)
+                || honeypots.iter().any(|honeypot| honeypot.port == Some(index));
+            if !self.paired.contains_key(&index) && !is_used {
+                let message = format!("port `{}` is in no pair, and no mirror or honeypot uses it", port.name);
                 problems.warning(&self.places[index], message);
             }
         }

@@ -1,8 +1,8 @@
-//! A host as the detectors tell hosts apart.
+//! A host as it is told from others.
 
 use std::net::IpAddr;
 
-use crate::packet::{Addr, Tuple, ip_addr};
+use super::key::{Addr, Tuple, ip_addr};
 
 /// An address within its segment: tenants may use the same addresses on different VLANs and virtual
 /// networks.
