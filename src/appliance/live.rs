@@ -14,6 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use super::health::Health;
 use super::merge::{RecordMerge, RecordOrder};
 use super::metrics::serve_metrics;
+use super::neighbours::Neighbours;
 use super::observed::Observed;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
@@ -36,6 +37,7 @@ use crate::worker::{Mailbox, Timing, WhenFull, Worker, WorkerCounters, WorkerPar
 pub struct Appliance {
     config: Config,
     workers: Vec<RunningLcore<Worker>>,
+    neighbours: Option<Neighbours>,
     scoring: Option<JoinHandle<Result<Scored>>>,
     metrics: Option<MetricsServer>,
     shared: Shared,
@@ -119,7 +121,7 @@ impl Appliance {
         let host = PolicyHost::new(&config, Targets::ByPort, unix_nanoseconds())?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
         let (shared, watch) = (Shared::new(&config), PortWatch::default());
-        let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
+        let (io, unpaired) = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
         let files = Files::append(&config.export)?;
         let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
         let live = Arc::new(shared.live(&config, &host, &ports, &files));
@@ -132,8 +134,22 @@ impl Appliance {
         let metrics = config.metrics.listen.map(|listen| serve_metrics(listen, observed.clone())).transpose()?;
         let health = Health::new(&config, observed);
         let scoring = Some(shared.start_scoring(&config, &host, Exports { files, collectors }, health)?);
-        let workers = Vec::new();
-        let mut appliance = Self { config, workers, scoring, metrics, shared, live, host, ports, watch, pools, eal };
+        let (mailbox, packets) = (live.mailboxes.first().cloned().unwrap_or_default(), pools.packets.clone());
+        let neighbours = Some(Neighbours::start(unpaired, host.hops().clone(), mailbox, packets)?);
+        let mut appliance = Self {
+            config,
+            workers: Vec::new(),
+            neighbours,
+            scoring,
+            metrics,
+            shared,
+            live,
+            host,
+            ports,
+            watch,
+            pools,
+            eal,
+        };
         appliance.launch(io)?;
         Ok(appliance)
     }
@@ -259,6 +275,7 @@ impl Appliance {
     /// Stops the workers; returns the first failure among them.
     fn halt(&mut self) -> Option<String> {
         self.shared.stop.store(true, Ordering::Relaxed);
+        self.neighbours = None;
         let mut failure = None;
         for running in self.workers.drain(..) {
             let (lcore, outcome) = running.join();
@@ -326,6 +343,7 @@ impl Shared {
         Live {
             taps: TapHost::new(host.names().clone(), port_names, self.counters.len()),
             names: host.names().clone(),
+            hops: host.hops().clone(),
             counters: self.counters.clone(),
             mailboxes: self.counters.iter().map(|_| Arc::new(Mailbox::default())).collect(),
             capacity: config.flow.capacity,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::pools::Pools;
 use crate::config::Config;
-use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions};
+use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RxQueue};
 use crate::worker::{DeviceSpread, Egress, Handoff, Ingress, Lane, Output, Spreading, Strays, WhenFull};
 
 /// Packets in flight between two workers when flows are spread in software.
@@ -45,7 +45,12 @@ impl LivePort {
         });
         let device = Device::open(eal, &wanted.device).with_context(|| format!("port `{name}`"))?;
         let workers = config.cores.workers.len() as u16;
-        let polled = if paired_with.is_some() { wanted.rx_queues.unwrap_or(workers).min(workers) } else { 1 };
+        let polled = match paired_with {
+            Some(_) => wanted.rx_queues.unwrap_or(workers).min(workers),
+            // The kernel spreads what it receives over all of them, whether anybody looks or not.
+            None if wanted.device.starts_with("net_af_packet") => device.limits().rx_queues,
+            None => 1,
+        };
         let options = PortOptions {
             name: wanted.name.clone(),
             device: wanted.device.clone(),
@@ -97,22 +102,27 @@ impl PortWatch {
     }
 }
 
-/// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on.
+/// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on. The receive
+/// queues of ports in no pair are left, each with the index of its port.
 pub fn wire(
     eal: &Arc<Eal>,
     ports: &[LivePort],
     workers: usize,
     abort: &Arc<AtomicBool>,
     strays: &Arc<Strays>,
-) -> Result<Vec<WorkerIo>> {
+) -> Result<(Vec<WorkerIo>, Vec<(usize, RxQueue)>)> {
     let mut io: Vec<WorkerIo> = (0..workers).map(|_| WorkerIo::default()).collect();
+    let mut unpaired = Vec::new();
     for (index, live) in ports.iter().enumerate() {
         let (rx, tx) = live.port.take_queues().ok_or_else(|| anyhow!("queues of `{}` are taken", live.port.name()))?;
         for (worker, queue) in tx.into_iter().enumerate() {
             let egress = Egress::Device(queue);
             io[worker].outputs.push(Output::new(egress, live.up.clone(), WhenFull::Drop, abort.clone()));
         }
-        let Some(forward) = live.paired_with else { continue };
+        let Some(forward) = live.paired_with else {
+            unpaired.extend(rx.into_iter().map(|queue| (index, queue)));
+            continue;
+        };
         let rings = handoff_rings(eal, index, workers)?;
         let by_device = workers > 1 && live.port.spreads_like(&ports[forward].port);
         let scheme = live.port.scheme().filter(|_| by_device);
@@ -139,7 +149,7 @@ pub fn wire(
             io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spreading, owners });
         }
     }
-    Ok(io)
+    Ok((io, unpaired))
 }
 
 /// One ring per worker, for packets of flows that another worker owns: those that the devices did not bring both

@@ -93,6 +93,12 @@ pub struct Mirrored {
     /// Beyond what the target may get.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_cap: u64,
+    /// The collector's next hop was not known.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_neighbour: u64,
+    /// The collector failed its health checks.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_down: u64,
 }
 
 /// Values that half, nine tenths … of a distribution do not exceed.
@@ -239,9 +245,10 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
             total.lost_link += counters.lost_link.get();
             total.lost_oversize += counters.lost_oversize.get();
             total.lost_cap += counters.lost_cap.get();
+            total.lost_neighbour += counters.lost_neighbour.get();
+            total.lost_down += counters.lost_down.get();
+            total.lost += counters.lost().iter().map(|(_, lost)| lost).sum::<u64>();
         }
-        total.lost =
-            [total.lost_pool, total.lost_queue, total.lost_link, total.lost_oversize, total.lost_cap].iter().sum();
         sessions.insert(name.to_string(), total);
     }
     sessions

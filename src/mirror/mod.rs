@@ -7,6 +7,7 @@
 //! - **When full**: nothing is held here. A copy that finds no buffer or no room in the mirror queue, or is beyond its
 //!   session's cap or the MTU, is not made and is counted in the worker's counters.
 mod delivery;
+pub mod hops;
 mod pool;
 mod receipts;
 mod sampler;

@@ -1,6 +1,7 @@
 //! A mirror session as the data path needs it.
 
 use super::delivery::Delivery;
+use super::hops::Route;
 
 /// How much of what a session selects is copied.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +49,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// The ways to its collectors, as far as they are looked after.
+    pub fn routes(&self) -> impl Iterator<Item = Option<&Route>> {
+        self.delivery.wrap.iter().flat_map(|wrap| wrap.routes.iter().map(Option::as_ref))
+    }
+
     /// Whether it takes less than all packets that the policy selects for it, apart from every n-th.
     pub fn is_choosy(&self) -> bool {
         let takes_share = matches!(self.sample, Sample::Flows(_));

@@ -13,6 +13,9 @@ use crate::rules::RuleHandle;
 /// Most mirror sessions, over all generations of a process, that are counted apart.
 pub const MIRROR_SLOTS: usize = 256;
 
+/// Why copies are not sent.
+pub const LOSSES: [&str; 7] = ["pool", "queue", "link", "oversize", "cap", "no_neighbour", "down"];
+
 /// A number with one writer. Adding is a plain load and store: no bus lock, no read-modify-write.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -50,6 +53,26 @@ pub struct MirrorCounters {
     pub lost_queue: Counter,
     /// The mirror port's link was down.
     pub lost_link: Counter,
+    /// The collector's next hop is not known, or does not answer.
+    pub lost_neighbour: Counter,
+    /// The collector failed its health checks.
+    pub lost_down: Counter,
+}
+
+impl MirrorCounters {
+    /// Copies that were not sent, by cause.
+    pub fn lost(&self) -> [(&'static str, u64); LOSSES.len()] {
+        let counters = [
+            &self.lost_pool,
+            &self.lost_queue,
+            &self.lost_link,
+            &self.lost_oversize,
+            &self.lost_cap,
+            &self.lost_neighbour,
+            &self.lost_down,
+        ];
+        std::array::from_fn(|cause| (LOSSES[cause], counters[cause].get()))
+    }
 }
 
 /// Hits of one rule at one worker: one cache line.

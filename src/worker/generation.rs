@@ -1,7 +1,10 @@
 //! What is published to the workers: rules, mirror sessions and the few settings that may change while
 //! packets flow.
 
+use std::sync::Arc;
+
 use crate::mirror::Session;
+use crate::mirror::hops::Hop;
 use crate::rules::{Compiled, Decision, Generational, LiveFlows, RuleHandle};
 
 /// Where a mirror session's copies go and are counted. Position = bit in a verdict.
@@ -12,6 +15,8 @@ pub struct MirrorLane {
     pub output: usize,
     /// Index into [`WorkerCounters::mirrors`](super::WorkerCounters::mirrors).
     pub slot: u16,
+    /// What is known of the ways in its wrap's routes, in their order.
+    pub hops: Vec<Option<Arc<Hop>>>,
     /// Of [`Session::rules`], those that exist.
     pub rules: Vec<RuleHandle>,
 }

@@ -31,7 +31,7 @@ use crate::mirror::Sampler;
 use crate::packet::{Fragments, Headers, KeyFrom, Quoted, Spreader};
 use crate::rules::Reader;
 
-pub use counters::{Counter, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
+pub use counters::{Counter, LOSSES, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
 pub use distribution::{Distributed, Distribution};
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
@@ -40,7 +40,7 @@ pub use spreading::{DeviceSpread, Spreading, Strays};
 pub use walk::{MOST_WALKS, Mailbox, Walk};
 
 use copies::Copier;
-use io::give_way;
+use io::{Cargo, give_way};
 use sink::RingSink;
 use stages::{Inquiry, Stamp};
 use tap::{TapSet, TapState};
@@ -258,10 +258,15 @@ impl Worker {
         parts.counters.show(&parts.table.stats(), parts.fragments.counters());
     }
 
-    /// A few flow table entries for whoever asked.
+    /// A few flow table entries for whoever asked, and a packet for whoever has one to send.
     fn answer_questions(&mut self) {
-        let parts = &self.parts;
+        let parts = &mut self.parts;
         if !parts.mailbox.is_empty() {
+            if let Some((output, packet)) = parts.mailbox.letter()
+                && let Some(output) = parts.outputs.get_mut(output)
+            {
+                output.push(packet, Cargo::Letter, &parts.counters);
+            }
             self.walks.step(&parts.mailbox, &parts.table, parts.id as u16);
         }
     }

@@ -11,6 +11,7 @@ mod ports;
 mod rules;
 mod settings;
 mod targets;
+mod wraps;
 
 use super::document::Place;
 use super::model::Config;
