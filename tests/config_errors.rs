@@ -193,9 +193,27 @@ const CASES: &[Case] = &[
         &[(7, "mirror[0].to", "unknown port or target", Some("t"))],
     ),
     ("[[target]]\nname = 't'\nto = '192.0.2.1'", &[(5, "target[0].to", "`to` without `tunnel`", None)]),
+    ("[[target]]\nname = 't'\ntunnel = 'vxlan'\nto = '192.0.2.1'", &[(3, "target[0].from", "`from` is missing", None)]),
     (
-        "[[target]]\nname = 't'\ntunnel = 'vxlan'\nto = '192.0.2.1'",
-        &[(3, "target[0].from", "`from` is missing", None), (3, "target[0].to_mac", "`to_mac` is missing", None)],
+        "[[target]]\nname = 't'\ntunnel = 'vxlan'\nto = '192.0.2.1'\nfrom = '192.0.3.1/24'",
+        &[(6, "target[0].to", "not on the link", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'vxlan'\nto = '192.0.2.1'\nfrom = '192.0.3.1/24'\ngateway = '192.0.2.254'",
+        &[(8, "target[0].gateway", "not on the link", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\ngateway = '192.0.2.2'\nto_mac = '02:00:00:00:00:01'",
+        &[(8, "target[0].gateway", "`gateway` beside `to_mac`", None)],
+    ),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\nhealth = 'tcp:70000'",
+        &[(8, "target[0].health", "no such port", None)],
+    ),
+    ("[[target]]\nname = 't'\nhealth = 'arp'", &[(5, "target[0].health", "`health` without `tunnel`", None)]),
+    (
+        "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\nhealth = 'ping'",
+        &[(8, "target[0].health", "right form", None)],
     ),
     (
         "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '2001:db8::1'\nto_mac = '02:00:00:00:00:01'",

@@ -5,6 +5,9 @@ mod common;
 
 use common::faults::{Dice, Faults, Rates, traffic};
 use common::rig::{Outcome, Rig, Setup};
+use gnomon::mirror::hops::HopState;
+use gnomon::packet::Mac;
+use gnomon::worker::{Counter, MirrorCounters};
 
 const PACKETS: u64 = 200_000;
 
@@ -36,6 +39,25 @@ flows = "50%"
 name = "seventh"
 group = "any"
 sample = "1/7"
+[[target]]
+name = "pool"
+tunnel = "geneve"
+to = ["192.0.2.2", "192.0.2.3"]
+from = "192.0.2.1"
+[[mirror]]
+name = "pooled"
+to = "pool"
+group = "any"
+[[target]]
+name = "one"
+tunnel = "gre"
+to = "192.0.2.4"
+from = "192.0.2.1"
+health = "icmp"
+[[mirror]]
+name = "alone"
+to = "one"
+group = "any"
 "#;
 
 /// Feeds `PACKETS` damaged frames; the far ends are emptied only now and then, so that rings fill and pools run
@@ -63,6 +85,12 @@ fn hostile(seed: u64, workers: usize) -> (Outcome, Faults, u64) {
                 let to = dice.below(workers);
                 if io.put(to, &frame) { fed += 1 } else { refused += 1 }
             }
+            if dice.one_in(300) {
+                let hops = io.host.hops().all();
+                let mac = Mac([2, 0, 0, 0, 0, dice.below(256) as u8]);
+                let states = [HopState::NoNeighbour, HopState::Down(mac), HopState::Up(mac), HopState::Up(mac)];
+                hops[dice.below(hops.len())].1.set(states[dice.below(states.len())], 1);
+            }
             if dice.one_in(600) {
                 io.collect();
             } else if dice.one_in(50) {
@@ -86,6 +114,11 @@ fn happened(out: &Outcome, faults: &Faults, refused: u64) {
         assert!(out.summary.drops.contains_key(reason), "{reason} did not occur");
     }
     assert!(out.sum(|c| c.mirrors[0].lost_queue.get()) > 0, "mirror rings filled");
+    for session in [3, 4] {
+        let lost = |of: fn(&MirrorCounters) -> &Counter| out.sum(|c| of(&c.mirrors[session]).get());
+        assert!(lost(|m| &m.packets) > 0 && lost(|m| &m.lost_neighbour) > 0, "collectors came and went");
+        assert!(lost(|m| &m.lost_down) > 0, "collectors fell ill");
+    }
     assert!(out.summary.records_lost > 0, "record rings filled");
     assert!(out.summary.drops.len() > 15, "many kinds of damage were told apart: {:?}", out.summary.drops);
 }

@@ -1,10 +1,12 @@
-//! What is looked after once a second while the appliance runs: pressure on the flow tables, counters as events.
+//! What is looked after once a second while the appliance runs: pressure on the flow tables, collectors of
+//! mirrors out of reach, counters as events.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::observed::Observed;
+use super::outages::Outages;
 use super::pressure::{Fill, Pressure};
 use super::scoring::unix_nanoseconds;
 use super::totals::Summary;
@@ -19,6 +21,7 @@ use crate::worker::{Counter, WorkerCounters};
 pub struct Health {
     observed: Arc<Observed>,
     pressure: Pressure,
+    outages: Outages,
     every: Option<Duration>,
     told: Option<Instant>,
 }
@@ -26,7 +29,8 @@ pub struct Health {
 impl Health {
     pub fn new(config: &Config, observed: Arc<Observed>) -> Self {
         let pressure = Pressure::new(config.metrics.clone());
-        Self { observed, pressure, every: config.export.stats, told: None }
+        let outages = Outages::new(observed.live.hops.clone());
+        Self { observed, pressure, outages, every: config.export.stats, told: None }
     }
 
     pub fn observed(&self) -> &Arc<Observed> {
@@ -34,14 +38,19 @@ impl Health {
     }
 
     /// `number` gives the number of a new episode.
-    pub fn look(&mut self, files: &mut Files, number: impl FnOnce() -> u64) -> Result<(), ExportError> {
+    pub fn look(&mut self, files: &mut Files, mut number: impl FnMut() -> u64) -> Result<(), ExportError> {
         let was_open = self.pressure.is_open();
-        if let Some(news) = self.pressure.look(self.fill(), number) {
+        if let Some(news) = self.pressure.look(self.fill(), &mut number) {
             files.pressure(&news)?;
         }
         let scorer = &self.observed.live.scorer;
         scorer.pressure.set(self.pressure.is_open().into());
         scorer.pressure_alerts.add(u64::from(self.pressure.is_open() && !was_open));
+        let was_out = self.outages.open();
+        for news in self.outages.look(unix_nanoseconds(), number) {
+            files.outage(&news)?;
+        }
+        scorer.outage_alerts.add(self.outages.open().saturating_sub(was_out) as u64);
         let Some(every) = self.every else { return Ok(()) };
         if self.told.is_none_or(|told| told.elapsed() >= every) {
             self.told = Some(Instant::now());
@@ -56,6 +65,9 @@ impl Health {
             files.pressure(&news)?;
         }
         self.observed.live.scorer.pressure.set(0);
+        for news in self.outages.close(unix_nanoseconds()) {
+            files.outage(&news)?;
+        }
         if self.every.is_none() {
             return Ok(());
         }

@@ -15,6 +15,7 @@ use super::adaptation::Adaptation;
 use super::health::Health;
 use super::merge::{RecordMerge, RecordOrder};
 use super::metrics::serve_metrics;
+use super::neighbours::Neighbours;
 use super::observed::Observed;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
@@ -30,13 +31,14 @@ use crate::flow::{FlowRecord, FlowTable};
 use crate::metrics::MetricsServer;
 use crate::packet::Fragments;
 use crate::taps::TapHost;
-use crate::worker::{Mailbox, Timing, Watch, WhenFull, Worker, WorkerCounters, WorkerParts};
+use crate::worker::{Honeypot, Mailbox, Timing, Watch, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 /// A running appliance.
 #[derive(Debug)]
 pub struct Appliance {
     config: Config,
     workers: Vec<RunningLcore<Worker>>,
+    neighbours: Option<Neighbours>,
     scoring: Option<JoinHandle<Result<Scored>>>,
     metrics: Option<MetricsServer>,
     shared: Shared,
@@ -94,6 +96,12 @@ pub fn eal_options(config: &Config) -> EalOptions {
     }
 }
 
+/// Outputs are in port order.
+fn honeypots(config: &Config) -> Vec<Honeypot> {
+    let place = |honeypot: &config::Honeypot| Some(Honeypot { output: honeypot.port?, mac: honeypot.mac });
+    config.honeypots.iter().filter_map(place).collect()
+}
+
 /// The PCI devices that DPDK may probe, each with the arguments that its port gives; those of the ports when the
 /// configuration names none.
 fn pci_devices(config: &Config) -> Vec<String> {
@@ -122,12 +130,16 @@ impl Appliance {
         let host = PolicyHost::new(&config, Targets::ByPort, unix_nanoseconds())?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
         let (shared, watch) = (Shared::new(&config), PortWatch::default());
-        let io = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
+        let (io, unpaired) = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
         let files = Files::append(&config.export)?;
         let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
         let adaptation = config.adaptive.as_ref().map(|settings| Adaptation::new(settings, &shared.counters, false));
         let mut adaptation = adaptation.transpose()?;
-        let look = |_| adaptation.as_mut().map_or_else(Watch::default, |adaptation| Watch::new(adaptation.reader()));
+        let look = |_| {
+            adaptation
+                .as_mut()
+                .map_or_else(Watch::default, |adaptation| Watch::new(adaptation.reader()).diverting(honeypots(&config)))
+        };
         let watches = (0..shared.counters.len()).map(look).collect();
         let watchers = adaptation.as_ref().map(Adaptation::watchers);
         let live = Arc::new(Live { watchers, ..shared.live(&config, &host, &ports, &files) });
@@ -141,9 +153,23 @@ impl Appliance {
         let health = Health::new(&config, observed);
         let exports = Exports { files, collectors };
         let scoring = Some(shared.start_scoring(&config, &host, exports, health, adaptation)?);
-        let workers = Vec::new();
-        let mut appliance =
-            Self { config, workers, scoring, metrics, shared, live, host, ports, watch, pools, eal, watches };
+        let (mailbox, packets) = (live.mailboxes.first().cloned().unwrap_or_default(), pools.packets.clone());
+        let neighbours = Some(Neighbours::start(unpaired, host.hops().clone(), mailbox, packets)?);
+        let mut appliance = Self {
+            config,
+            workers: Vec::new(),
+            neighbours,
+            scoring,
+            metrics,
+            shared,
+            live,
+            host,
+            ports,
+            watch,
+            pools,
+            eal,
+            watches,
+        };
         appliance.launch(io)?;
         Ok(appliance)
     }
@@ -273,6 +299,7 @@ impl Appliance {
     /// Stops the workers; returns the first failure among them.
     fn halt(&mut self) -> Option<String> {
         self.shared.stop.store(true, Ordering::Relaxed);
+        self.neighbours = None;
         let mut failure = None;
         for running in self.workers.drain(..) {
             let (lcore, outcome) = running.join();
@@ -342,6 +369,7 @@ impl Shared {
         Live {
             taps: TapHost::new(host.names().clone(), port_names, self.counters.len()),
             names: host.names().clone(),
+            hops: host.hops().clone(),
             counters: self.counters.clone(),
             mailboxes: self.counters.iter().map(|_| Arc::new(Mailbox::default())).collect(),
             capacity: config.flow.capacity,

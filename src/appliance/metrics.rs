@@ -1,5 +1,6 @@
 //! Counters of the running appliance as metrics.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use super::observed::Observed;
 use super::totals::{mirror_counters, rule_totals};
 use crate::metrics::{Exposition, MetricsServer};
 use crate::packet::DropReason;
-use crate::worker::{Counter, Distributed, Distribution, WorkerCounters};
+use crate::worker::{Counter, Distributed, Distribution, LOSSES, WorkerCounters};
 
 /// Bounds of latencies in nanoseconds: powers of two from about a microsecond to about four seconds.
 const LATENCY_POWERS: std::ops::RangeInclusive<u32> = 10..=32;
@@ -33,6 +34,7 @@ pub(super) fn page(observed: &Observed) -> String {
     workers(&mut page, observed);
     rules(&mut page, observed);
     mirrors(&mut page, observed);
+    targets(&mut page, observed);
     scorer(&mut page, observed);
     collectors(&mut page, observed);
     page.text()
@@ -170,12 +172,22 @@ fn mirrors(page: &mut Exposition, observed: &Observed) {
         page.add("gnomon_mirror_selected_packets_total", &[&name], sum(|m| &m.selected));
         page.add("gnomon_mirror_copied_packets_total", &[&name], sum(|m| &m.packets));
         page.add("gnomon_mirror_copied_bytes_total", &[&name], sum(|m| &m.bytes));
-        page.add("gnomon_mirror_lost_packets_total", &[&name, "pool"], sum(|m| &m.lost_pool));
-        page.add("gnomon_mirror_lost_packets_total", &[&name, "queue"], sum(|m| &m.lost_queue));
-        page.add("gnomon_mirror_lost_packets_total", &[&name, "link"], sum(|m| &m.lost_link));
-        page.add("gnomon_mirror_lost_packets_total", &[&name, "oversize"], sum(|m| &m.lost_oversize));
-        page.add("gnomon_mirror_lost_packets_total", &[&name, "cap"], sum(|m| &m.lost_cap));
-        page.add("gnomon_mirror_lost_packets_total", &[&name, "budget"], sum(|m| &m.lost_budget));
+        for (at, cause) in LOSSES.iter().enumerate() {
+            let lost: u64 = slot.iter().map(|counters| counters.lost()[at].1).sum();
+            page.add("gnomon_mirror_lost_packets_total", &[&name, cause], lost as f64);
+        }
+    }
+}
+
+fn targets(page: &mut Exposition, observed: &Observed) {
+    let mut counts: BTreeMap<(String, &str), u32> = BTreeMap::new();
+    for (route, hop) in observed.live.hops.all() {
+        for state in ["up", "down", "no_neighbour"] {
+            *counts.entry((route.target.clone(), state)).or_default() += u32::from(hop.state().name() == state);
+        }
+    }
+    for ((target, state), count) in counts {
+        page.add("gnomon_mirror_collectors", &[&target, state], count.into());
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::{Arc, RwLock};
 use crate::config::Config;
 use crate::export::{Directory, Names, SessionInfo};
 use crate::filter::Vocabulary;
+use crate::mirror::hops::{Hops, Route};
 use crate::mirror::{Cap, Rate, Session};
+use crate::packet::Mac;
 use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
@@ -18,6 +20,7 @@ pub struct PolicyHost {
     names: Arc<PolicyNames>,
     /// Output index of each mirror session's target, see [`Targets`].
     targets: Targets,
+    hops: Arc<Hops>,
 }
 
 /// Names of everything a record or counter refers to by number, for all generations of the process.
@@ -73,14 +76,16 @@ impl PolicyHost {
             Arc::new(PolicyNames { labels: labels.clone(), since: RwLock::default(), sessions: RwLock::default() });
         let memory_limit = config.limits.policy_memory_mb as usize * (1 << 20);
         let compiler = Compiler::new(config.policy.clone(), 1, labels, memory_limit)?;
-        let mut lanes = lanes(config, 1, &names, targets)?;
+        // Without ports there is nobody to ask.
+        let hops = Arc::new(Hops::new((targets != Targets::ByPort).then(Mac::default)));
+        let mut lanes = lanes(config, 1, &names, targets, &hops)?;
         name_rules(&mut lanes, &names.labels);
         let rules = compiler.compiled().clone();
         let (budget, non_ip, live_flows) = (budget(config), config.non_ip, config.live_flows);
         let first = Generation { rules, mirrors: lanes, budget, non_ip, live_flows };
         names.note_rules(now);
         names.note_sessions(config);
-        Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets })
+        Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets, hops })
     }
 
     /// A worker's view.
@@ -90,6 +95,11 @@ impl PolicyHost {
 
     pub fn names(&self) -> &Arc<PolicyNames> {
         &self.names
+    }
+
+    /// The ways to the collectors.
+    pub fn hops(&self) -> &Arc<Hops> {
+        &self.hops
     }
 
     /// Number of the generation in force.
@@ -106,17 +116,19 @@ impl PolicyHost {
         let number = self.generation() + 1;
         self.publisher.reclaim();
         let mark = self.names.mark();
-        let mut mirrors = lanes(config, number, &self.names, self.targets)?;
+        let mut mirrors = lanes(config, number, &self.names, self.targets, &self.hops)?;
         let rules = match self.compiler.replace(config.policy.clone(), number) {
             Ok(rules) => rules.clone(),
             Err(error) => {
                 self.names.back_to(mark);
+                self.hops.keep_only(&routes(&self.publisher.current().mirrors));
                 return Err(error.into());
             }
         };
         name_rules(&mut mirrors, &self.names.labels);
         self.names.note_rules(now);
         self.names.note_sessions(config);
+        self.hops.keep_only(&routes(&mirrors));
         let (budget, non_ip, live_flows) = (budget(config), config.non_ip, config.live_flows);
         self.publisher.publish(Generation { rules, mirrors, budget, non_ip, live_flows })?;
         Ok(number)
@@ -151,7 +163,13 @@ impl PolicyHost {
 }
 
 /// Where each mirror session's copies go in a generation.
-fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) -> Result<Vec<MirrorLane>, PolicyError> {
+fn lanes(
+    config: &Config,
+    number: u32,
+    names: &PolicyNames,
+    targets: Targets,
+    hops: &Hops,
+) -> Result<Vec<MirrorLane>, PolicyError> {
     let slots = names.enter(number, config)?;
     let lane = |(bit, session): (usize, &crate::mirror::Session)| MirrorLane {
         session: session.clone(),
@@ -160,6 +178,7 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
             Targets::BySession { first } => first + bit,
         },
         slot: slots[bit].0,
+        hops: session.routes().map(|route| route.map(|route| hops.enter(route))).collect(),
         rules: Vec::new(),
     };
     Ok(config.mirrors.iter().enumerate().map(lane).collect())
@@ -167,6 +186,10 @@ fn lanes(config: &Config, number: u32, names: &PolicyNames, targets: Targets) ->
 
 fn budget(config: &Config) -> Cap {
     config.adaptive.as_ref().map_or(Cap::default(), |adaptive| adaptive.budget)
+}
+
+fn routes(lanes: &[MirrorLane]) -> Vec<Route> {
+    lanes.iter().flat_map(|lane| lane.session.routes().flatten().cloned()).collect()
 }
 
 /// Rules have numbers when they were compiled; those that never had an effect have none.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::pools::Pools;
 use crate::config::Config;
-use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions};
+use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RxQueue};
 use crate::worker::{DeviceSpread, Egress, Handoff, Ingress, Lane, Output, Spreading, Strays, WhenFull};
 
 /// Packets in flight between two workers when flows are spread in software.
@@ -20,6 +20,8 @@ pub struct LivePort {
     pub up: Arc<AtomicBool>,
     /// The port it forwards to; `None` for mirror ports.
     pub paired_with: Option<usize>,
+    /// A honeypot is behind it.
+    pub has_honeypot: bool,
 }
 
 /// One worker's inputs and outputs; outputs are in port order.
@@ -43,9 +45,15 @@ impl LivePort {
             i if i == *b => Some(*a),
             _ => None,
         });
+        let has_honeypot = config.honeypots.iter().any(|honeypot| honeypot.port == Some(index));
         let device = Device::open(eal, &wanted.device).with_context(|| format!("port `{name}`"))?;
         let workers = config.cores.workers.len() as u16;
-        let polled = if paired_with.is_some() { wanted.rx_queues.unwrap_or(workers).min(workers) } else { 1 };
+        let polled = match paired_with {
+            Some(_) => wanted.rx_queues.unwrap_or(workers).min(workers),
+            // The kernel spreads what it receives over all of them, whether anybody looks or not.
+            None if wanted.device.starts_with("net_af_packet") => device.limits().rx_queues,
+            None => 1,
+        };
         let options = PortOptions {
             name: wanted.name.clone(),
             device: wanted.device.clone(),
@@ -61,7 +69,7 @@ impl LivePort {
         if !up {
             log::warn!("port `{name}`: link down; what should leave there is dropped until it comes up");
         }
-        Ok(Self { port: Arc::new(port), up: Arc::new(AtomicBool::new(up)), paired_with })
+        Ok(Self { port: Arc::new(port), up: Arc::new(AtomicBool::new(up)), paired_with, has_honeypot })
     }
 
     /// Reads the link state from the device; says when it changed.
@@ -97,24 +105,33 @@ impl PortWatch {
     }
 }
 
-/// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on.
+/// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on. The receive
+/// queues of ports in no pair are left, each with the index of its port.
 pub fn wire(
     eal: &Arc<Eal>,
     ports: &[LivePort],
     workers: usize,
     abort: &Arc<AtomicBool>,
     strays: &Arc<Strays>,
-) -> Result<Vec<WorkerIo>> {
+) -> Result<(Vec<WorkerIo>, Vec<(usize, RxQueue)>)> {
     let mut io: Vec<WorkerIo> = (0..workers).map(|_| WorkerIo::default()).collect();
+    let mut unpaired = Vec::new();
     for (index, live) in ports.iter().enumerate() {
         let (rx, tx) = live.port.take_queues().ok_or_else(|| anyhow!("queues of `{}` are taken", live.port.name()))?;
         for (worker, queue) in tx.into_iter().enumerate() {
             let egress = Egress::Device(queue);
             io[worker].outputs.push(Output::new(egress, live.up.clone(), WhenFull::Drop, abort.clone()));
         }
-        let Some(forward) = live.paired_with else { continue };
+        let forward = live.paired_with;
+        if forward.is_none() && !live.has_honeypot {
+            unpaired.extend(rx.into_iter().map(|queue| (index, queue)));
+            continue;
+        }
         let rings = handoff_rings(eal, index, workers)?;
-        let by_device = workers > 1 && live.port.spreads_like(&ports[forward].port);
+        // A honeypot's answers come from a third port, which spreads them in its own way.
+        let no_honeypots = ports.iter().all(|live| !live.has_honeypot);
+        let by_device =
+            workers > 1 && no_honeypots && forward.is_some_and(|forward| live.port.spreads_like(&ports[forward].port));
         let scheme = live.port.scheme().filter(|_| by_device);
         if workers > 1 {
             let how = if by_device { "by the device" } else { "in software" };
@@ -132,14 +149,14 @@ pub fn wire(
                     Spreading::Device(DeviceSpread::new(scheme, queue_number as u16, workers, index, strays))
                 }
             };
-            io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spreading, owners });
+            io[worker].lanes.push(Lane { ingress, forward, back: Some(index), spreading, owners });
         }
         for (worker, ring) in rings.into_iter().enumerate() {
             let (ingress, owners, spreading) = (Ingress::Ring(ring), Vec::new(), Spreading::Done);
-            io[worker].lanes.push(Lane { ingress, forward: Some(forward), back: Some(index), spreading, owners });
+            io[worker].lanes.push(Lane { ingress, forward, back: Some(index), spreading, owners });
         }
     }
-    Ok(io)
+    Ok((io, unpaired))
 }
 
 /// One ring per worker, for packets of flows that another worker owns: those that the devices did not bring both

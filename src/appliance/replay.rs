@@ -34,8 +34,8 @@ use crate::packet::{self, Fragments, Headers, Spreader};
 use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
 use crate::worker::tap::{Keep, Point};
 use crate::worker::{
-    Alarm, Egress, Ingress, Lane, Output, PacketNote, Spreading, Timing, Watch, WhenFull, Worker, WorkerCounters,
-    WorkerParts,
+    Alarm, Egress, Honeypot, Ingress, Lane, Output, PacketNote, Spreading, Timing, Watch, WhenFull, Worker,
+    WorkerCounters, WorkerParts,
 };
 
 /// What to do with a capture.
@@ -79,7 +79,7 @@ pub enum Progress {
 }
 
 const NOTES: usize = 8192;
-/// Outputs of every worker: allowed packets, answers to rejected ones, then one per mirror session.
+/// Outputs of every worker: allowed packets, answers to rejected ones, then one per mirror session, one per honeypot.
 const FORWARD: usize = 0;
 const BACK: usize = 1;
 const FIRST_MIRROR: usize = 2;
@@ -98,7 +98,7 @@ pub fn replay(
     let split = split_capture(capture, &workspace.0, config, options.workers, &mut progress)?;
     let mut run = Run::prepare(eal, config, split, options)?;
     let port = run.open_device(eal, pools)?;
-    let watches = run.watches();
+    let watches = run.watches(config);
     let consumers = run.start_consumers(config, capture, out, options)?;
     let workers = run.start_workers(eal, config, pools, &port, watches);
     // Workers that were never started would be waited for without end.
@@ -174,7 +174,7 @@ type Workers = Vec<RunningLcore<Worker>>;
 
 impl Run {
     fn prepare(eal: &Arc<Eal>, config: &Config, split: Split, options: &ReplayOptions) -> Result<Self> {
-        let rings = (0..FIRST_MIRROR + config.mirrors.len())
+        let rings = (0..FIRST_MIRROR + config.mirrors.len() + config.honeypots.len())
             .map(|i| PacketRing::new(eal, &format!("replay_out_{i}"), OUTLET_RING))
             .collect::<Result<Vec<_>, _>>()?;
         let workers = options.workers;
@@ -259,13 +259,21 @@ impl Run {
         for (session, ring) in config.mirrors.iter().zip(&self.rings[FIRST_MIRROR..]) {
             outlets.push(Outlet::new(ring.clone(), out.join(format!("mirror-{}.pcap", session.name)), true));
         }
+        for (honeypot, ring) in config.honeypots.iter().zip(&self.rings[FIRST_MIRROR + config.mirrors.len()..]) {
+            outlets.push(Outlet::new(ring.clone(), out.join(format!("honeypot-{}.pcap", honeypot.name)), true));
+        }
         outlets
     }
 
     /// What each worker knows of who is watched.
-    fn watches(&mut self) -> Vec<Watch> {
+    fn watches(&mut self, config: &Config) -> Vec<Watch> {
+        let first = FIRST_MIRROR + config.mirrors.len();
+        let honeypots = config.honeypots.iter().enumerate();
+        let honeypots: Vec<_> = honeypots.map(|(n, pot)| Honeypot { output: first + n, mac: pot.mac }).collect();
         let watch = |worker| match &mut self.adaptation {
-            Some(adaptation) => Watch::in_step(adaptation.reader(), adaptation.paces(), worker),
+            Some(adaptation) => {
+                Watch::in_step(adaptation.reader(), adaptation.paces(), worker).diverting(honeypots.clone())
+            }
             None => Watch::default(),
         };
         (0..self.counters.len()).map(watch).collect()

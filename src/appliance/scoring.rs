@@ -16,7 +16,7 @@ use super::policy::PolicyNames;
 use super::recent::Recent;
 use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
 use crate::config::Config;
-use crate::export::{CollectorSummary, ExportError, Exports, PRESSURE};
+use crate::export::{CollectorSummary, ExportError, Exports, OUTAGE, PRESSURE};
 use crate::flow::EndReason;
 use crate::rules::{Decision, GroupSetHandle};
 use crate::worker::{Alarm, Counter, Distributed, Distribution};
@@ -62,6 +62,8 @@ pub struct ScorerCounters {
     /// Episodes opened, in the order of [`AlertKind::ALL`], and of pressure on the flow tables.
     pub alerts: [Counter; AlertKind::ALL.len()],
     pub pressure_alerts: Counter,
+    /// Collectors of mirrors out of reach.
+    pub outage_alerts: Counter,
     /// 1 while the flow tables are under pressure.
     pub pressure: Counter,
     /// Live: microseconds from a record's making to its taking by the scorer.
@@ -185,13 +187,13 @@ impl Scoring {
             self.abort.store(true, Ordering::Relaxed);
         }
         outcome?;
-        let Out { exports, mut scored, .. } = self.out;
-        let mut exports = exports;
+        let Out { mut exports, mut scored, .. } = self.out;
         scored.stats = self.scorer.stats();
         scored.alerts = by_kind(&scored.stats);
-        let pressure = self.counters.pressure_alerts.get();
-        if pressure > 0 {
-            scored.alerts.insert(PRESSURE.to_owned(), pressure);
+        for (kind, count) in [(PRESSURE, &self.counters.pressure_alerts), (OUTAGE, &self.counters.outage_alerts)] {
+            if count.get() > 0 {
+                scored.alerts.insert(kind.to_owned(), count.get());
+            }
         }
         let files = &exports.files;
         scored.files = exports.paths();

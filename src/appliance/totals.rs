@@ -96,6 +96,12 @@ pub struct Mirrored {
     /// Beyond what all adaptive sessions may send together.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_budget: u64,
+    /// The collector's next hop was not known.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_neighbour: u64,
+    /// The collector failed its health checks.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_down: u64,
 }
 
 /// Values that half, nine tenths … of a distribution do not exceed.
@@ -242,10 +248,11 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
             total.lost_link += counters.lost_link.get();
             total.lost_oversize += counters.lost_oversize.get();
             total.lost_cap += counters.lost_cap.get();
+            total.lost_neighbour += counters.lost_neighbour.get();
+            total.lost_down += counters.lost_down.get();
             total.lost_budget += counters.lost_budget.get();
+            total.lost += counters.lost().iter().map(|(_, lost)| lost).sum::<u64>();
         }
-        let Mirrored { lost_pool, lost_queue, lost_link, lost_oversize, lost_cap, lost_budget, .. } = total;
-        total.lost = lost_pool + lost_queue + lost_link + lost_oversize + lost_cap + lost_budget;
         sessions.insert(name.to_string(), total);
     }
     sessions

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::live::Appliance;
 use super::report::{bytes, count, table};
+use crate::worker::LOSSES;
 
 /// Mirror sessions of the running appliance: what they take, what became of every copy.
 #[derive(Debug, Args)]
@@ -41,9 +42,6 @@ struct Common {
     output: String,
 }
 
-/// Causes of lost copies, in the order of the table.
-const CAUSES: [&str; 6] = ["pool", "queue", "link", "oversize", "cap", "budget"];
-
 pub(super) fn run(args: &MirrorArgs) -> Result<ExitCode> {
     let (request, common) = match &args.question {
         Question::List(common) | Question::Ledger(common) => (json!({ "verb": "mirrors" }), common),
@@ -70,7 +68,7 @@ fn list(sessions: &[Value]) -> String {
         let text = |key: &str| session[key].as_str().unwrap_or("-").to_owned();
         let wrap = &session["wrap"];
         let tunnel = match wrap["tunnel"].as_str() {
-            Some(tunnel) => format!("{tunnel} {} to {}", wrap["id"], names(&wrap["to"])),
+            Some(tunnel) => format!("{tunnel} {} to {}", wrap["id"], collectors(wrap)),
             None => "-".to_owned(),
         };
         let name = text("session") + if session["in_force"] == true { "" } else { " (not any more)" };
@@ -78,6 +76,18 @@ fn list(sessions: &[Value]) -> String {
         rows.add_row([name, text("to"), text("port"), link(session).to_owned(), tunnel, taken(session), priority]);
     }
     rows.to_string()
+}
+
+/// Addresses, with the state of those that are not up.
+fn collectors(wrap: &Value) -> String {
+    let told = |collector: &Value| {
+        let to = collector["to"].as_str().unwrap_or("?");
+        match collector["state"].as_str().filter(|state| *state != "up") {
+            Some(state) => format!("{to} ({state})"),
+            None => to.to_owned(),
+        }
+    };
+    wrap["collectors"].as_array().into_iter().flatten().map(told).collect::<Vec<_>>().join(", ")
 }
 
 fn link(session: &Value) -> &'static str {
@@ -126,20 +136,24 @@ fn total(session: &Value) -> Line {
         for key in ["selected", "sent", "bytes", "waiting"] {
             add(&mut sum, key, &worker[key]);
         }
-        CAUSES.iter().for_each(|cause| add(&mut lost, cause, &worker["lost"][cause]));
+        LOSSES.iter().for_each(|cause| add(&mut lost, cause, &worker["lost"][cause]));
     }
     sum.insert("lost".to_owned(), Value::Object(lost));
     (session["session"].as_str().unwrap_or("?").to_owned(), Value::Object(sum))
 }
 
+/// Causes that nowhere occurred are left out.
 fn ledger(lines: impl Iterator<Item = Line>) -> String {
+    let lines: Vec<Line> = lines.collect();
+    let occurred = |cause: &&str| lines.iter().any(|(_, account)| account["lost"][*cause].as_u64() > Some(0));
+    let causes: Vec<&str> = LOSSES.into_iter().filter(occurred).collect();
     let head = ["", "selected", "sent", "bytes", "waiting"].into_iter();
-    let mut rows = table(&head.chain(CAUSES.map(|cause| cause)).collect::<Vec<_>>());
+    let mut rows = table(&head.chain(causes.iter().copied()).collect::<Vec<_>>());
     for (name, account) in lines {
         let number = |value: &Value| value.as_u64().unwrap_or(0);
         let mut row = vec![name, count(number(&account["selected"])), count(number(&account["sent"]))];
         row.extend([bytes(number(&account["bytes"])), count(number(&account["waiting"]))]);
-        row.extend(CAUSES.iter().map(|cause| count(number(&account["lost"][*cause]))));
+        row.extend(causes.iter().map(|cause| count(number(&account["lost"][*cause]))));
         rows.add_row(row);
     }
     rows.to_string()
@@ -152,6 +166,14 @@ fn shown(session: &Value) -> String {
         if let Some(most) = session[key].as_u64().filter(|most| *most > 0) {
             text.push_str(&format!("at most {} {what}\n", count(most)));
         }
+    }
+    for collector in session["wrap"]["collectors"].as_array().into_iter().flatten() {
+        let word = |key: &str| collector[key].as_str().unwrap_or("-");
+        text.push_str(&format!("{} by way of {}", word("to"), word("mac")));
+        if collector["state"].is_string() {
+            text.push_str(&format!(", {} since {}", word("state"), word("since")));
+        }
+        text.push('\n');
     }
     let workers = session["workers"].as_array().into_iter().flatten().enumerate();
     let lines = workers.map(|(worker, account)| (format!("worker {worker}"), account.clone()));
@@ -171,7 +193,8 @@ mod tests {
         };
         json!({ "session": "db", "in_force": true, "to": "sensor", "port": "span", "up": false, "priority": 7, "sample": null,
             "flows": 0.5, "first_packets": 20, "first_bytes": null, "rules": ["a", "b"], "on": ["wan"], "slice": 64,
-            "max_bits": 0, "max_packets": 1000, "wrap": { "tunnel": "gre", "id": 3, "to": ["192.0.2.10", "192.0.2.11"] },
+            "max_bits": 0, "max_packets": 1000, "wrap": { "tunnel": "gre", "id": 3, "collectors": [{ "to": "192.0.2.10", "mac": "02:00:00:00:00:09" },
+                { "to": "192.0.2.11", "mac": null, "state": "down", "since": "today" }] },
             "workers": [account(1), account(2)] })
     }
 
@@ -182,7 +205,8 @@ mod tests {
             "db",
             "sensor",
             "down",
-            "gre 3 to 192.0.2.10, 192.0.2.11",
+            "gre 3 to 192.0.2.10, 192.0.2.11 (down)",
+            "192.0.2.10 by way of 02:00:00:00:00:09\n192.0.2.11 by way of -, down since today\n",
             "50% of flows, first 20 packets of a flow, rule a, b, on wan",
         ] {
             assert!(one.contains(part), "{part} is not in\n{one}");
@@ -193,6 +217,6 @@ mod tests {
         let line = ledger([total(&session())].into_iter());
         let numbers: Vec<&str> =
             line.lines().find(|line| line.contains("db")).expect("its line").split_whitespace().collect();
-        assert_eq!(numbers, ["db", "30", "12", "1.2", "KiB", "3", "0", "9", "0", "3", "3", "0"], "{line}");
+        assert_eq!(numbers, ["db", "30", "12", "1.2", "KiB", "3", "9", "3", "3"], "{line}");
     }
 }

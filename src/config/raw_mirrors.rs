@@ -1,10 +1,12 @@
 //! Mirrors and their targets as they stand in the file.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::raw::{IcmpType, OneOrMany, PortSpec, Protocol, priority};
-use super::text::{MacText, Name, RateText, SampleText, ShareText};
+use super::text::{DurationText, HealthText, MacText, Name, RateText, SampleText, ShareText};
 use crate::rules::Decision;
 
 /// Copies of matching packets, sent to a port of their own before anything else happens to them.
@@ -92,10 +94,30 @@ pub(super) struct RawTarget {
     /// IPv4 or IPv6 address of the collector, or of each of a pool: each gets the flows that a hash gives it, both
     /// directions together.
     pub to: Option<OneOrMany<String>>,
-    /// Own address in what is sent to it, of the same family.
+    /// Own address in what is sent to it, of the same family; with a prefix length it is known who is on the link.
     pub from: Option<String>,
     /// MAC address of the collector, or of the next hop to it; of a pool one for all, or one for each in the order of `to`.
+    /// Left out: found by ARP or neighbour discovery.
     pub to_mac: Option<OneOrMany<MacText>>,
+    /// Address of the next hop to collectors that are not on the link.
+    pub gateway: Option<String>,
+    /// How long a MAC address that was found is good; then it is asked for again.
+    #[serde(default = "refresh")]
+    pub refresh: DurationText,
+    /// How it is told whether a collector is well: "arp" (it, or the gateway to it, tells its MAC address; over IPv6 by
+    /// neighbour discovery), "icmp" (echo), or "tcp:PORT". Left out: it is not asked.
+    pub health: Option<HealthText>,
+    /// Between two health checks; an answer that takes longer is none.
+    #[serde(default = "health_interval")]
+    pub health_interval: DurationText,
+    /// Checks without an answer, one after the other, that take a collector down.
+    #[serde(default = "health_fall")]
+    #[schemars(range(min = 1, max = 100))]
+    pub health_fall: u32,
+    /// Answers, one after the other, that bring it back.
+    #[serde(default = "health_rise")]
+    #[schemars(range(min = 1, max = 100))]
+    pub health_rise: u32,
     /// Own MAC address. Left out: one made for the purpose, 02:67:6e:6f:6d:00 and up.
     pub from_mac: Option<MacText>,
     /// VLAN that the collector is in; left out or 0: untagged.
@@ -147,6 +169,22 @@ pub(super) enum Direction {
     Out,
     #[default]
     Both,
+}
+
+fn refresh() -> DurationText {
+    DurationText::of(Duration::from_secs(30))
+}
+
+fn health_interval() -> DurationText {
+    DurationText::of(Duration::from_secs(1))
+}
+
+fn health_fall() -> u32 {
+    3
+}
+
+fn health_rise() -> u32 {
+    2
 }
 
 fn dscp() -> u8 {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::mirror::hops::Probe;
+
 /// A string type with what it is called in messages, its pattern, and examples.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $called:literal, $pattern:literal, $examples:expr) => {
@@ -109,6 +111,13 @@ text_type!(
     ["52:54:00:12:34:56"]
 );
 text_type!(
+    /// How a collector is asked whether it is well.
+    HealthText,
+    "\"arp\", \"icmp\" or \"tcp:PORT\"",
+    r"^(arp|icmp|tcp:[1-9][0-9]{0,4})$",
+    ["arp", "icmp", "tcp:4789"]
+);
+text_type!(
     /// Domain, bus, device and function.
     PciAddress,
     "a PCI address",
@@ -161,6 +170,17 @@ impl DurationText {
             _ => return None,
         };
         Some(Duration::from_millis(digits.parse::<u64>().ok()?.checked_mul(factor)?))
+    }
+}
+
+impl HealthText {
+    /// `None` when the port is none.
+    pub(super) fn probe(&self) -> Option<Probe> {
+        match self.0.strip_prefix("tcp:") {
+            Some(port) => port.parse().ok().map(Probe::Tcp),
+            None if self.0 == "arp" => Some(Probe::Neighbour),
+            None => Some(Probe::Echo),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary, Watchers};
 use crate::behaviour::AlertKind;
-use crate::export::{OutputCounters, PRESSURE};
+use crate::export::{OUTAGE, OutputCounters, PRESSURE};
+use crate::mirror::hops::Hops;
 use crate::taps::TapHost;
 use crate::worker::{Mailbox, WorkerCounters};
 
@@ -24,6 +25,8 @@ pub struct Live {
     /// Room for flows at each worker.
     pub capacity: usize,
     pub recent: Arc<Recent>,
+    /// The ways to collectors of mirrors.
+    pub hops: Arc<Hops>,
     pub ports: Vec<PortView>,
     /// Captures and traces.
     pub taps: Arc<TapHost>,
@@ -73,6 +76,7 @@ impl Live {
     pub fn alerts(&self) -> BTreeMap<String, u64> {
         let kinds = AlertKind::ALL.iter().zip(&self.scorer.alerts).map(|(kind, count)| (kind.name(), count.get()));
         let pressure = (PRESSURE, self.scorer.pressure_alerts.get());
-        kinds.chain([pressure]).map(|(kind, count)| (kind.to_owned(), count)).collect()
+        let outages = (OUTAGE, self.scorer.outage_alerts.get());
+        kinds.chain([pressure, outages]).map(|(kind, count)| (kind.to_owned(), count)).collect()
     }
 }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use super::live::Live;
 use super::protocol::{Failure, Refusal, Request};
 use super::reply::Reply;
-use crate::mirror::{Head, Sample, Session};
+use crate::export::iso8601;
+use crate::mirror::hops::Route;
+use crate::mirror::wrap::Outer;
+use crate::mirror::{Head, Sample, Session, Wrap};
 use crate::worker::MirrorCounters;
 
 #[derive(Deserialize)]
@@ -50,7 +53,9 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         let to: Vec<String> = wrap.outers.iter().map(|outer| outer.dst.to_string()).collect();
         let from = wrap.outers.first().map(|outer| outer.src.to_string());
         let vlan = wrap.outers.first().and_then(|outer| outer.vlan);
-        json!({ "tunnel": wrap.tunnel.name(), "id": wrap.id, "from": from, "to": to, "vlan": vlan, "mtu": delivery.mtu })
+        let collectors = collectors(live, wrap);
+        json!({ "tunnel": wrap.tunnel.name(), "id": wrap.id, "from": from, "to": to, "vlan": vlan, "mtu": delivery.mtu,
+            "collectors": collectors })
     });
     let is_pool = delivery.wrap.as_ref().is_some_and(|wrap| wrap.outers.len() > 1);
     let (packets, flows) = match session.sample {
@@ -83,19 +88,24 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
     })
 }
 
+/// Each with its next hop and, where that is looked after, its state.
+fn collectors(live: &Live, wrap: &Wrap) -> Vec<Value> {
+    let told = |(outer, route): (&Outer, &Option<Route>)| {
+        let hop = route.as_ref().and_then(|route| live.hops.of(route));
+        let Some(hop) = hop else { return json!({ "to": outer.dst.to_string(), "mac": outer.dst_mac.to_string() }) };
+        let state = hop.state();
+        let since = Some(hop.since()).filter(|since| *since > 0).unwrap_or(live.started_at);
+        let mac = state.mac().map(|mac| mac.to_string());
+        json!({ "to": outer.dst.to_string(), "mac": mac, "state": state.name(), "since": iso8601(since) })
+    };
+    wrap.outers.iter().zip(&wrap.routes).map(told).collect()
+}
+
 /// `selected = sent + lost + waiting`: the last few copies are on their way to the queue. Read from the end, so that no copy is
 /// seen sent before it was selected.
 fn account(worker: &MirrorCounters, is_pool: bool) -> Value {
     let (sent, bytes) = (worker.packets.get(), worker.bytes.get());
-    let lost = [
-        ("pool", &worker.lost_pool),
-        ("queue", &worker.lost_queue),
-        ("link", &worker.lost_link),
-        ("oversize", &worker.lost_oversize),
-        ("cap", &worker.lost_cap),
-        ("budget", &worker.lost_budget),
-    ]
-    .map(|(cause, counter)| (cause, counter.get()));
+    let lost = worker.lost();
     let selected = worker.selected.get();
     let waiting = selected.saturating_sub(sent + lost.iter().map(|(_, count)| count).sum::<u64>());
     json!({

@@ -100,6 +100,7 @@ fn live() -> Arc<Live> {
         taps: crate::taps::TapHost::new(host.names().clone(), Vec::new(), 1),
         watchers: None,
         names: host.names().clone(),
+        hops: host.hops().clone(),
         counters: vec![Arc::new(WorkerCounters::new(8))],
         mailboxes: Vec::new(),
         capacity: 0,

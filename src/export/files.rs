@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::decisions::write_decision;
 use super::eve::{Names, write_alert, write_flow, write_line};
 use super::event_socket::SocketOutput;
-use super::health::{PressureAlert, StatsEvent};
+use super::health::{OutageAlert, PressureAlert, StatsEvent};
 use super::log_file::{LogFile, Stopped, compress, left_over};
 use super::outputs::{OutputCounters, count_lines};
 use crate::behaviour::{AlertEvent, ScoredRecord};
@@ -134,6 +134,11 @@ impl Files {
 
     /// Writes what is to be told of an episode of pressure to `alerts.jsonl`.
     pub fn pressure(&mut self, alert: &PressureAlert) -> Result<(), ExportError> {
+        self.write(EventKind::Alert, |line| write_line(line, &alert.line()))
+    }
+
+    /// Writes what is to be told of a collector of mirrors out of reach to `alerts.jsonl`.
+    pub fn outage(&mut self, alert: &OutageAlert) -> Result<(), ExportError> {
         self.write(EventKind::Alert, |line| write_line(line, &alert.line()))
     }
 

@@ -1,13 +1,64 @@
-//! Events about the appliance itself: its counters, and pressure on its flow tables.
+//! Events about the appliance itself: its counters, pressure on its flow tables, collectors out of reach.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::time::iso8601;
 
 /// Name of the alert in `gnomon.kind`, in summaries and in metrics.
 pub const PRESSURE: &str = "table_pressure";
+
+/// Name of the alert that a collector of mirrors cannot be reached.
+pub const OUTAGE: &str = "collector_down";
+
+/// A collector of mirrors that cannot be reached: one episode, as told now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutageAlert {
+    /// Number among the episodes of all alerts of the run.
+    pub episode: u64,
+    pub closed: bool,
+    /// Nanoseconds since the Unix epoch: when this was told, when it began and was seen last.
+    pub told: u64,
+    pub first_seen: u64,
+    pub last_seen: u64,
+    pub target: String,
+    pub collector: IpAddr,
+    /// `no_neighbour` or `down`.
+    pub state: &'static str,
+}
+
+impl OutageAlert {
+    /// The line for `alerts.jsonl`.
+    pub(super) fn line(&self) -> Value {
+        let body = json!({
+            "actor": self.collector.to_string(),
+            "victim": "gnomon",
+            "severity": 2,
+            "count": 1,
+            "evidence": { "target": self.target, "collector": self.collector.to_string(), "state": self.state },
+        });
+        let mut gnomon = json!({
+            "kind": OUTAGE,
+            "episode": self.episode,
+            "status": if self.closed { "closed" } else { "open" },
+            "start": iso8601(self.first_seen),
+            "end": iso8601(self.last_seen),
+            "actor_groups": [],
+            "victim_groups": [],
+        });
+        let mut line = json!({ "timestamp": iso8601(self.told), "event_type": "alert" });
+        for table in [&mut gnomon, &mut line] {
+            if let (Some(table), Some(body)) = (table.as_object_mut(), body.as_object()) {
+                table.extend(body.clone());
+            }
+        }
+        line["gnomon"] = gnomon;
+        line
+    }
+}
 
 /// Flow tables running full: one episode, as told now.
 #[derive(Clone, Debug, Default, PartialEq)]

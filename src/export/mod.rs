@@ -25,7 +25,8 @@ pub use eve::{Names, write_alert, write_flow};
 pub use exports::Exports;
 pub use files::{ExportError, Files};
 pub use health::{
-    Capture, Decoder, Detect, FlowStats, GnomonStats, OutputStats, PRESSURE, PressureAlert, Stats, StatsEvent,
+    Capture, Decoder, Detect, FlowStats, GnomonStats, OUTAGE, OutageAlert, OutputStats, PRESSURE, PressureAlert, Stats,
+    StatsEvent,
 };
 pub use ipfix::{
     CollectorSummary, Collectors, Counters as CollectorCounters, Directory, IpfixError, SessionInfo, ipfix_reference,

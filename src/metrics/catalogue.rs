@@ -118,7 +118,13 @@ pub const CATALOGUE: &[Metric] = &[
         "gnomon_mirror_lost_packets_total",
         &["session", "cause"],
         "Copies not sent: `pool`, no buffer was free; `queue`, the port was full; `link`, it was down; `oversize`, larger than the \
-         target's MTU; `cap`, beyond what the target may get.",
+         target's MTU; `cap`, beyond what the target may get; `no_neighbour`, nobody answered for the next hop's address; `down`, the \
+         collector failed its health checks.",
+    ),
+    gauge(
+        "gnomon_mirror_collectors",
+        &["target", "state"],
+        "Collectors whose MAC address is looked for or whose health is checked: `up`, `down`, or `no_neighbour`.",
     ),
     // Flows and records.
     gauge("gnomon_flows_live", WORKER, "Flows in the table."),

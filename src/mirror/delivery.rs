@@ -1,5 +1,6 @@
 //! How the copies of a session travel.
 
+use super::hops::Route;
 use super::wrap::{Outer, Tunnel};
 
 /// What happens to a copy between the packet and the mirror queue.
@@ -20,6 +21,8 @@ pub struct Delivery {
 pub struct Wrap {
     /// One for each collector of a pool, at least one; all of one address family.
     pub outers: Vec<Outer>,
+    /// For each of them, the way to it where that is looked after: its MAC address has to be found, or its health checked.
+    pub routes: Vec<Option<Route>>,
     pub tunnel: Tunnel,
     /// Network id, key or session by which the collector tells this session from others.
     pub id: u32,

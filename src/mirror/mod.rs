@@ -8,6 +8,7 @@
 //!   session's cap or the MTU, is not made and is counted in the worker's counters.
 pub mod control;
 mod delivery;
+pub mod hops;
 mod pool;
 mod receipts;
 mod sampler;

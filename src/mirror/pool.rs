@@ -15,11 +15,13 @@ impl Pool {
         Self { members: members.into_iter().map(seed_of).collect() }
     }
 
-    /// Position of the member for a flow; 0 of an empty pool. `flow_hash` must be the same for both directions.
+    /// Position of the member for a flow, among those whose bits are set, or among all if none is; 0 of an empty pool.
+    /// `flow_hash` must be the same for both directions.
     #[inline]
-    pub fn member(&self, flow_hash: u64) -> usize {
-        let bids = self.members.iter().enumerate().map(|(at, member)| (scramble(flow_hash ^ member), at));
-        bids.max().map_or(0, |(_, at)| at)
+    pub fn member(&self, flow_hash: u64, usable: u64) -> usize {
+        let usable = if usable == 0 { u64::MAX } else { usable };
+        let bids = self.members.iter().enumerate().filter(|(at, _)| usable >> at & 1 != 0);
+        bids.map(|(at, member)| (scramble(flow_hash ^ member), at)).max().map_or(0, |(_, at)| at)
     }
 }
 
@@ -53,7 +55,7 @@ mod tests {
     /// Members by address, of flows 0, 1, 2 …
     fn taken(members: &[u8], flows: u64) -> Vec<u8> {
         let pool = Pool::new(members.iter().map(|n| address(*n)));
-        (0..flows).map(|flow| members[pool.member(scramble(flow + 1))]).collect()
+        (0..flows).map(|flow| members[pool.member(scramble(flow + 1), u64::MAX)]).collect()
     }
 
     #[test]
@@ -66,7 +68,7 @@ mod tests {
             let got = taken.iter().filter(|of| **of == member).count() as f64;
             assert!((got - expected).abs() <= 3.0 * (expected * 0.8).sqrt(), "{member}: {got}");
         }
-        assert_eq!(Pool::default().member(5), 0);
+        assert_eq!(Pool::default().member(5, u64::MAX), 0);
     }
 
     proptest! {
@@ -76,10 +78,16 @@ mod tests {
         ) {
             let mut members: Vec<u8> = members.into_iter().collect();
             let before = taken(&members, 500);
+            let pool = Pool::new(members.iter().map(|n| address(*n)));
+            let at = lost.index(members.len());
+            let without = |flow: u64| members[pool.member(scramble(flow + 1), !(1u64 << at))];
+            let marked: Vec<u8> = (0..500).map(without).collect();
             let gone = members.remove(lost.index(members.len()));
             let middle = turn.index(members.len());
             members.rotate_left(middle);
-            for (was, is) in before.into_iter().zip(taken(&members, 500)) {
+            let after = taken(&members, 500);
+            prop_assert_eq!(&marked, &after, "out of the pool or not usable is the same");
+            for (was, is) in before.into_iter().zip(after) {
                 prop_assert!(is == was || was == gone, "{} to {} without {}", was, is, gone);
             }
         }

@@ -1,6 +1,7 @@
 //! A mirror session as the data path needs it.
 
 use super::delivery::Delivery;
+use super::hops::Route;
 use crate::rules::Standing;
 
 /// How much of what a session selects is copied.
@@ -89,6 +90,11 @@ impl Only {
 impl Session {
     pub fn rate(&self) -> Rate {
         Rate { sample: self.sample, adapts: self.adapts }
+    }
+
+    /// The ways to its collectors, as far as they are looked after.
+    pub fn routes(&self) -> impl Iterator<Item = Option<&Route>> {
+        self.delivery.wrap.iter().flat_map(|wrap| wrap.routes.iter().map(Option::as_ref))
     }
 
     /// Whether it takes less than all packets that the policy selects for it, apart from every n-th.

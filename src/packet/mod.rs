@@ -12,6 +12,7 @@
 //!                                                                       └─► layers: Vec<Layer>
 //! ```
 mod cursor;
+pub mod checksum;
 mod drop;
 mod fragments;
 mod headers;

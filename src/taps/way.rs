@@ -176,6 +176,7 @@ fn mirrors(copies: &Copies, generation: u32, names: &dyn TapNames) -> Vec<Mirror
         () if copies.no_buffer & bit != 0 => "no_buffer",
         () if copies.limited & bit != 0 => "limited",
         () if copies.link_down & bit != 0 => "link_down",
+        () if copies.unreachable & bit != 0 => "unreachable",
         () => "not_sampled",
     };
     let wanted = (0..64).filter(|bit| copies.wanted >> bit & 1 != 0);

@@ -4,9 +4,10 @@
 //! is down or was just found full.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::counters::MirrorCounters;
+use super::counters::{Counter, MirrorCounters};
 use super::io::{Cargo, Output, give_way};
 use super::stages::{Judgement, Stamp};
 use super::tap::Copies;
@@ -14,6 +15,7 @@ use super::{Generation, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::{Mbuf, Mempool, Stock};
 use crate::flow::{FlowTable, Touch};
+use crate::mirror::hops::{Hop, HopState, state_of};
 use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
 use crate::mirror::{CLASSES, Cap, Delivery, Meter, Only, Pool, Sample, Sampler, share_in_force};
 use crate::packet::{FlowKey, Tuple};
@@ -34,8 +36,9 @@ pub(super) struct Copier {
     chooses: bool,
     /// Sessions for which no copy is made in this burst: their queue was full at its beginning, or their port down.
     closed: u64,
-    /// Those of them whose port is down.
+    /// Those of them whose port is down, and those whose collector cannot be reached.
     down: u64,
+    unreachable: u64,
     buffers: Buffers,
     /// What all adaptive sessions may send together.
     budget: Meter,
@@ -64,6 +67,10 @@ struct Way {
     sample: Sample,
     /// Packets of this burst that were selected while it was closed.
     missed: u32,
+    /// Some member's way is looked after.
+    is_watched: bool,
+    /// Members that can be reached, as bits; no others are set.
+    usable: u64,
 }
 
 /// Who gets copies.
@@ -71,6 +78,9 @@ struct Way {
 struct Member {
     to: Option<IpAddr>,
     envelope: Option<Envelope>,
+    /// What is known of the way to it, and what was known when it was looked at last.
+    hop: Option<Arc<Hop>>,
+    known: u64,
     /// Number of the next packet that is selected for it. Also one whose copy is then not made has a number: the receiver is
     /// to notice.
     next: u32,
@@ -136,6 +146,7 @@ impl Worker {
     pub(super) fn come_to(&mut self, lane: usize) {
         let generation = self.parts.generation.get();
         self.copier.look_at(&self.parts.outputs);
+        self.parts.watch.come_to(&self.parts.lanes[lane]);
         if matches!(self.parts.timing, Timing::Live(_)) && self.copier.chooses {
             let port = self.parts.lanes[lane].back;
             let wants = |on: &Vec<usize>| on.is_empty() || port.is_some_and(|port| on.contains(&port));
@@ -189,6 +200,11 @@ impl Worker {
                 copies.link_down |= 1 << bit;
                 continue;
             }
+            if way.is_watched && way.usable >> member & 1 == 0 {
+                way.lost_on_the_way(member, session).add(1);
+                copies.unreachable |= 1 << bit;
+                continue;
+            }
             if !parts.outputs[way.output].wants_copy() {
                 session.lost_queue.add(1);
                 copies.queue_full |= 1 << bit;
@@ -238,6 +254,7 @@ impl Copier {
             chooses: false,
             closed: 0,
             down: 0,
+            unreachable: 0,
             buffers,
             budget: Meter::strict(Cap::default(), workers),
             budget_cap: Cap::default(),
@@ -308,15 +325,18 @@ impl Copier {
             kept.map_or(0, |(.., next)| *next)
         };
         let members: Vec<Member> = match &delivery.wrap {
-            None => vec![Member { to: None, envelope: None, next: next(None) }],
+            None => vec![Member { to: None, envelope: None, hop: None, known: 0, next: next(None) }],
             Some(wrap) => {
-                let member = |outer: &Outer| Member {
+                let member = |(at, outer): (usize, &Outer)| Member {
                     to: Some(outer.dst),
                     // The configuration was checked: what does not fit is not wrapped.
                     envelope: Envelope::new(*outer, wrap.tunnel, stream(wrap.id)).ok(),
+                    hop: lane.hops.get(at).cloned().flatten(),
+                    // No state that there is: it is looked at before the first copy.
+                    known: u64::MAX,
                     next: next(Some(outer.dst)),
                 };
-                wrap.outers.iter().map(member).collect()
+                wrap.outers.iter().enumerate().map(member).collect()
             }
         };
         let pool = Pool::new(members.iter().filter_map(|member| member.to));
@@ -324,20 +344,28 @@ impl Copier {
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
         let (adapts, sample) = (lane.session.adapts, lane.session.sample);
-        Way { slot: lane.slot, output: lane.output, members, pool, delivery, meter, adapts, sample, missed: 0 }
+        let usable = u64::MAX >> (64 - members.len().clamp(1, 64));
+        let is_watched = members.iter().any(|member| member.hop.is_some());
+        let (slot, output, missed) = (lane.slot, lane.output, 0);
+        Way { slot, output, members, pool, delivery, meter, adapts, sample, missed, is_watched, usable }
     }
 
     /// Looks which queues take copies.
     #[inline]
     fn look_at(&mut self, outputs: &[Output]) {
-        (self.closed, self.down) = (0, 0);
-        for (bit, way) in self.ways.iter().enumerate() {
+        (self.closed, self.down, self.unreachable) = (0, 0, 0);
+        for (bit, way) in self.ways.iter_mut().enumerate() {
             let output = &outputs[way.output];
             let (is_up, wants) = (output.is_up(), output.wants_copy());
+            if way.is_watched {
+                way.look_ahead();
+            }
+            let reaches = way.usable & 1 != 0;
             // In a pool each packet missed is numbered for its own member.
-            if way.members.len() == 1 && !(is_up && wants) {
+            if way.members.len() == 1 && !(is_up && wants && reaches) {
                 self.closed |= 1 << bit;
                 self.down |= u64::from(!is_up) << bit;
+                self.unreachable |= u64::from(is_up && !reaches) << bit;
             }
         }
     }
@@ -347,7 +375,8 @@ impl Copier {
     fn miss(&mut self, copies: &mut Copies) {
         let mut missed = copies.selected & self.closed;
         copies.link_down |= missed & self.down;
-        copies.queue_full |= missed & !self.down;
+        copies.unreachable |= missed & self.unreachable;
+        copies.queue_full |= missed & !(self.down | self.unreachable);
         while missed != 0 {
             self.ways[missed.trailing_zeros() as usize].missed += 1;
             missed &= missed - 1;
@@ -361,17 +390,45 @@ impl Copier {
             let missed = std::mem::take(&mut way.missed);
             session.selected.add(missed.into());
             way.members[0].next = way.members[0].next.wrapping_add(missed);
-            let lost = if self.down >> bit & 1 == 0 { &session.lost_queue } else { &session.lost_link };
+            let lost = match (self.down >> bit & 1, self.unreachable >> bit & 1) {
+                (1, _) => &session.lost_link,
+                (_, 1) => way.lost_on_the_way(0, session),
+                _ => &session.lost_queue,
+            };
             lost.add(missed.into());
         }
     }
 }
 
 impl Way {
+    /// Takes over what has become known of the ways since the last burst.
+    fn look_ahead(&mut self) {
+        for (at, member) in self.members.iter_mut().enumerate() {
+            let Some(word) = member.hop.as_ref().map(|hop| hop.word()).filter(|word| *word != member.known) else {
+                continue;
+            };
+            member.known = word;
+            let state = state_of(word);
+            if let (Some(envelope), Some(mac)) = (&mut member.envelope, state.mac()) {
+                envelope.set_next_hop(mac);
+            }
+            let is_up = u64::from(matches!(state, HopState::Up(_)));
+            self.usable = self.usable & !(1 << at) | is_up << at;
+        }
+    }
+
+    /// Where copies are counted that a member cannot get.
+    fn lost_on_the_way<'a>(&self, member: usize, session: &'a MirrorCounters) -> &'a Counter {
+        match state_of(self.members[member].known) {
+            HopState::NoNeighbour => &session.lost_neighbour,
+            HopState::Down(_) | HopState::Up(_) => &session.lost_down,
+        }
+    }
+
     /// Who gets a copy of a packet, and the number of that.
     fn number(&mut self, judgement: &Judgement, seed: u64) -> (usize, u32) {
         let is_pool = self.members.len() > 1;
-        let at = if is_pool { self.pool.member(FlowKey::of(judgement.tuple).0.hash(seed)) } else { 0 };
+        let at = if is_pool { self.pool.member(FlowKey::of(judgement.tuple).0.hash(seed), self.usable) } else { 0 };
         let member = &mut self.members[at];
         let number = member.next;
         member.next = number.wrapping_add(1);

@@ -14,6 +14,9 @@ use crate::rules::RuleHandle;
 /// Most mirror sessions, over all generations of a process, that are counted apart.
 pub const MIRROR_SLOTS: usize = 256;
 
+/// Why copies are not sent.
+pub const LOSSES: [&str; 8] = ["pool", "queue", "link", "oversize", "cap", "budget", "no_neighbour", "down"];
+
 /// A number with one writer. Adding is a plain load and store: no bus lock, no read-modify-write.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -53,6 +56,27 @@ pub struct MirrorCounters {
     pub lost_queue: Counter,
     /// The mirror port's link was down.
     pub lost_link: Counter,
+    /// The collector's next hop is not known, or does not answer.
+    pub lost_neighbour: Counter,
+    /// The collector failed its health checks.
+    pub lost_down: Counter,
+}
+
+impl MirrorCounters {
+    /// Copies that were not sent, by cause.
+    pub fn lost(&self) -> [(&'static str, u64); LOSSES.len()] {
+        let counters = [
+            &self.lost_pool,
+            &self.lost_queue,
+            &self.lost_link,
+            &self.lost_oversize,
+            &self.lost_cap,
+            &self.lost_budget,
+            &self.lost_neighbour,
+            &self.lost_down,
+        ];
+        std::array::from_fn(|cause| (LOSSES[cause], counters[cause].get()))
+    }
 }
 
 /// Copies that adaptive sessions would have made of one class of flows, whether the budget had room for them or not.
@@ -102,6 +126,8 @@ pub struct WorkerCounters {
     pub tx_bytes: Counter,
     /// Packets that end in the box on purpose.
     pub consumed: Counter,
+    /// Packets that went to a honeypot or came from one; part of `tx_packets` when they were sent.
+    pub diverted: Counter,
     /// Packets the box made itself (rejections); not part of `tx_packets`.
     pub generated: Counter,
     pub generated_lost: Counter,
@@ -158,6 +184,7 @@ impl WorkerCounters {
             tx_packets: Counter::default(),
             tx_bytes: Counter::default(),
             consumed: Counter::default(),
+            diverted: Counter::default(),
             generated: Counter::default(),
             generated_lost: Counter::default(),
             redistributed: Counter::default(),

@@ -1,6 +1,9 @@
 //! What is published to the workers: rules, mirror sessions and the few settings that may change while
 //! packets flow.
 
+use std::sync::Arc;
+
+use crate::mirror::hops::Hop;
 use crate::mirror::{Cap, Session};
 use crate::rules::{Compiled, Decision, Generational, LiveFlows, RuleHandle};
 
@@ -12,6 +15,8 @@ pub struct MirrorLane {
     pub output: usize,
     /// Index into [`WorkerCounters::mirrors`](super::WorkerCounters::mirrors).
     pub slot: u16,
+    /// What is known of the ways in its wrap's routes, in their order.
+    pub hops: Vec<Option<Arc<Hop>>>,
     /// Of [`Session::rules`], those that exist.
     pub rules: Vec<RuleHandle>,
 }

@@ -125,6 +125,8 @@ pub(super) enum Cargo {
     Generated {
         at: u8,
     },
+    /// Another thread's, which does not rely on it.
+    Letter,
     /// `bit` is that of the session in the generation, `slot` that of its counters.
     Mirrored {
         slot: u8,
@@ -159,6 +161,7 @@ impl Lost {
         let mut bytes = 0;
         for n in 0..outbox.len() {
             match cargo(n) {
+                Cargo::Letter => {}
                 Cargo::Generated { at } => self.answers |= 1 << at,
                 Cargo::Mirrored { at, bit, .. } => self.copies[usize::from(at)] |= 1 << bit,
                 Cargo::Forwarded { at, .. } => {
@@ -328,6 +331,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
             counters.tx_packets.add(1);
             counters.tx_bytes.add(bytes.into());
         }
+        Cargo::Letter => {}
         Cargo::Generated { .. } => counters.generated.add(1),
         Cargo::Mirrored { slot, bytes, .. } => {
             let session = &counters.mirrors[usize::from(slot)];
@@ -340,6 +344,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
 fn count_lost(cargo: Cargo, counters: &WorkerCounters) {
     match cargo {
         Cargo::Forwarded { .. } => counters.dropped(DropReason::TransmitFull),
+        Cargo::Letter => {}
         Cargo::Generated { .. } => counters.generated_lost.add(1),
         Cargo::Mirrored { slot, .. } => counters.mirrors[usize::from(slot)].lost_queue.add(1),
     }

@@ -8,6 +8,7 @@
 mod copies;
 mod counters;
 mod distribution;
+mod divert;
 mod generation;
 mod io;
 mod note;
@@ -32,8 +33,9 @@ use crate::mirror::Sampler;
 use crate::packet::{Fragments, Headers, KeyFrom, Quoted, Spreader};
 use crate::rules::Reader;
 
-pub use counters::{Counter, Demand, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
+pub use counters::{Counter, Demand, LOSSES, MIRROR_SLOTS, MirrorCounters, RuleCounters, WorkerCounters};
 pub use distribution::{Distributed, Distribution};
+pub use divert::Honeypot;
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
@@ -42,7 +44,7 @@ pub use walk::{MOST_WALKS, Mailbox, Walk};
 pub use watch::{Paces, Watch};
 
 use copies::Copier;
-use io::give_way;
+use io::{Cargo, give_way};
 use sink::RingSink;
 use stages::{Inquiry, Stamp};
 use tap::{TapSet, TapState};
@@ -263,10 +265,15 @@ impl Worker {
         parts.counters.show(&parts.table.stats(), parts.fragments.counters());
     }
 
-    /// A few flow table entries for whoever asked.
+    /// A few flow table entries for whoever asked, and a packet for whoever has one to send.
     fn answer_questions(&mut self) {
-        let parts = &self.parts;
+        let parts = &mut self.parts;
         if !parts.mailbox.is_empty() {
+            if let Some((output, packet)) = parts.mailbox.letter()
+                && let Some(output) = parts.outputs.get_mut(output)
+            {
+                output.push(packet, Cargo::Letter, &parts.counters);
+            }
             self.walks.step(&parts.mailbox, &parts.table, parts.id as u16);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::packet::checksum::{fold, words};
 use crate::packet::{Addr, Headers};
 
 /// Longest answer: link header with three tags and labels, IPv6, ICMPv6 and the quoted start.
@@ -143,19 +144,6 @@ fn write_ip(headers: &Headers, protocol: u8, payload: u16, out: &mut [u8]) {
 fn pseudo_header(headers: &Headers, protocol: u8, len: u32) -> u64 {
     let ip = &headers.outer;
     words(&ip.src.to_be_bytes()) + words(&ip.dst.to_be_bytes()) + u64::from(protocol) + u64::from(len)
-}
-
-/// Sum of big-endian 16-bit words, not folded.
-fn words(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0))).sum()
-}
-
-/// Internet checksum (RFC 1071) of a sum of words.
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]

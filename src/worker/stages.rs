@@ -9,6 +9,7 @@ use crate::packet::{self, DropReason, Headers, Ip, Mac, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
 use super::copies::{Candidate, packet_preamble, wait_for_buffer};
+use super::divert::Exit;
 use super::io::Cargo;
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::reject::{self, MAX_REPLY};
@@ -260,7 +261,7 @@ impl Worker {
         } else if packet::is_icmp(subject.tuple.protocol) {
             decide_icmp(parts, touch, subject)
         } else {
-            return decide(parts, touch, subject);
+            return decide(parts, touch, subject, begins(packet));
         };
         parts.watch.stand(&mut verdict, &subject.tuple);
         parts.table.set_verdict(touch.ix, touch.direction, &verdict);
@@ -286,6 +287,10 @@ impl Worker {
     /// Why a packet will not be offered to the port it should leave by; `None` when it will.
     fn refusal(&self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
         let parts = &self.parts;
+        if verdict.standing.diversion != 0 && self.stamps[i].problem.is_none() {
+            let is_up = |exit: Exit| parts.outputs[exit.output].is_up();
+            return (!self.exit(lane, verdict).is_some_and(is_up)).then_some(DropReason::LinkDown);
+        }
         self.stamps[i].problem.or(match verdict.decision {
             Decision::Deny if self.headers[i].key_ip(parts.key_from).is_none() => Some(DropReason::NonIpDenied),
             Decision::Deny => Some(DropReason::Denied),
@@ -298,12 +303,29 @@ impl Worker {
         })
     }
 
+    /// Where a diverted packet goes.
+    fn exit(&self, lane: usize, verdict: &Verdict) -> Option<Exit> {
+        let from_honeypot = self.parts.lanes[lane].forward.is_none();
+        self.parts.watch.diversions.exit(verdict.standing.diversion, from_honeypot)
+    }
+
     /// Forwards or drops; the packet is gone afterwards.
     fn act(&mut self, lane: usize, i: usize, verdict: &Verdict, refused: Option<DropReason>) {
         let stamp = self.stamps[i];
         self.count_rules(verdict, &stamp);
-        if refused == Some(DropReason::Rejected) {
-            self.answer(lane, i);
+        match refused {
+            Some(DropReason::Rejected) => self.answer(lane, i),
+            Some(DropReason::NoPair) if self.answer_arp(lane, i) => {
+                self.parts.counters.consumed.add(1);
+                self.burst.take(i);
+                return;
+            }
+            None if verdict.standing.diversion != 0 => {
+                if let Some(exit) = self.exit(lane, verdict) {
+                    return self.divert(i, exit, &stamp);
+                }
+            }
+            _ => {}
         }
         let Some(packet) = self.burst.take(i) else { return };
         let parts = &mut self.parts;
@@ -387,6 +409,17 @@ impl Worker {
             dropped,
         };
         push_or_wait(notes, note, self.parts.when_full, &self.parts.abort);
+    }
+}
+
+/// It may begin a conversation: a SYN, or a datagram.
+fn begins(packet: &FlowPacket) -> bool {
+    const SYN: u8 = 0x02;
+    const SYN_ACK_RST: u8 = 0x16;
+    match packet.tuple.protocol {
+        6 => packet.tcp_flags & SYN_ACK_RST == SYN,
+        17 => true,
+        _ => false,
     }
 }
 

@@ -43,25 +43,33 @@ fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) ->
 /// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
 /// ask for can be answered: else a SYN-ACK out of nowhere would open the way for a SYN behind it.
 ///
-/// Says whether it was the flow's already.
+/// Says whether it was the flow's already. `begins`: the packet may begin a conversation.
 #[inline]
-pub(super) fn decide(parts: &mut WorkerParts, touch: Touch, subject: &Subject) -> (Verdict, bool) {
+pub(super) fn decide(parts: &mut WorkerParts, touch: Touch, subject: &Subject, begins: bool) -> (Verdict, bool) {
     let number = parts.generation.get().rules.generation();
     match parts.table.verdict(touch.ix, touch.direction, number) {
         Some(verdict) if verdict.standing.watchlist == parts.watch.number() => (*verdict, true),
-        Some(verdict) => (stand_anew(parts, touch, subject, *verdict), true),
         None if parts.watch.number() == 0 => (decide_anew(parts, touch, subject), false),
-        None => {
-            let verdict = decide_anew(parts, touch, subject);
-            (stand_anew(parts, touch, subject, verdict), false)
+        known => {
+            let known = known.copied();
+            (stand_anew(parts, touch, subject, known, begins), known.is_some())
         }
     }
 }
 
-/// Asks the watchlist about a flow, once for each direction and list.
+/// Asks the watchlist about a flow, once for each direction and list. Where it goes is asked once, at its beginning.
 #[inline(never)]
-fn stand_anew(parts: &mut WorkerParts, touch: Touch, subject: &Subject, mut verdict: Verdict) -> Verdict {
+fn stand_anew(
+    parts: &mut WorkerParts,
+    touch: Touch,
+    subject: &Subject,
+    known: Option<Verdict>,
+    begins: bool,
+) -> Verdict {
+    let before = parts.table.last_verdict(touch.ix, TO_SERVER).map_or(0, |verdict| verdict.standing.diversion);
+    let mut verdict = known.unwrap_or_else(|| decide_anew(parts, touch, subject));
     parts.watch.stand(&mut verdict, &subject.tuple);
+    verdict.standing.diversion = if begins && touch.is_new { parts.watch.divert(subject) } else { before };
     parts.table.set_verdict(touch.ix, touch.direction, &verdict);
     verdict
 }

@@ -1,4 +1,5 @@
-//! Questions about live flows, put to a worker by other threads and answered a few table entries at a time.
+//! Questions about live flows, put to a worker by other threads and answered a few table entries at a time; and packets that
+//! these threads want to send.
 //!
 //! - **In**: a [`Walk`] left in the worker's [`Mailbox`].
 //! - **Out**: records of the flows that may match, on the walk's own bounded queue.
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::dpdk::Mbuf;
 use crate::filter::Expression;
 use crate::flow::{FlowRecord, FlowTable};
 
@@ -21,6 +23,8 @@ pub const MOST_WALKS: usize = 8;
 const BUDGET: usize = 32;
 /// Records that wait for the reader of a walk.
 const ROOM: usize = 4096;
+/// Packets that wait to be sent.
+const MOST_LETTERS: usize = 256;
 
 /// One pass over one worker's flow table. Flows that come, go or move meanwhile may be missed or told twice.
 #[derive(Debug)]
@@ -96,18 +100,26 @@ impl Walk {
 /// Where other threads leave walks for a worker, and get them back.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// Walks that the worker has still to do.
+    /// Walks and letters that the worker has still to do.
     waiting: AtomicU32,
     /// Walks given in and not yet taken back.
     seats: AtomicU32,
     inbox: ArrayQueue<Arc<Walk>>,
     outbox: ArrayQueue<Arc<Walk>>,
+    /// Packets for an output of the worker.
+    letters: ArrayQueue<(usize, Mbuf)>,
 }
 
 impl Default for Mailbox {
     fn default() -> Self {
         let (waiting, seats) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { waiting, seats, inbox: ArrayQueue::new(MOST_WALKS), outbox: ArrayQueue::new(MOST_WALKS) }
+        Self {
+            waiting,
+            seats,
+            inbox: ArrayQueue::new(MOST_WALKS),
+            outbox: ArrayQueue::new(MOST_WALKS),
+            letters: ArrayQueue::new(MOST_LETTERS),
+        }
     }
 }
 
@@ -123,6 +135,23 @@ impl Mailbox {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // As many places as seats.
         self.inbox.push(walk).is_ok()
+    }
+
+    /// Leaves a packet that the worker is to send by one of its outputs, for a thread that has no transmit queue. False
+    /// when there is no room for it.
+    pub fn post(&self, output: usize, packet: Mbuf) -> bool {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let fits = self.letters.push((output, packet)).is_ok();
+        if !fits {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    pub(super) fn letter(&self) -> Option<(usize, Mbuf)> {
+        let letter = self.letters.pop()?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(letter)
     }
 
     /// Takes back and drops the walks that are over.

@@ -12,9 +12,10 @@ use crossbeam::utils::CachePadded;
 use crate::flow::{FlowTable, RecordSink};
 use crate::mirror::Watchlist;
 use crate::packet::{Host, Tuple};
-use crate::rules::{Reader, Verdict};
+use crate::rules::{Reader, Subject, Verdict};
 
-use super::io::give_way;
+use super::divert::{Diversions, Honeypot};
+use super::io::{Lane, give_way};
 
 /// What a worker knows of who is watched; nothing ever by default.
 #[derive(Debug, Default)]
@@ -23,6 +24,9 @@ pub struct Watch {
     pace: Option<Pace>,
     /// Number of the list in use; 0 without.
     number: u32,
+    pub(super) diversions: Diversions,
+    /// The output by which answers to what is being looked at leave.
+    back: Option<usize>,
 }
 
 /// How the workers of a replay keep step with whoever makes the lists.
@@ -46,12 +50,24 @@ struct Pace {
 impl Watch {
     /// Live.
     pub fn new(list: Reader<Watchlist>) -> Self {
-        Self { number: list.generation(), list: Some(list), pace: None }
+        Self { number: list.generation(), list: Some(list), ..Self::default() }
     }
 
     /// In a replay.
     pub fn in_step(list: Reader<Watchlist>, paces: Option<Arc<Paces>>, worker: usize) -> Self {
         Self { pace: paces.map(|paces| Pace { paces, worker, step: 0 }), ..Self::new(list) }
+    }
+
+    /// With somewhere to divert flows to.
+    #[must_use]
+    pub fn diverting(self, honeypots: Vec<Honeypot>) -> Self {
+        Self { diversions: Diversions::new(honeypots), ..self }
+    }
+
+    /// Packets of this lane come next.
+    #[inline]
+    pub(super) fn come_to(&mut self, lane: &Lane) {
+        self.back = lane.back.filter(|_| lane.forward.is_some());
     }
 
     /// Number of the list in use; 0 without one.
@@ -121,9 +137,14 @@ impl Watch {
         }
     }
 
-    /// The honeypot for a flow that begins with this packet, from 1; 0 for none.
-    pub(super) fn honeypot(&self, tuple: &Tuple) -> u8 {
-        self.list.as_ref().map_or(0, |list| list.get().honeypot(&Host::source(tuple)))
+    /// The diversion of a flow that begins with this packet; 0 for none.
+    pub(super) fn divert(&mut self, first: &Subject) -> u16 {
+        let honeypot = self.list.as_ref().map_or(0, |list| list.get().honeypot(&Host::source(&first.tuple)));
+        match self.back {
+            // What is in a tunnel has the MAC addresses of other places.
+            Some(back) if honeypot > 0 && first.tuple.vni == 0 => self.diversions.number(honeypot, back, first),
+            _ => 0,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod ports;
 mod rules;
 mod settings;
 mod targets;
+mod wraps;
 
 use super::document::Place;
 use super::model::{Config, Export};

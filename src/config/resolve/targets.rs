@@ -1,24 +1,13 @@
 //! Collectors of copies, and the way of each mirror's copies.
 
-use std::net::IpAddr;
-
-use super::filter::items;
 use super::names::Names;
 use super::ports::Ports;
+use super::wraps::{self, wrap};
 use crate::config::document::Place;
 use crate::config::problem::Problems;
-use crate::config::raw_mirrors::{OversizeWord, RawMirror, RawTarget, TunnelWord};
+use crate::config::raw_mirrors::{OversizeWord, RawMirror, RawTarget};
 use crate::config::shape::{Entry, Shaped};
-use crate::mirror::wrap::{Outer, Tunnel};
 use crate::mirror::{Cap, Delivery, Oversize, Wrap};
-use crate::packet::Mac;
-
-/// Hops that wrapped copies may take.
-const TTL: u8 = 64;
-/// Most collectors of a pool.
-const MOST_MEMBERS: usize = 64;
-/// Made MAC addresses: locally administered, the last byte counts targets.
-const OWN_MAC: [u8; 5] = [0x02, 0x67, 0x6e, 0x6f, 0x6d];
 
 #[derive(Debug)]
 pub(super) struct Targets<'a> {
@@ -31,6 +20,8 @@ pub(super) struct Targets<'a> {
 struct Target {
     /// `None` where the file has no ports, or it was wrong.
     port: Option<usize>,
+    /// Own address, as it was written.
+    own: Option<String>,
     delivery: Delivery,
 }
 
@@ -46,8 +37,12 @@ pub(super) fn resolve<'a>(problems: &mut Problems<'_>, shaped: &mut Shaped, port
             problem.allowed("another name: a mirror could mean either");
         }
         let port = targets.port(problems, &place.key("port"), &place, raw.port.as_ref(), wrong.none_of(&["port"]));
-        let sound = wrong.none_of(&["tunnel", "to", "from", "to_mac", "from_mac"]);
-        let wrap = if sound { wrap(problems, &place, &raw, targets.targets.len()) } else { None };
+        let own = raw.from.as_deref().map(|text| text.split('/').next().unwrap_or(text).to_owned());
+        // One address has one MAC address.
+        let same = targets.targets.iter().position(|other| other.own.is_some() && other.own == own);
+        let number = same.unwrap_or(targets.targets.len());
+        let wrap = if wrong.none_of(&wraps::KEYS) { wrap(problems, &place, &raw, number) } else { None };
+        targets.warn_deaf(problems, &place, port, wrap.as_ref());
         let oversize = match raw.oversize {
             OversizeWord::Truncate => Oversize::Truncate,
             OversizeWord::Drop => Oversize::Drop,
@@ -55,7 +50,7 @@ pub(super) fn resolve<'a>(problems: &mut Problems<'_>, shaped: &mut Shaped, port
         let bits = raw.max_rate.as_ref().map_or(0, |rate| rate.bits_per_second());
         let cap = Cap { bits, packets: raw.max_packets.unwrap_or(0) };
         let delivery = Delivery { wrap, slice: raw.slice, mtu: raw.mtu, oversize, cap };
-        targets.targets.push(Target { port, delivery });
+        targets.targets.push(Target { port, own, delivery });
     }
     targets
 }
@@ -93,7 +88,20 @@ impl Targets<'_> {
                 problem.found(wrap.id.to_string()).allowed(format!("at most {most}"));
             }
         }
-        (target.port.unwrap_or(virtual_port), delivery)
+        let port = target.port.unwrap_or(virtual_port);
+        delivery.wrap.iter_mut().flat_map(|wrap| wrap.routes.iter_mut().flatten()).for_each(|route| route.port = port);
+        (port, delivery)
+    }
+
+    /// Answers come to addresses that are not the port's own.
+    fn warn_deaf(&self, problems: &mut Problems<'_>, place: &Place, port: Option<usize>, wrap: Option<&Wrap>) {
+        let asks = wrap.is_some_and(|wrap| wrap.routes.iter().any(Option::is_some));
+        let Some(port) = port.map(|port| &self.ports.ports[port]).filter(|port| asks && !port.promiscuous) else {
+            return;
+        };
+        let message = format!("port `{}` does not receive what is sent to the target's own MAC address", port.name);
+        let problem = problems.warning(&place.key("port"), message);
+        problem.allowed("`promiscuous = true` at the port, or `to_mac` and no `health` at the target");
     }
 
     /// A port that may take copies; reports it when it is missing, unknown or in a pair.
@@ -132,77 +140,4 @@ impl Targets<'_> {
         let problem = problems.error(here, format!("unknown port or target `{name}`")).found(format!("`{name}`"));
         problem.allowed(format!("{}; {}", self.ports.names.listed(), self.names.listed())).suggest(nearest);
     }
-}
-
-/// The envelope, with the id still to come.
-fn wrap(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, number: usize) -> Option<Wrap> {
-    let given = [("to", raw.to.is_some()), ("from", raw.from.is_some()), ("to_mac", raw.to_mac.is_some())];
-    let Some(tunnel) = raw.tunnel else {
-        let others = [("from_mac", raw.from_mac.is_some()), ("vlan", raw.vlan.is_some())];
-        for (key, _) in given.into_iter().chain(others).filter(|(_, is)| *is) {
-            let problem = problems.error(&place.key(key), format!("`{key}` without `tunnel`"));
-            problem.allowed("`tunnel`: vxlan, geneve, gre, erspan2 or erspan3");
-        }
-        return None;
-    };
-    for (key, _) in given.into_iter().filter(|(_, is)| !*is) {
-        let problem = problems.error(place, format!("`{key}` is missing: copies are wrapped, and need an address"));
-        problem.field = place.key(key).to_string();
-        problem.allowed("`to` and `from`, IP addresses, and `to_mac`, that of the collector or the next hop to it");
-    }
-    let outers = outers(problems, place, raw, number)?;
-    let tunnel = match tunnel {
-        TunnelWord::Vxlan => Tunnel::Vxlan,
-        TunnelWord::Geneve => Tunnel::Geneve,
-        TunnelWord::Gre => Tunnel::Gre,
-        TunnelWord::Erspan2 => Tunnel::Erspan2,
-        TunnelWord::Erspan3 => Tunnel::Erspan3,
-    };
-    Some(Wrap { outers, tunnel, id: 0 })
-}
-
-/// The outer header for each collector.
-fn outers(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, number: usize) -> Option<Vec<Outer>> {
-    let src = address(problems, &place.key("from"), raw.from.as_ref()?)?;
-    let [a, b, c, d, e] = OWN_MAC;
-    let own = Mac([a, b, c, d, e, number as u8]);
-    let src_mac = raw.from_mac.as_ref().map_or(Some(own), |mac| mac.0.parse().ok())?;
-    let (to_place, macs_place) = (place.key("to"), place.key("to_mac"));
-    let (members, macs) = (items(&to_place, raw.to.as_ref()), items(&macs_place, raw.to_mac.as_ref()));
-    if members.is_empty() || members.len() > MOST_MEMBERS {
-        problems.error(&to_place, "`to` has no or too many members").allowed(format!("1 to {MOST_MEMBERS} addresses"));
-        return None;
-    }
-    if macs.len() != 1 && macs.len() != members.len() {
-        let problem =
-            problems.error(&macs_place, "`to_mac` does not fit `to`").found(format!("{} of them", macs.len()));
-        problem.allowed(format!("one MAC address for all, or {}: one for each of `to`", members.len()));
-        return None;
-    }
-    let mut outers: Vec<Outer> = Vec::new();
-    for (position, (here, text)) in members.iter().enumerate() {
-        let dst = address(problems, here, text)?;
-        if src.is_ipv4() != dst.is_ipv4() {
-            let problem = problems.error(&place.key("from"), "`from` and `to` are not of the same family");
-            problem.found(src.to_string()).allowed("both IPv4 or both IPv6");
-            return None;
-        }
-        if outers.iter().any(|outer| outer.dst == dst) {
-            problems.error(here, format!("`{dst}` is in the pool twice")).allowed("each collector once");
-            return None;
-        }
-        let (_, mac) = macs.get(position).or(macs.first())?;
-        let vlan = raw.vlan.filter(|vlan| *vlan != 0);
-        outers.push(Outer { src_mac, dst_mac: mac.0.parse().ok()?, vlan, src, dst, dscp: raw.dscp, ttl: TTL });
-    }
-    Some(outers)
-}
-
-fn address(problems: &mut Problems<'_>, place: &Place, text: &str) -> Option<IpAddr> {
-    let parsed = text.parse().ok();
-    if parsed.is_none() {
-        let problem = problems.error(place, format!("`{text}` is not an IP address")).found(format!("`{text}`"));
-        problem.allowed("an IPv4 or IPv6 address, such as 192.0.2.10 or 2001:db8::10");
-    }
-    parsed
 }

@@ -22,7 +22,7 @@ pub use outer::Outer;
 pub use tunnel::Tunnel;
 pub use unwrap::{NotWrapped, Origin, Wrapped, unwrap};
 
-use crate::packet::DropReason;
+use crate::packet::{DropReason, Mac};
 use crate::rules::{Decision, RuleHandle};
 
 /// Most bytes that an envelope puts before a frame.
@@ -98,6 +98,12 @@ impl Envelope {
     /// Bytes of IP packet that it puts before a frame: what counts against the MTU.
     pub fn ip_len(&self) -> usize {
         self.end - self.ip_at
+    }
+
+    /// From now on copies go to this next hop.
+    pub fn set_next_hop(&mut self, mac: Mac) {
+        self.outer.dst_mac = mac;
+        self.head[..6].copy_from_slice(&mac.0);
     }
 
     pub fn stream(&self) -> Stream {

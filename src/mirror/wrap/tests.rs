@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::{Mac, Malformed};
+use crate::packet::Malformed;
 
 fn outer(v6: bool, vlan: Option<u16>) -> Outer {
     let ip = |v4: &str, six: &str| -> IpAddr { if v6 { six } else { v4 }.parse().unwrap() };

@@ -88,6 +88,8 @@ pub struct Copies {
     pub limited: u64,
     /// The port was down.
     pub link_down: u64,
+    /// The collector's next hop was not known, or it failed its health checks.
+    pub unreachable: u64,
     /// Of those copied, did not leave because the port's queue was full.
     pub queue_full: u64,
 }

@@ -371,7 +371,16 @@ impl Staged {
     const NOTHING: Staged = Staged {
         judgement: None,
         flow_state: None,
-        copies: Copies { wanted: 0, selected: 0, copied: 0, no_buffer: 0, limited: 0, link_down: 0, queue_full: 0 },
+        copies: Copies {
+            wanted: 0,
+            selected: 0,
+            copied: 0,
+            no_buffer: 0,
+            limited: 0,
+            link_down: 0,
+            unreachable: 0,
+            queue_full: 0,
+        },
         dropped: None,
         traces: 0,
         captures: 0,
