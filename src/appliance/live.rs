@@ -381,6 +381,7 @@ impl Shared {
             scorer: Arc::default(),
             outputs: files.counters(),
             watchers: None,
+            honeypots: config.honeypots.iter().map(|honeypot| honeypot.name.clone()).collect(),
         }
     }
 

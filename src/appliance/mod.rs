@@ -30,5 +30,5 @@ pub use pools::Pools;
 pub use ports::LivePort;
 pub use recent::Recent;
 pub use replay::{Progress, ReplayOptions, ReplayTrace, Replayed, replay};
-pub use scoring::{PairTraffic, Scored, ScorerCounters};
+pub use scoring::{PairTraffic, Scored, ScorerCounters, unix_nanoseconds};
 pub use totals::{Mirrored, Quantiles, RuleHits, Summary};

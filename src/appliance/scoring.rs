@@ -355,7 +355,7 @@ fn by_kind(stats: &Stats) -> BTreeMap<String, u64> {
 }
 
 /// The system clock.
-pub(super) fn unix_nanoseconds() -> u64 {
+pub fn unix_nanoseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

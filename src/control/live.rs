@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary, Watchers};
+use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary, Watchers, unix_nanoseconds};
 use crate::behaviour::AlertKind;
 use crate::export::{OUTAGE, OutputCounters, PRESSURE};
 use crate::mirror::hops::Hops;
@@ -40,6 +40,8 @@ pub struct Live {
     pub outputs: Vec<Arc<OutputCounters>>,
     /// Who is watched, where mirrors adapt.
     pub watchers: Option<Watchers>,
+    /// Names of honeypots, by position.
+    pub honeypots: Vec<String>,
 }
 
 /// One port.
@@ -61,6 +63,11 @@ impl Live {
     /// Seconds since the start, to the millisecond.
     pub fn uptime(&self) -> f64 {
         (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
+    }
+
+    /// The system clock, nanoseconds since the Unix epoch.
+    pub fn now(&self) -> u64 {
+        unix_nanoseconds()
     }
 
     /// Counters now.

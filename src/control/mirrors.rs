@@ -7,6 +7,7 @@ use super::live::Live;
 use super::protocol::{Failure, Refusal, Request};
 use super::reply::Reply;
 use crate::export::iso8601;
+use crate::export::kinds_of;
 use crate::mirror::hops::Route;
 use crate::mirror::wrap::Outer;
 use crate::mirror::{Head, Sample, Session, Wrap};
@@ -76,6 +77,9 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         "priority": session.priority,
         "sample": packets,
         "flows": flows,
+        "adapts": session.adapts,
+        "min_score": session.only.and_then(|only| only.score).map(|score| f64::from(score) / 65535.0),
+        "flags": session.only.map(|only| kinds_of(only.flags)).unwrap_or_default(),
         "first_packets": first_packets,
         "first_bytes": first_bytes,
         "rules": session.rules,

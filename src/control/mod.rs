@@ -21,6 +21,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 pub mod verbs;
+mod watch;
 
 use std::time::Duration;
 

@@ -99,6 +99,7 @@ fn live() -> Arc<Live> {
     Arc::new(Live {
         taps: crate::taps::TapHost::new(host.names().clone(), Vec::new(), 1),
         watchers: None,
+        honeypots: Vec::new(),
         names: host.names().clone(),
         hops: host.hops().clone(),
         counters: vec![Arc::new(WorkerCounters::new(8))],

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::live::Live;
 use super::protocol::{Failure, Hello, Request};
 use super::reply::Reply;
+use super::watch;
 use crate::export::iso8601;
 use crate::taps::verbs as taps;
 
@@ -26,6 +27,10 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "status", changes: never, run: status },
     Verb { name: "stats", changes: never, run: super::stats::stats },
     Verb { name: "mirrors", changes: never, run: super::mirrors::mirrors },
+    Verb { name: "watch", changes: never, run: watch::watch },
+    Verb { name: "watch_why", changes: never, run: watch::watch_why },
+    Verb { name: "watch_set", changes: always, run: watch::watch_set },
+    Verb { name: "watch_release", changes: always, run: watch::watch_release },
     Verb { name: "flows", changes: never, run: super::flows::flows },
     Verb { name: "capture", changes: always, run: taps::capture },
     Verb { name: "trace_add", changes: always, run: taps::trace_add },

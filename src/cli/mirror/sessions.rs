@@ -1,68 +1,11 @@
-//! `gnomon mirror`: the sessions of the running appliance.
+//! What is printed of mirror sessions.
 
-use std::io::Write;
-use std::process::ExitCode;
-
-use anyhow::Result;
-use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::live::Appliance;
-use super::report::{bytes, count, table};
+use crate::cli::report::{bytes, count, table};
 use crate::worker::LOSSES;
 
-/// Mirror sessions of the running appliance: what they take, what became of every copy.
-#[derive(Debug, Args)]
-pub(super) struct MirrorArgs {
-    #[command(subcommand)]
-    question: Question,
-}
-
-#[derive(Debug, Subcommand)]
-enum Question {
-    /// Sessions: where copies go, what is taken.
-    List(Common),
-    /// All of one session, worker by worker.
-    Show {
-        /// Its name.
-        session: String,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// What became of every packet that was selected: selected = sent + lost + waiting.
-    Ledger(Common),
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    #[command(flatten)]
-    appliance: Appliance,
-    /// Form of the output; JSON is a line a session.
-    #[arg(short, long, value_name = "FORM", value_parser = ["table", "json"], default_value = "table")]
-    output: String,
-}
-
-pub(super) fn run(args: &MirrorArgs) -> Result<ExitCode> {
-    let (request, common) = match &args.question {
-        Question::List(common) | Question::Ledger(common) => (json!({ "verb": "mirrors" }), common),
-        Question::Show { session, common } => (json!({ "verb": "mirrors", "session": session }), common),
-    };
-    let sessions = common.appliance.connect()?.ask_all(&request)?;
-    let mut out = std::io::stdout().lock();
-    if common.output == "json" {
-        sessions.iter().try_for_each(|session| writeln!(out, "{session}"))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    match &args.question {
-        _ if sessions.is_empty() => writeln!(out, "no mirror session")?,
-        Question::List(_) => writeln!(out, "{}", list(&sessions))?,
-        Question::Ledger(_) => writeln!(out, "{}", ledger(sessions.iter().map(total)))?,
-        Question::Show { .. } => sessions.iter().try_for_each(|session| write!(out, "{}", shown(session)))?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn list(sessions: &[Value]) -> String {
+pub(super) fn list(sessions: &[Value]) -> String {
     let mut rows = table(&["session", "to", "port", "link", "tunnel", "takes", "priority"]);
     for session in sessions {
         let text = |key: &str| session[key].as_str().unwrap_or("-").to_owned();
@@ -102,12 +45,23 @@ fn link(session: &Value) -> &'static str {
 fn taken(session: &Value) -> String {
     let mut parts = Vec::new();
     match (session["flows"].as_f64(), session["sample"].as_str()) {
+        (Some(share), _) if session["adapts"] == true => {
+            parts.push(format!("{}% of flows, more of the watched", share * 100.0));
+        }
         (Some(share), _) => parts.push(format!("{}% of flows", share * 100.0)),
         (None, Some("1/1") | None) => parts.push("all".to_owned()),
         (None, Some(every)) => parts.push(every.to_owned()),
     }
     for (key, unit) in [("first_packets", "packets"), ("first_bytes", "bytes")] {
         parts.extend(session[key].as_u64().map(|most| format!("first {most} {unit} of a flow")));
+    }
+    let only = [
+        session["min_score"].as_f64().map(|score| format!("risk from {score}")),
+        Some(names(&session["flags"])).filter(|kinds| !kinds.is_empty()).map(|kinds| format!("alerts {kinds}")),
+    ];
+    let only: Vec<String> = only.into_iter().flatten().collect();
+    if !only.is_empty() {
+        parts.push(format!("only of {}", only.join(" or ")));
     }
     for (key, what) in [("rules", "rule"), ("on", "on")] {
         parts.extend(
@@ -117,7 +71,7 @@ fn taken(session: &Value) -> String {
     parts.join(", ")
 }
 
-fn names(list: &Value) -> String {
+pub(super) fn names(list: &Value) -> String {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
@@ -125,7 +79,7 @@ fn names(list: &Value) -> String {
 type Line = (String, Value);
 
 /// Over all workers.
-fn total(session: &Value) -> Line {
+pub(super) fn total(session: &Value) -> Line {
     let mut sum = Map::new();
     let mut lost: Map<String, Value> = Map::new();
     let add = |to: &mut Map<String, Value>, key: &str, more: &Value| {
@@ -143,7 +97,7 @@ fn total(session: &Value) -> Line {
 }
 
 /// Causes that nowhere occurred are left out.
-fn ledger(lines: impl Iterator<Item = Line>) -> String {
+pub(super) fn ledger(lines: impl Iterator<Item = Line>) -> String {
     let lines: Vec<Line> = lines.collect();
     let occurred = |cause: &&str| lines.iter().any(|(_, account)| account["lost"][*cause].as_u64() > Some(0));
     let causes: Vec<&str> = LOSSES.into_iter().filter(occurred).collect();
@@ -159,7 +113,7 @@ fn ledger(lines: impl Iterator<Item = Line>) -> String {
     rows.to_string()
 }
 
-fn shown(session: &Value) -> String {
+pub(super) fn shown(session: &Value) -> String {
     let mut text = format!("{}\n\n", list(std::slice::from_ref(session)));
     let limits = [("slice", "bytes of each frame"), ("max_bits", "bit/s"), ("max_packets", "packets/s")];
     for (key, what) in limits {
