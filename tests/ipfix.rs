@@ -133,6 +133,8 @@ fn any_record() -> impl Strategy<Value = ScoredRecord> {
                 src_groups: GroupSetHandle(src),
                 dst_groups: GroupSetHandle(dst),
                 mirrors,
+                raised: 0,
+                diverted: false,
                 sizes,
                 gaps,
                 handshake_rtt,

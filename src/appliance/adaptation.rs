@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::policy::PolicyNames;
-use crate::behaviour::{Alert, AlertEvent, HostRisk, Party as AlertParty, ScoredRecord};
+use crate::behaviour::{Alert, AlertEvent, AlertKind, HostRisk, Party as AlertParty, ScoredRecord};
 use crate::config::Adaptive;
 use crate::export::{ExportError, Files};
 use crate::flow::EndReason;
@@ -75,7 +75,11 @@ impl Adaptation {
 
     /// A record came out of the scorer.
     pub fn record(&mut self, scored: &ScoredRecord) {
-        let (record, Some(score)) = (&scored.record, scored.score) else { return };
+        let record = &scored.record;
+        if scored.flags.is_attack() {
+            self.goes_on(scored);
+        }
+        let Some(score) = scored.score else { return };
         // A slice says again what was said.
         if record.reason == EndReason::Active {
             return;
@@ -88,16 +92,35 @@ impl Adaptation {
         }
     }
 
-    /// An episode began, grew or is over.
+    /// A record of an episode: by its initiator, or in a flood by many.
+    fn goes_on(&self, scored: &ScoredRecord) {
+        let (t, at) = (&scored.record.tuple, scored.record.emitted);
+        let bits = |is: fn(AlertKind) -> bool| {
+            scored.flags.iter().filter(|kind| is(*kind)).fold(0, |bits, kind| bits | 1 << kind as u8)
+        };
+        let (of_one, of_many) = (bits(|kind| !kind.is_flood()), bits(AlertKind::is_flood));
+        let victim = Host::destination(t);
+        let mut control = self.watchers.lock();
+        for (party, kinds) in [
+            (Party::Host(Host::source(t)), of_one | of_many),
+            (Party::Service(victim, t.protocol, t.dst_port), of_many),
+            (Party::Host(victim), of_many),
+        ] {
+            if kinds != 0 && control.is_watched(&party) {
+                control.notice(at, party, &Sign::Again(kinds));
+            }
+        }
+    }
+
+    /// An episode began or grew.
     pub fn alert(&mut self, event: &AlertEvent) {
         let alert = event.alert();
-        let sign = Sign::Alert {
-            kind: alert.kind as u8,
-            name: alert.kind.name(),
-            severity: alert.severity,
-            episode: alert.episode,
-            is_over: matches!(event, AlertEvent::Closed(_)),
-        };
+        // The last word on an episode comes long after it.
+        if matches!(event, AlertEvent::Closed(_)) {
+            return;
+        }
+        let (kind, name) = (alert.kind as u8, alert.kind.name());
+        let sign = Sign::Alert { kind, name, severity: alert.severity, episode: alert.episode };
         let at = if matches!(event, AlertEvent::Opened(_)) { alert.raised } else { alert.last_seen };
         let mut control = self.watchers.lock();
         parties_of(alert).into_iter().for_each(|party| control.notice(at, party, &sign));
@@ -152,18 +175,15 @@ impl Adaptation {
     }
 }
 
-/// Whose flows are of interest: those of who does it. Where that is many, those to the service they aim at; a victim as a
-/// whole only where they aim at none.
+/// Whose flows are of interest: those of who does it. Where that is many, whose addresses may be forged, those to the
+/// service they aim at; a victim as a whole only where they aim at several or none.
 fn parties_of(alert: &Alert) -> Vec<Party> {
     match (alert.actor, alert.victim) {
         (AlertParty::Host(actor), _) => vec![Party::Host(actor)],
         (AlertParty::Many, AlertParty::Host(victim)) => {
-            let named = &alert.evidence.hosts;
-            let is_complete = named.len() as u64 == alert.evidence.distinct_hosts;
-            match (is_complete, &alert.evidence.protocols[..], &alert.evidence.ports[..]) {
-                (true, ..) => named.iter().map(|host| Party::Host(*host)).collect(),
-                (false, [protocol], [port]) => vec![Party::Service(victim, *protocol, *port)],
-                (false, ..) => vec![Party::Host(victim)],
+            match (&alert.evidence.protocols[..], &alert.evidence.ports[..]) {
+                ([protocol], [port]) => vec![Party::Service(victim, *protocol, *port)],
+                _ => vec![Party::Host(victim)],
             }
         }
         (AlertParty::Many, AlertParty::Many) => Vec::new(),

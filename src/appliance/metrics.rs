@@ -75,12 +75,13 @@ fn ports(page: &mut Exposition, observed: &Observed) {
 
 fn workers(page: &mut Exposition, observed: &Observed) {
     type Field = fn(&WorkerCounters) -> &Counter;
-    let fields: [(&str, Field); 17] = [
+    let fields: [(&str, Field); 18] = [
         ("gnomon_received_packets_total", |w| &w.rx_packets),
         ("gnomon_received_bytes_total", |w| &w.rx_bytes),
         ("gnomon_forwarded_packets_total", |w| &w.tx_packets),
         ("gnomon_forwarded_bytes_total", |w| &w.tx_bytes),
         ("gnomon_consumed_packets_total", |w| &w.consumed),
+        ("gnomon_diverted_packets_total", |w| &w.diverted),
         ("gnomon_generated_packets_total", |w| &w.generated),
         ("gnomon_generated_lost_packets_total", |w| &w.generated_lost),
         ("gnomon_redistributed_packets_total", |w| &w.redistributed),

@@ -20,6 +20,9 @@ pub struct Summary {
     pub rx: u64,
     pub tx: u64,
     pub consumed: u64,
+    /// Packets to and from honeypots, part of `tx`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub diverted: u64,
     /// Packets by reason; reasons that did not occur are left out.
     pub drops: BTreeMap<&'static str, u64>,
     pub mirrored: BTreeMap<String, Mirrored>,
@@ -170,6 +173,7 @@ impl Summary {
             rx: sum(|w| &w.rx_packets),
             tx: sum(|w| &w.tx_packets),
             consumed: sum(|w| &w.consumed),
+            diverted: sum(|w| &w.diverted),
             drops,
             mirrored: mirrored(workers, names),
             flows: sum(|w| &w.flows),

@@ -130,10 +130,10 @@ fn honeypot(live: &Live, name: &str) -> Result<u8, Refusal> {
 }
 
 fn told_of(live: &Live, view: &View) -> Value {
-    let (stage, alerts) = match view.stage {
-        Stage::Risk => ("watched", None),
-        Stage::Gray { alerts, .. } => ("graylisted", Some(alerts)),
-        Stage::Escalated { alerts, .. } => ("escalated", Some(alerts)),
+    let stage = match view.stage {
+        Stage::Risk => "watched",
+        Stage::Gray { .. } => "graylisted",
+        Stage::Escalated { .. } => "escalated",
     };
     let honeypot = usize::from(view.honeypot).checked_sub(1).and_then(|at| live.honeypots.get(at));
     json!({
@@ -142,10 +142,9 @@ fn told_of(live: &Live, view: &View) -> Value {
         "share": view.share,
         "score": view.score,
         "flags": kinds_of(view.flags),
-        "alerts_meanwhile": alerts,
         "divert": honeypot,
         "since": iso8601(view.since),
-        "until": view.until.map(iso8601),
+        "until": iso8601(view.until),
         "ordered_by": view.ordered.as_ref().map(|order| &order.who),
         "reason": view.ordered.as_ref().map(|order| &order.reason),
     })

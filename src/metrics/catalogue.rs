@@ -88,6 +88,7 @@ pub const CATALOGUE: &[Metric] = &[
     counter("gnomon_forwarded_packets_total", WORKER, "Packets handed to the paired port."),
     counter("gnomon_forwarded_bytes_total", WORKER, "Bytes handed to the paired port."),
     counter("gnomon_consumed_packets_total", WORKER, "Packets that end in the appliance on purpose."),
+    counter("gnomon_diverted_packets_total", WORKER, "Packets to and from honeypots, forwarded ones too."),
     counter(
         "gnomon_dropped_packets_total",
         &["reason"],

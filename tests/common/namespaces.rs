@@ -70,11 +70,12 @@ impl Lab {
     pub fn new(test: &str, tools: &[(&str, &str)]) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Before looking what is there: that makes a namespace for trial.
+        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(reason) = missing(tools) {
             println!("skipped {test}: {reason}");
             return None;
         }
-        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let id = format!("gn{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let host = |what: &str| Host { namespace: format!("{id}{what}"), port: format!("{id}{what}") };
         let lab = Self {

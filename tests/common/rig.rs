@@ -87,7 +87,6 @@ impl Setup {
             link_up: true,
             mirror_link_up: true,
             taps: Vec::new(),
-            watch: gnomon::worker::Watch::default(),
             mailbox: Arc::default(),
             unsupported_from: usize::MAX,
         }
@@ -335,7 +334,6 @@ impl Built {
             outputs,
             keep: true,
             taps: Publisher::new(tap_set(1, setup.taps.clone())).expect("a first set"),
-            watch: gnomon::worker::Watch::default(),
             host: PolicyHost::new(config, Targets::BySession { first: FIRST_MIRROR }, 0).expect("compiles"),
             counters: (0..setup.workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             packets: Mempool::packets(eal, "rig_packets", setup.packets).expect("pool"),

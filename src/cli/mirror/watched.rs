@@ -59,7 +59,6 @@ pub(super) fn list(parties: &[Value]) -> String {
             Some(who) => format!("set by {who}"),
             None => text("stage"),
         };
-        let until = if party["until"].is_null() { "alert is over".to_owned() } else { time(&party["until"]) };
         let risk = party["score"].as_f64().filter(|risk| *risk > 0.0).map_or("-".to_owned(), |r| format!("{r:.6}"));
         rows.add_row([
             whom(&party["party"]),
@@ -69,7 +68,7 @@ pub(super) fn list(parties: &[Value]) -> String {
             names(&party["flags"]),
             text("divert"),
             time(&party["since"]),
-            until,
+            time(&party["until"]),
         ]);
     }
     rows.to_string()
@@ -146,7 +145,7 @@ mod tests {
         let about = About { address: IpAddr::from([10, 0, 0, 9]), vlan: 0, vni: 0, service: None };
         let party = json!({ "kind": "host", "address": "10.0.0.9", "vlan": 7 });
         let view = json!({ "party": party, "stage": "graylisted", "share": 1.0, "score": 0.99951, "flags": ["port_scan"],
-            "divert": null, "since": "2026-01-02T03:04:05.678901+0000", "until": null, "ordered_by": null });
+            "divert": null, "since": "2026-01-02T03:04:05.678901+0000", "until": "2026-01-02T03:05:05.678901+0000", "ordered_by": null });
         let decision = json!({ "decision": { "timestamp": "2026-01-02T03:04:05.678901+0000", "action": "graylist",
             "share_before": 0.0, "share": 1.0, "reason": "alert port_scan, episode 3" } });
         let text = why(&about, &[view.clone(), decision]);

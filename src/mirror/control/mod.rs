@@ -51,8 +51,8 @@ pub struct View {
     pub party: Party,
     pub stage: Stage,
     pub since: u64,
-    /// When it is let go if nothing more happens; `None` while a reason is there.
-    pub until: Option<u64>,
+    /// When it is let go if nothing more happens.
+    pub until: u64,
     pub score: f64,
     pub flags: u32,
     pub share: f64,

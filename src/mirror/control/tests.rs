@@ -14,11 +14,7 @@ fn party(n: u128) -> Party {
 }
 
 fn alert(kind: u8, episode: u64) -> Sign {
-    Sign::Alert { kind, name: "port_scan", severity: 2, episode, is_over: false }
-}
-
-fn over(kind: u8, episode: u64) -> Sign {
-    Sign::Alert { kind, name: "port_scan", severity: 2, episode, is_over: true }
+    Sign::Alert { kind, name: "port_scan", severity: 2, episode }
 }
 
 fn settings() -> Adaptive {
@@ -54,8 +50,12 @@ fn an_alert_raises_at_once_and_holds_until_it_is_long_over() {
     let list = control.tick(10 * SECOND + 1, &Totals::default()).expect("a list");
     assert_eq!((share(&list, 1), share(&list, 2)), (1.0, 0.0));
     assert!(list.number() > 1);
-    assert!(pass(&mut control, 11 * SECOND, 200 * SECOND).is_none(), "as long as the episode is open");
-    control.notice(200 * SECOND, party(1), &over(SCAN, 1));
+    for now in 1..200 {
+        control.notice(now * SECOND, party(1), &Sign::Again(1 << SCAN));
+        assert!(pass(&mut control, now * SECOND, (now + 1) * SECOND - 1).is_none(), "as long as it goes on");
+    }
+    control.notice(200 * SECOND, party(1), &Sign::Again(1 << SCAN));
+    control.notice(220 * SECOND, party(1), &Sign::Again(1 << OUTLIER));
     let (at, list) = pass(&mut control, 200 * SECOND, 300 * SECOND).expect("a list");
     assert_eq!((at, share(&list, 1)), (260 * SECOND, 0.0));
     assert_eq!(actions(&mut control), ["raise", "release"]);
@@ -90,7 +90,7 @@ fn what_does_not_count_does_nothing() {
     let mut control = Controller::new(&Adaptive { severity: 1, ..settings() });
     control.notice(SECOND, party(1), &alert(SCAN, 1));
     control.notice(SECOND, party(1), &alert(OUTLIER, 2));
-    control.notice(SECOND, party(1), &over(SCAN, 1));
+    control.notice(SECOND, party(1), &Sign::Again(1 << SCAN));
     assert!(control.tick(2 * SECOND, &Totals::default()).is_none() && control.views().is_empty());
 }
 
@@ -101,13 +101,10 @@ fn graylisted_parties_are_released_or_escalated() {
     let mut control = Controller::new(&settings);
     control.notice(0, party(1), &alert(SCAN, 1));
     control.notice(0, party(2), &alert(SCAN, 2));
-    for (n, episode) in [(1, 1), (2, 2)] {
-        control.notice(SECOND, party(n), &over(SCAN, episode));
-    }
+    control.notice(40 * SECOND, party(1), &Sign::Again(1 << SCAN));
     let (_, list) = pass(&mut control, SECOND, 90 * SECOND).expect("a list");
     assert_eq!((share(&list, 1), share(&list, 2)), (1.0, 1.0), "beyond the hold time, to the end of the period");
     control.notice(91 * SECOND, party(2), &alert(SCAN, 3));
-    control.notice(92 * SECOND, party(2), &over(SCAN, 3));
     let (_, list) = pass(&mut control, 92 * SECOND, 101 * SECOND).expect("a list");
     assert_eq!((share(&list, 1), share(&list, 2)), (0.0, 1.0));
     let host = |n| Host { version: 4, addr: n, vlan: 0, vni: 0 };
@@ -130,7 +127,7 @@ fn orders_count_before_everything_and_end() {
     assert!((share(&list, 1) - 0.05).abs() < 1e-4 && (share(&list, 2) - 0.5).abs() < 1e-4);
     assert_eq!(list.honeypot(&Host { version: 4, addr: 2, vlan: 0, vni: 0 }), 1);
     let (at, list) = pass(&mut control, 40 * SECOND, 59 * SECOND).expect("a list");
-    assert_eq!((at, share(&list, 1), share(&list, 2)), (50 * SECOND, 1.0, 0.0), "the alert is still open");
+    assert_eq!((at, share(&list, 1), share(&list, 2)), (50 * SECOND, 1.0, 0.0), "the alert is not forgotten");
     assert!(control.release(55 * SECOND, party(1), "ann") && !control.release(55 * SECOND, party(1), "ann"));
     let why: Vec<_> = control.recent(Some(party(1))).map(|decision| decision.reason.clone()).collect();
     assert!(

@@ -11,8 +11,10 @@ const URGENT: u8 = CLASSES as u8 - 1;
 /// Something noticed about a party.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
-    /// An alert was raised, grew, or is over. `kind` is its bit.
-    Alert { kind: u8, name: &'static str, severity: u8, episode: u64, is_over: bool },
+    /// An alert was raised or grew. `kind` is its bit.
+    Alert { kind: u8, name: &'static str, severity: u8, episode: u64 },
+    /// A record belongs to alerts of these kinds, as bits.
+    Again(u32),
     /// How unusual it is, 0..=1.
     Risk(f64),
 }
@@ -34,10 +36,10 @@ pub struct Order {
 pub enum Stage {
     /// Its share follows its risk and alerts.
     Risk,
-    /// It is watched whole until then; so many alerts were seen meanwhile.
-    Gray { until: u64, alerts: u32 },
-    /// Alerts went on in that time, or still do.
-    Escalated { until: u64, alerts: u32 },
+    /// It is watched whole until then.
+    Gray { until: u64 },
+    /// What it did went on in the second half of that time; it is watched whole for as long again.
+    Escalated { until: u64 },
 }
 
 #[derive(Clone, Debug)]
@@ -47,9 +49,7 @@ pub(super) struct Watched {
     score: f64,
     /// By risk: 0 for none, else the number of the level, from 1.
     level: usize,
-    /// Alerts that are not over: episode and kind.
-    open: Vec<(u64, u8)>,
-    /// Kinds of alert since it is watched.
+    /// Kinds of alert that are on.
     flags: u32,
     /// When there was a reason last; of risk and of alerts.
     risky: u64,
@@ -65,16 +65,16 @@ impl Sign {
 
     pub(super) fn class(&self, settings: &Adaptive) -> u8 {
         match self {
-            Sign::Alert { kind, severity, is_over: false, .. } if counts(*kind, *severity, settings) => URGENT,
-            Sign::Alert { .. } => 0,
+            Sign::Alert { kind, severity, .. } if counts(*kind, *severity, settings) => URGENT,
+            Sign::Alert { .. } | Sign::Again(_) => 0,
             Sign::Risk(score) => level_of(*score, settings) as u8,
         }
     }
 
     pub(super) fn words(&self) -> String {
         match self {
-            Sign::Alert { name, episode, is_over: false, .. } => format!("alert {name}, episode {episode}"),
-            Sign::Alert { name, episode, .. } => format!("alert {name}, episode {episode} is over"),
+            Sign::Alert { name, episode, .. } => format!("alert {name}, episode {episode}"),
+            Sign::Again(_) => "it goes on".to_owned(),
             Sign::Risk(score) => format!("risk {score:.6}"),
         }
     }
@@ -88,8 +88,7 @@ impl Order {
 
 impl Watched {
     pub(super) fn new(at: u64) -> Self {
-        let (score, level, open, flags) = (0.0, 0, Vec::new(), 0);
-        Self { since: at, stage: Stage::Risk, score, level, open, flags, risky: 0, alerted: 0, order: None }
+        Self { since: at, stage: Stage::Risk, score: 0.0, level: 0, flags: 0, risky: 0, alerted: 0, order: None }
     }
 
     pub(super) fn score(&self) -> f64 {
@@ -103,15 +102,14 @@ impl Watched {
                 self.risk(at, *score, settings);
                 None
             }
-            Sign::Alert { is_over: true, episode, .. } => {
-                if let Some(place) = self.open.iter().position(|(open, _)| open == episode) {
-                    self.open.swap_remove(place);
+            Sign::Again(kinds) => {
+                if self.flags & kinds != 0 {
                     self.alerted = self.alerted.max(at);
                 }
                 None
             }
             Sign::Alert { kind, severity, .. } if !counts(*kind, *severity, settings) => None,
-            Sign::Alert { kind, episode, .. } => self.alert(at, (*episode, *kind), settings),
+            Sign::Alert { kind, .. } => self.alert(at, *kind, settings),
         }
     }
 
@@ -126,24 +124,12 @@ impl Watched {
         self.level = level.max(kept);
     }
 
-    fn alert(&mut self, at: u64, alert: (u64, u8), settings: &Adaptive) -> Option<Action> {
-        let is_new = !self.open.contains(&alert);
-        if is_new {
-            self.open.push(alert);
-        }
-        self.flags |= 1 << alert.1;
+    fn alert(&mut self, at: u64, kind: u8, settings: &Adaptive) -> Option<Action> {
+        self.flags |= 1 << kind;
         self.alerted = self.alerted.max(at);
-        match &mut self.stage {
-            Stage::Gray { alerts, .. } | Stage::Escalated { alerts, .. } => {
-                *alerts += 1;
-                None
-            }
-            Stage::Risk => {
-                let graylist = settings.graylist.as_ref()?;
-                self.stage = Stage::Gray { until: at.saturating_add(nanoseconds(graylist.period)), alerts: 0 };
-                Some(Action::Graylist)
-            }
-        }
+        let graylist = settings.graylist.as_ref().filter(|_| self.stage == Stage::Risk)?;
+        self.stage = Stage::Gray { until: at.saturating_add(nanoseconds(graylist.period)) };
+        Some(Action::Graylist)
     }
 
     /// What is over by now.
@@ -155,25 +141,25 @@ impl Watched {
         if self.level > 0 && now >= self.risky.saturating_add(hold) {
             (self.level, self.score) = (0, 0.0);
         }
-        if self.flags != 0 && self.open.is_empty() && now >= self.alerted.saturating_add(hold) {
+        if self.flags != 0 && now >= self.alerted.saturating_add(hold) {
             self.flags = 0;
         }
         let graylist = settings.graylist.as_ref()?;
-        let ended = match self.stage {
-            Stage::Gray { until, alerts } | Stage::Escalated { until, alerts } if until <= now => alerts,
-            _ => return None,
-        };
-        let goes_on = ended > 0 || !self.open.is_empty();
+        let (Stage::Gray { until } | Stage::Escalated { until }) = self.stage else { return None };
+        if until > now {
+            return None;
+        }
+        let period = nanoseconds(graylist.period);
         let was_gray = matches!(self.stage, Stage::Gray { .. });
-        if !goes_on {
+        if self.alerted < until.saturating_sub(period / 2) {
             self.stage = Stage::Risk;
             // What is left of the alerts is over with the period.
             self.flags = 0;
             let still_watched = self.is_watched(settings);
-            return (!still_watched).then(|| (Action::Release, "nothing more in the time it was watched".to_owned()));
+            return (!still_watched).then(|| (Action::Release, "nothing more while it was watched".to_owned()));
         }
-        self.stage = Stage::Escalated { until: now.saturating_add(nanoseconds(graylist.period)), alerts: 0 };
-        let words = format!("{ended} more signs while it was watched");
+        self.stage = Stage::Escalated { until: now.saturating_add(period) };
+        let words = "it went on while it was watched".to_owned();
         match graylist.escalate {
             Escalation::Divert(_) if was_gray => Some((Action::Divert, words)),
             _ if was_gray => Some((Action::Escalate, words)),
@@ -193,7 +179,7 @@ impl Watched {
     }
 
     pub(super) fn is_watched(&self, settings: &Adaptive) -> bool {
-        self.order.is_some() || self.share(settings) > 0.0 || !self.open.is_empty()
+        self.order.is_some() || self.share(settings) > 0.0
     }
 
     pub(super) fn class(&self, settings: &Adaptive) -> u8 {
@@ -227,14 +213,14 @@ impl Watched {
         let held = held.iter().filter(|(is, _)| *is).map(|(_, at)| at.saturating_add(hold)).max();
         let staged = match self.stage {
             Stage::Risk => None,
-            Stage::Gray { until, .. } | Stage::Escalated { until, .. } => Some(until),
+            Stage::Gray { until } | Stage::Escalated { until } => Some(until),
         };
         let ordered = self.order.as_ref().map(|order| order.until);
         View {
             party,
             stage: self.stage,
             since: self.since,
-            until: [held, staged, ordered].into_iter().flatten().max().filter(|_| self.open.is_empty()),
+            until: [held, staged, ordered].into_iter().flatten().max().unwrap_or(self.since),
             score: self.score,
             flags: self.flags,
             share: self.share(settings),
