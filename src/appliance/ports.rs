@@ -78,6 +78,22 @@ impl LivePort {
     }
 }
 
+/// Says which sessions' copies may be larger than their port takes.
+pub(super) fn warn_of_mtu(config: &Config, ports: &[LivePort]) {
+    for session in config.mirrors.iter().filter(|session| session.delivery.wrap.is_some()) {
+        let (wanted, port) = (session.delivery.mtu, ports.get(session.port).map(|live| &live.port));
+        let Some((port, mtu)) = port.and_then(|port| Some((port, port.mtu()?))).filter(|(_, mtu)| *mtu < wanted) else {
+            continue;
+        };
+        log::warn!(
+            "mirror `{}`: the target's `mtu` is {wanted}, port `{}` takes IP packets of {mtu} bytes: larger copies may be lost \
+             without being counted; lower the target's `mtu`, or raise the port's",
+            session.name,
+            port.name()
+        );
+    }
+}
+
 /// What the control thread looks at time and again: links, and devices that do not spread flows as they said.
 #[derive(Debug, Default)]
 pub struct PortWatch {

@@ -8,14 +8,18 @@
 //!   session's cap or the MTU, is not made and is counted in the worker's counters.
 mod delivery;
 pub mod hops;
+mod mask;
 mod pool;
 mod receipts;
 mod sampler;
+mod seen;
 mod session;
 pub mod wrap;
 
-pub use delivery::{Cap, Delivery, Meter, Oversize, Wrap};
+pub use delivery::{Cap, Delivery, Meter, Oversize, Slice, Wrap};
+pub use mask::{MASKED, Mask, Pattern};
 pub use pool::Pool;
 pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
+pub use seen::Seen;
 pub use session::{Head, Sample, Session};

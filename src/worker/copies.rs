@@ -1,24 +1,22 @@
 //! The mirror stage: copies of a packet are planned, cut, wrapped, numbered and put on the mirror queues.
 //!
-//! A copy shares the packet's bytes. What is put before it is a buffer of its own, chained. Nothing is made for a queue that
-//! is down or was just found full.
+//! A copy shares the packet's bytes, unless it is masked. What is put before it is a buffer of its own, chained. Nothing is
+//! made for a queue that is down or was just found full, nor for a collector that cannot be reached.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::counters::{Counter, MirrorCounters};
 use super::io::{Cargo, Output, give_way};
-use super::stages::{Judgement, Stamp};
+use super::stages::Judgement;
 use super::tap::Copies;
+use super::way::{Buffers, Member, Original, Way};
 use super::{Generation, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
 use crate::capture::{PREAMBLE_LEN, Preamble};
-use crate::dpdk::{Mbuf, Mempool, Stock};
+use crate::dpdk::{Mbuf, Mempool};
 use crate::flow::{FlowTable, Touch};
-use crate::mirror::hops::{Hop, HopState, state_of};
-use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
-use crate::mirror::{Delivery, Meter, Pool, Sample, Sampler};
-use crate::packet::{FlowKey, Tuple};
+use crate::mirror::wrap::{Envelope, Outer, Stream};
+use crate::mirror::{Meter, Pool, Sample, Sampler, Seen};
+use crate::packet::{FlowKey, Headers, Tuple, fingerprint, hash_words};
 use crate::rules::{RuleHandle, Verdict};
 
 /// What a worker needs to make copies for the sessions of a generation.
@@ -28,6 +26,8 @@ pub(super) struct Copier {
     ways: Vec<Way>,
     /// Sessions that packets of the lane at hand may be for.
     here: u64,
+    /// The port of that lane.
+    port: u64,
     /// Bits of sessions that want packets of certain rules only, with these.
     ruled: Vec<(u64, Vec<RuleHandle>)>,
     /// Something is chosen besides what the verdict says.
@@ -46,73 +46,6 @@ pub(super) struct Copier {
     workers: usize,
 }
 
-/// One session's.
-#[derive(Debug)]
-struct Way {
-    slot: u16,
-    output: usize,
-    /// At least one, several of a pool.
-    members: Vec<Member>,
-    pool: Pool,
-    delivery: Delivery,
-    meter: Meter,
-    /// Packets that one copy stands for.
-    sampling: f32,
-    /// Packets of this burst that were selected while it was closed.
-    missed: u32,
-    /// Some member's way is looked after.
-    is_watched: bool,
-    /// Members that can be reached, as bits; no others are set.
-    usable: u64,
-}
-
-/// Who gets copies.
-#[derive(Debug)]
-struct Member {
-    to: Option<IpAddr>,
-    envelope: Option<Envelope>,
-    /// What is known of the way to it, and what was known when it was looked at last.
-    hop: Option<Arc<Hop>>,
-    known: u64,
-    /// Number of the next packet that is selected for it. Also one whose copy is then not made has a number: the receiver is
-    /// to notice.
-    next: u32,
-}
-
-/// Why a copy was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NotMade {
-    /// It does not fit the MTU.
-    Oversize,
-    /// The session has sent as much as it may.
-    Cap,
-}
-
-/// A copy that is going to be made.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    member: usize,
-    number: u32,
-    /// Bytes of the frame, and whether that is not all.
-    len: u32,
-    cut: bool,
-    /// Length to count.
-    bytes: u32,
-}
-
-/// The packet, and what is known of it.
-#[derive(Clone, Copy, Debug)]
-struct Original<'a> {
-    packet: &'a Mbuf,
-    /// Over all segments.
-    len: u32,
-    stamp: &'a Stamp,
-    judgement: &'a Judgement,
-    /// In replay: what stands before it.
-    preamble: Option<Preamble>,
-    seed: u64,
-}
-
 /// A packet that sessions may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
@@ -124,19 +57,13 @@ pub(super) struct Candidate<'a> {
     pub(super) bytes: u32,
 }
 
-/// Where buffers come from.
-#[derive(Debug)]
-struct Buffers {
-    clones: Stock,
-    fronts: Stock,
-}
-
 impl Worker {
     /// Before a burst of this lane: queues may be full, and sessions may want packets of certain ports only. A replay has no ports.
     #[inline]
     pub(super) fn come_to(&mut self, lane: usize) {
         let generation = self.parts.generation.get();
         self.copier.look_at(&self.parts.outputs);
+        self.copier.port = self.parts.lanes[lane].back.map_or(u64::MAX, |port| port as u64);
         if matches!(self.parts.timing, Timing::Live(_)) && self.copier.chooses {
             let port = self.parts.lanes[lane].back;
             let wants = |on: &Vec<usize>| on.is_empty() || port.is_some_and(|port| on.contains(&port));
@@ -175,15 +102,26 @@ impl Worker {
     /// do not pay for its registers.
     #[inline(never)]
     fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
-        let (parts, Copier { ways, buffers, closed, seed, .. }) = (&mut self.parts, &mut self.copier);
+        let (parts, Copier { ways, buffers, closed, port, seed, .. }) = (&mut self.parts, &mut self.copier);
         let Some(packet) = self.burst.packet(i) else { return };
         let preamble = packet_preamble(&parts.timing, packet);
         let len = self.burst.packet_len(i);
-        let original = Original { packet, len, stamp: &self.stamps[i], judgement, preamble, seed: *seed };
+        let (stamp, headers) = (&self.stamps[i], &self.headers[i]);
+        let original = Original { packet, len, headers, stamp, judgement, preamble, seed: *seed };
+        let mut sight = None;
         for bit in self.sampler.in_priority_order(copies.selected & !*closed) {
             let way = &mut ways[bit];
             let session = &parts.counters.mirrors[usize::from(way.slot)];
             session.selected.add(1);
+            if let Some(seen) = &mut way.seen {
+                let (print, place) =
+                    *sight.get_or_insert_with(|| (fingerprint(self.burst.frame(i), headers), place(*port, headers)));
+                if seen.is_again(print, place, stamp.clock) {
+                    session.lost_duplicate.add(1);
+                    copies.duplicate |= 1 << bit;
+                    continue;
+                }
+            }
             let (member, number) = way.number(judgement, original.seed);
             if !parts.outputs[way.output].is_up() {
                 session.lost_link.add(1);
@@ -218,26 +156,31 @@ impl Worker {
                 continue;
             };
             let cargo = Cargo::Mirrored { slot: way.slot as u8, bit: bit as u8, bytes: plan.bytes, at: i as u8 };
-            parts.outputs[way.output].push_copy(copy, cargo, &parts.counters);
+            let output = &mut parts.outputs[way.output];
+            if !buffers.pieces.is_empty() {
+                output.make_room(buffers.pieces.len() + 1, &parts.counters);
+                buffers.pieces.drain(..).for_each(|piece| output.push(piece, Cargo::Uncounted, &parts.counters));
+            }
+            output.push_copy(copy, cargo, &parts.counters);
             copies.copied |= 1 << bit;
         }
     }
 }
 
 impl Copier {
-    /// Clones and what is put before them come from two pools.
+    /// Clones, what is put before them, and true copies come from three pools.
     pub(super) fn new(
         generation: &Generation,
-        pools: [&Mempool; 2],
+        pools: [&Mempool; 3],
         seed: u64,
         (worker, workers): (usize, usize),
     ) -> Self {
-        let [clones, fronts] = pools.map(|pool| Stock::new(pool.clone()));
-        let buffers = Buffers { clones, fronts };
+        let buffers = Buffers::new(pools, (worker, workers));
         let (ways, ruled, next) = (Vec::new(), Vec::new(), Vec::new());
         let mut copier = Self {
             ways,
             here: u64::MAX,
+            port: 0,
             ruled,
             chooses: false,
             closed: 0,
@@ -287,6 +230,7 @@ impl Copier {
             }
         }
         self.ways = generation.mirrors.iter().map(|lane| self.way(lane)).collect();
+        self.buffers.prepare(self.ways.iter().map(|way| &way.delivery));
         let sessions = || generation.mirrors.iter().enumerate();
         let ruled = sessions().filter(|(_, lane)| !lane.session.rules.is_empty());
         self.ruled = ruled.map(|(bit, lane)| (1 << bit, lane.rules.clone())).collect();
@@ -320,6 +264,12 @@ impl Copier {
         // A session that goes on keeps what it has saved up.
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
+        let before = self.ways.iter().find(|way| way.slot == lane.slot).and_then(|way| way.seen.as_ref());
+        let dedup = Some(delivery.dedup_ns).filter(|window| *window > 0);
+        let seen = dedup.map(|window| match before.filter(|seen| seen.window() == window) {
+            Some(seen) => seen.clone(),
+            None => Seen::new(window),
+        });
         let sampling = match lane.session.sample {
             Sample::Packets(every) => every.max(1) as f32,
             Sample::Flows(share) => (1.0 / share) as f32,
@@ -327,7 +277,7 @@ impl Copier {
         let usable = u64::MAX >> (64 - members.len().clamp(1, 64));
         let is_watched = members.iter().any(|member| member.hop.is_some());
         let (slot, output) = (lane.slot, lane.output);
-        Way { slot, output, members, pool, delivery, meter, sampling, missed: 0, is_watched, usable }
+        Way { slot, output, members, pool, delivery, meter, seen, sampling, missed: 0, is_watched, usable }
     }
 
     /// Looks which queues take copies.
@@ -380,114 +330,11 @@ impl Copier {
     }
 }
 
-impl Way {
-    /// Takes over what has become known of the ways since the last burst.
-    fn look_ahead(&mut self) {
-        for (at, member) in self.members.iter_mut().enumerate() {
-            let Some(word) = member.hop.as_ref().map(|hop| hop.word()).filter(|word| *word != member.known) else {
-                continue;
-            };
-            member.known = word;
-            let state = state_of(word);
-            if let (Some(envelope), Some(mac)) = (&mut member.envelope, state.mac()) {
-                envelope.set_next_hop(mac);
-            }
-            let is_up = u64::from(matches!(state, HopState::Up(_)));
-            self.usable = self.usable & !(1 << at) | is_up << at;
-        }
-    }
-
-    /// Where copies are counted that a member cannot get.
-    fn lost_on_the_way<'a>(&self, member: usize, session: &'a MirrorCounters) -> &'a Counter {
-        match state_of(self.members[member].known) {
-            HopState::NoNeighbour => &session.lost_neighbour,
-            HopState::Down(_) | HopState::Up(_) => &session.lost_down,
-        }
-    }
-
-    /// Who gets a copy of a packet, and the number of that.
-    fn number(&mut self, judgement: &Judgement, seed: u64) -> (usize, u32) {
-        let is_pool = self.members.len() > 1;
-        let at = if is_pool { self.pool.member(FlowKey::of(judgement.tuple).0.hash(seed), self.usable) } else { 0 };
-        let member = &mut self.members[at];
-        let number = member.next;
-        member.next = number.wrapping_add(1);
-        (at, number)
-    }
-
-    /// What the copy is to be like.
-    fn plan(&mut self, member: usize, number: u32, of: &Original<'_>) -> Result<Plan, NotMade> {
-        let there = of.len;
-        let envelope = self.members[member].envelope.as_ref();
-        let len = self.delivery.fit(there, envelope.map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
-        let front = envelope.map_or(0, Envelope::len) as u32;
-        if !self.meter.admits(front + len, of.stamp.clock) {
-            return Err(NotMade::Cap);
-        }
-        let cut = len < there;
-        let bytes = if cut || front > 0 { front + len } else { of.stamp.count_len };
-        Ok(Plan { member, number, len, cut, bytes })
-    }
-
-    /// `None` when there is no buffer.
-    #[inline]
-    fn make(&self, plan: &Plan, of: &Original<'_>, from: &mut Buffers) -> Option<Mbuf> {
-        let mut copy = from.clones.clone_of(of.packet)?;
-        if plan.cut {
-            copy.cut(plan.len);
-        }
-        let Some(envelope) = &self.members[plan.member].envelope else { return Some(copy) };
-        let told = self.told(plan, of);
-        let front = front_of(envelope, &told, of.preamble.as_ref(), &mut from.fronts)?;
-        Mbuf::chained(front, copy).ok()
-    }
-
-    /// What the envelope says of the packet.
-    fn told(&self, plan: &Plan, of: &Original<'_>) -> Copy {
-        let (stamp, Judgement { verdict, tuple, flow_id, .. }) = (of.stamp, of.judgement);
-        // As good as a hash: made from one, and the same both ways.
-        let flow_hash = if *flow_id != 0 { flow_id << 11 } else { FlowKey::of(*tuple).0.hash(of.seed) };
-        Copy {
-            len: plan.len,
-            original_len: stamp.wire_len,
-            sequence: plan.number,
-            clock_ns: stamp.clock,
-            flow_hash,
-            rule: verdict.rule,
-            generation: verdict.generation,
-            decision: verdict.decision,
-            problem: stamp.problem,
-            vlan: tuple.vlan,
-            score: None,
-            sampling: self.sampling,
-        }
-    }
-}
-
-/// A buffer with the envelope, in replay with a preamble of its own hidden before it.
-#[inline]
-fn front_of(envelope: &Envelope, copy: &Copy, preamble: Option<&Preamble>, stock: &mut Stock) -> Option<Mbuf> {
-    let len = envelope.len();
-    let Some(of_packet) = preamble else {
-        return stock.written(len, 0, |room| _ = envelope.write(copy, room));
-    };
-    let whole = len as u32 + copy.len;
-    let own = Preamble { wire_len: whole, count_len: whole, ..*of_packet };
-    stock.written(PREAMBLE_LEN + len, PREAMBLE_LEN as u16, |room| {
-        let (hidden, head) = room.split_at_mut(PREAMBLE_LEN);
-        hidden.copy_from_slice(&own.to_bytes());
-        envelope.write(copy, head);
-    })
-}
-
-impl NotMade {
-    /// Counts it for its session.
-    fn count(self, session: &MirrorCounters) {
-        match self {
-            NotMade::Oversize => session.lost_oversize.add(1),
-            NotMade::Cap => session.lost_cap.add(1),
-        }
-    }
+/// Where a packet was seen: by which port it came, in which VLAN, from whom.
+fn place(port: u64, headers: &Headers) -> u64 {
+    let [a, b, c, d, e, f] = headers.link.src.0;
+    let vlan = u64::from(headers.link.vlans.outer());
+    hash_words([port, vlan, u64::from_be_bytes([0, 0, a, b, c, d, e, f])])
 }
 
 /// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers

@@ -125,8 +125,8 @@ pub(super) enum Cargo {
     Generated {
         at: u8,
     },
-    /// Another thread's, which does not rely on it.
-    Letter,
+    /// What counts for nothing here: another thread's packet, a piece of a copy before the last one.
+    Uncounted,
     /// `bit` is that of the session in the generation, `slot` that of its counters.
     Mirrored {
         slot: u8,
@@ -161,7 +161,7 @@ impl Lost {
         let mut bytes = 0;
         for n in 0..outbox.len() {
             match cargo(n) {
-                Cargo::Letter => {}
+                Cargo::Uncounted => {}
                 Cargo::Generated { at } => self.answers |= 1 << at,
                 Cargo::Mirrored { at, bit, .. } => self.copies[usize::from(at)] |= 1 << bit,
                 Cargo::Forwarded { at, .. } => {
@@ -267,6 +267,13 @@ impl Output {
         self.push(packet, cargo, counters);
     }
 
+    /// Makes sure that so many packets, at most a burst, are sent or lost together.
+    pub(super) fn make_room(&mut self, packets: usize, counters: &WorkerCounters) {
+        if self.outbox.len() + packets > BURST {
+            self.flush(counters);
+        }
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.link_up.load(Ordering::Relaxed)
     }
@@ -331,7 +338,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
             counters.tx_packets.add(1);
             counters.tx_bytes.add(bytes.into());
         }
-        Cargo::Letter => {}
+        Cargo::Uncounted => {}
         Cargo::Generated { .. } => counters.generated.add(1),
         Cargo::Mirrored { slot, bytes, .. } => {
             let session = &counters.mirrors[usize::from(slot)];
@@ -344,7 +351,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
 fn count_lost(cargo: Cargo, counters: &WorkerCounters) {
     match cargo {
         Cargo::Forwarded { .. } => counters.dropped(DropReason::TransmitFull),
-        Cargo::Letter => {}
+        Cargo::Uncounted => {}
         Cargo::Generated { .. } => counters.generated_lost.add(1),
         Cargo::Mirrored { slot, .. } => counters.mirrors[usize::from(slot)].lost_queue.add(1),
     }

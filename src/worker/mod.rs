@@ -18,6 +18,7 @@ mod stages;
 pub mod tap;
 mod verdict;
 mod walk;
+mod way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,7 +128,7 @@ impl Worker {
             taps: TapState::new(parts.taps.take(), parts.id),
             copier: Copier::new(
                 parts.generation.get(),
-                [&parts.clones, &parts.fronts],
+                [&parts.clones, &parts.fronts, &parts.packets],
                 parts.seed,
                 (parts.id, parts.workers),
             ),
@@ -265,7 +266,7 @@ impl Worker {
             if let Some((output, packet)) = parts.mailbox.letter()
                 && let Some(output) = parts.outputs.get_mut(output)
             {
-                output.push(packet, Cargo::Letter, &parts.counters);
+                output.push(packet, Cargo::Uncounted, &parts.counters);
             }
             self.walks.step(&parts.mailbox, &parts.table, parts.id as u16);
         }
