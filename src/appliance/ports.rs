@@ -118,15 +118,18 @@ impl PortWatch {
     }
 }
 
+/// Receive queues of ports in no pair, each with the index of its port.
+type Unpaired = Vec<(usize, RxQueue)>;
+
 /// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on. The receive
-/// queues of ports in no pair are left, each with the index of its port.
+/// queues of ports in no pair are left.
 pub fn wire(
     eal: &Arc<Eal>,
     ports: &[LivePort],
     workers: usize,
     abort: &Arc<AtomicBool>,
     strays: &Arc<Strays>,
-) -> Result<(Vec<WorkerIo>, Vec<(usize, RxQueue)>)> {
+) -> Result<(Vec<WorkerIo>, Unpaired)> {
     let mut io: Vec<WorkerIo> = (0..workers).map(|_| WorkerIo::default()).collect();
     let mut unpaired = Vec::new();
     for (index, live) in ports.iter().enumerate() {

@@ -16,8 +16,8 @@ use crate::dpdk::{Mbuf, Mempool};
 use crate::flow::{FlowTable, Touch};
 use crate::mirror::wrap::{Envelope, Outer, Stream};
 use crate::mirror::{Meter, Pool, Sample, Sampler, Seen};
-use crate::packet::{FlowKey, Headers, Tuple, fingerprint, hash_words};
-use crate::rules::{RuleHandle, Verdict};
+use crate::packet::{FlowKey, Tuple};
+use crate::rules::{MAX_MIRRORS, RuleHandle, Verdict};
 
 /// What a worker needs to make copies for the sessions of a generation.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Copier {
     /// Those of them whose port is down, and those whose collector cannot be reached.
     down: u64,
     unreachable: u64,
+    /// By bit: packets of this burst that were selected while the session was closed.
+    missed: [u32; MAX_MIRRORS],
     buffers: Buffers,
     /// Next numbers by counter slot and collector, also of sessions that are not of this generation: they go on when they
     /// are back.
@@ -76,18 +78,18 @@ impl Worker {
     #[inline]
     pub(super) fn mirror(&mut self, i: usize, judgement: &Judgement) -> Copies {
         let wanted = judgement.mirrors;
-        if wanted == 0 {
-            return Copies::default();
-        }
-        let selected = self.sampler.select(wanted);
-        let mut copies = Copies { wanted, selected, ..Copies::default() };
-        if selected & !self.copier.closed != 0 {
-            self.copy(i, judgement, &mut copies);
-        }
-        if selected & self.copier.closed != 0 {
-            self.copier.miss(&mut copies);
-        }
-        copies
+        let selected = if wanted == 0 { 0 } else { self.sampler.select(wanted) };
+        let Copier { closed, down, unreachable, .. } = self.copier;
+        self.copier.miss(selected & closed);
+        let copies = Copies {
+            wanted,
+            selected,
+            link_down: selected & down,
+            unreachable: selected & unreachable,
+            queue_full: selected & closed & !(down | unreachable),
+            ..Copies::default()
+        };
+        if selected & !closed == 0 { copies } else { self.take(i, judgement, copies) }
     }
 
     /// After a burst: what was missed is counted.
@@ -98,44 +100,30 @@ impl Worker {
         }
     }
 
-    /// A copy for each session that selected the packet, or its loss counted. Apart, so that packets which are not copied
-    /// do not pay for its registers.
+    /// A copy for each session that selected the packet and is open, or its loss counted. Apart, so that packets which are
+    /// not copied do not pay for its registers.
     #[inline(never)]
-    fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
+    fn take(&mut self, i: usize, judgement: &Judgement, mut copies: Copies) -> Copies {
         let (parts, Copier { ways, buffers, closed, port, seed, .. }) = (&mut self.parts, &mut self.copier);
-        let Some(packet) = self.burst.packet(i) else { return };
+        let Some(packet) = self.burst.packet(i) else { return copies };
         let preamble = packet_preamble(&parts.timing, packet);
         let len = self.burst.packet_len(i);
-        let (stamp, headers) = (&self.stamps[i], &self.headers[i]);
-        let original = Original { packet, len, headers, stamp, judgement, preamble, seed: *seed };
+        let (stamp, headers, frame) = (&self.stamps[i], &self.headers[i], self.burst.frame(i));
+        let original = Original { packet, len, frame, headers, stamp, judgement, preamble, seed: *seed };
         let mut sight = None;
         for bit in self.sampler.in_priority_order(copies.selected & !*closed) {
             let way = &mut ways[bit];
             let session = &parts.counters.mirrors[usize::from(way.slot)];
             session.selected.add(1);
-            if let Some(seen) = &mut way.seen {
-                let (print, place) =
-                    *sight.get_or_insert_with(|| (fingerprint(self.burst.frame(i), headers), place(*port, headers)));
-                if seen.is_again(print, place, stamp.clock) {
-                    session.lost_duplicate.add(1);
-                    copies.duplicate |= 1 << bit;
-                    continue;
-                }
+            if way.is_again(&original, *port, &mut sight) {
+                session.lost_duplicate.add(1);
+                copies.duplicate |= 1 << bit;
+                continue;
             }
             let (member, number) = way.number(judgement, original.seed);
-            if !parts.outputs[way.output].is_up() {
-                session.lost_link.add(1);
-                copies.link_down |= 1 << bit;
-                continue;
-            }
-            if way.is_watched && way.usable >> member & 1 == 0 {
-                way.lost_on_the_way(member, session).add(1);
-                copies.unreachable |= 1 << bit;
-                continue;
-            }
-            if !parts.outputs[way.output].wants_copy() {
-                session.lost_queue.add(1);
-                copies.queue_full |= 1 << bit;
+            if let Some((lost, told)) = way.obstacle(member, &parts.outputs[way.output], session, &mut copies) {
+                lost.add(1);
+                *told |= 1 << bit;
                 continue;
             }
             let plan = match way.plan(member, number, &original) {
@@ -156,14 +144,10 @@ impl Worker {
                 continue;
             };
             let cargo = Cargo::Mirrored { slot: way.slot as u8, bit: bit as u8, bytes: plan.bytes, at: i as u8 };
-            let output = &mut parts.outputs[way.output];
-            if !buffers.pieces.is_empty() {
-                output.make_room(buffers.pieces.len() + 1, &parts.counters);
-                buffers.pieces.drain(..).for_each(|piece| output.push(piece, Cargo::Uncounted, &parts.counters));
-            }
-            output.push_copy(copy, cargo, &parts.counters);
+            parts.outputs[way.output].push_copy(&mut buffers.pieces, copy, cargo, &parts.counters);
             copies.copied |= 1 << bit;
         }
+        copies
     }
 }
 
@@ -186,6 +170,7 @@ impl Copier {
             closed: 0,
             down: 0,
             unreachable: 0,
+            missed: [0; MAX_MIRRORS],
             buffers,
             next,
             seed,
@@ -264,12 +249,7 @@ impl Copier {
         // A session that goes on keeps what it has saved up.
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
-        let before = self.ways.iter().find(|way| way.slot == lane.slot).and_then(|way| way.seen.as_ref());
-        let dedup = Some(delivery.dedup_ns).filter(|window| *window > 0);
-        let seen = dedup.map(|window| match before.filter(|seen| seen.window() == window) {
-            Some(seen) => seen.clone(),
-            None => Seen::new(window),
-        });
+        let seen = self.seen(lane);
         let sampling = match lane.session.sample {
             Sample::Packets(every) => every.max(1) as f32,
             Sample::Flows(share) => (1.0 / share) as f32,
@@ -277,7 +257,14 @@ impl Copier {
         let usable = u64::MAX >> (64 - members.len().clamp(1, 64));
         let is_watched = members.iter().any(|member| member.hop.is_some());
         let (slot, output) = (lane.slot, lane.output);
-        Way { slot, output, members, pool, delivery, meter, seen, sampling, missed: 0, is_watched, usable }
+        Way { slot, output, members, pool, delivery, meter, seen, sampling, is_watched, usable }
+    }
+
+    /// What went by lately, also in the generation before.
+    fn seen(&self, lane: &MirrorLane) -> Option<Seen> {
+        let window = Some(lane.session.delivery.dedup_ns).filter(|window| *window > 0)?;
+        let before = self.ways.iter().find(|way| way.slot == lane.slot).and_then(|way| way.seen.clone());
+        Some(before.filter(|seen| seen.window() == window).unwrap_or_else(|| Seen::new(window)))
     }
 
     /// Looks which queues take copies.
@@ -300,24 +287,23 @@ impl Copier {
         }
     }
 
-    /// A packet that closed sessions selected. Of one session, the usual case, this is an addition.
+    /// A packet that these closed sessions selected. Of one session, the usual case, this is an addition.
     #[inline]
-    fn miss(&mut self, copies: &mut Copies) {
-        let mut missed = copies.selected & self.closed;
-        copies.link_down |= missed & self.down;
-        copies.unreachable |= missed & self.unreachable;
-        copies.queue_full |= missed & !(self.down | self.unreachable);
+    fn miss(&mut self, mut missed: u64) {
         while missed != 0 {
-            self.ways[missed.trailing_zeros() as usize].missed += 1;
+            self.missed[missed.trailing_zeros() as usize] += 1;
             missed &= missed - 1;
         }
     }
 
     /// Counts and numbers what closed sessions missed in a burst.
     fn settle(&mut self, counters: &WorkerCounters) {
-        for (bit, way) in self.ways.iter_mut().enumerate().filter(|(_, way)| way.missed > 0) {
+        for (bit, way) in self.ways.iter_mut().enumerate() {
+            let missed = std::mem::take(&mut self.missed[bit]);
+            if missed == 0 {
+                continue;
+            }
             let session = &counters.mirrors[usize::from(way.slot)];
-            let missed = std::mem::take(&mut way.missed);
             session.selected.add(missed.into());
             way.members[0].next = way.members[0].next.wrapping_add(missed);
             let lost = match (self.down >> bit & 1, self.unreachable >> bit & 1) {
@@ -328,13 +314,6 @@ impl Copier {
             lost.add(missed.into());
         }
     }
-}
-
-/// Where a packet was seen: by which port it came, in which VLAN, from whom.
-fn place(port: u64, headers: &Headers) -> u64 {
-    let [a, b, c, d, e, f] = headers.link.src.0;
-    let vlan = u64::from(headers.link.vlans.outer());
-    hash_words([port, vlan, u64::from_be_bytes([0, 0, a, b, c, d, e, f])])
 }
 
 /// Replay loses no copy for want of buffers: what this worker holds back goes out, and the readers give buffers

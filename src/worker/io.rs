@@ -260,18 +260,18 @@ impl Output {
         self.patience.offer > 0
     }
 
-    /// As [`push`](Self::push), for a copy that the queue [wants](Self::wants_copy).
+    /// As [`push`](Self::push), for a copy that the queue [wants](Self::wants_copy): it and what goes before it, less than a
+    /// burst, are sent or lost together.
     #[inline]
-    pub(super) fn push_copy(&mut self, packet: Mbuf, cargo: Cargo, counters: &WorkerCounters) {
+    pub(super) fn push_copy(&mut self, before: &mut Vec<Mbuf>, packet: Mbuf, cargo: Cargo, counters: &WorkerCounters) {
         self.patience.offer = self.patience.offer.saturating_sub(1);
-        self.push(packet, cargo, counters);
-    }
-
-    /// Makes sure that so many packets, at most a burst, are sent or lost together.
-    pub(super) fn make_room(&mut self, packets: usize, counters: &WorkerCounters) {
-        if self.outbox.len() + packets > BURST {
-            self.flush(counters);
+        if !before.is_empty() {
+            if self.outbox.len() + before.len() + 1 > BURST {
+                self.flush(counters);
+            }
+            before.drain(..).for_each(|piece| self.push(piece, Cargo::Uncounted, counters));
         }
+        self.push(packet, cargo, counters);
     }
 
     pub(super) fn is_up(&self) -> bool {

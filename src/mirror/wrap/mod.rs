@@ -153,7 +153,7 @@ impl Envelope {
         let header = self.outer.piece_header() as u32;
         let room = mtu.saturating_sub(header) & !7;
         let fits = self.ip_len() as u32 + len <= mtu || room <= (self.end - self.l4_at) as u32;
-        (!fits).then(|| Pieces { whole, room })
+        (!fits).then_some(Pieces { whole, room })
     }
 
     /// Bytes that it puts before a piece, the first one or another.

@@ -95,7 +95,7 @@ impl Packet {
         let before = self.pieces.range(..=piece.offset).next_back().map_or(0, |(at, bytes)| at + bytes.len() as u32);
         let after = self.pieces.range(piece.offset..).next().map_or(LARGEST, |(at, _)| *at);
         let is_known_end = self.whole.is_none_or(|whole| end < whole || end == whole && !piece.more);
-        if before > piece.offset || end > after || !is_known_end || piece.more && piece.bytes.len() % 8 != 0 {
+        if before > piece.offset || end > after || !is_known_end || piece.more && !piece.bytes.len().is_multiple_of(8) {
             return false;
         }
         if !piece.more {
