@@ -66,7 +66,7 @@ fn generate_bindings(flags: &[String]) {
         .clang_args(flags)
         .allowlist_function("gn_.*")
         .allowlist_function("rte_(eal_(init|cleanup|get_runtime_dir|hotplug_(add|remove)|mp_remote_launch|remote_launch|wait_lcore)|version|strerror)")
-        .allowlist_function("rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|set_mtu|rss_reta_query|rss_hash_conf_get|socket_id)")
+        .allowlist_function("rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|get_mtu|set_mtu|rss_reta_query|rss_hash_conf_get|socket_id)")
         .allowlist_function("rte_eth_(rx|tx)_queue_setup")
         .allowlist_function("rte_eth_(promiscuous_enable|link_get_nowait|stats_get|macaddr_get|dev_adjust_nb_rx_tx_desc)")
         .allowlist_function("rte_pktmbuf_pool_create|rte_mempool_(free|avail_count|in_use_count)")

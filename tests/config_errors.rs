@@ -210,6 +210,17 @@ const CASES: &[Case] = &[
         "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\nhealth = 'tcp:70000'",
         &[(8, "target[0].health", "no such port", None)],
     ),
+    ("[[target]]\nname = 't'\nmask = ['digits:13', 'card']", &[(5, "target[0].mask[1]", "`card` is no pattern", None)]),
+    ("[[target]]\nname = 't'\nmask = ['all', 'text:x']", &[(5, "target[0].mask[0]", "`all` is no pattern", None)]),
+    ("[[target]]\nname = 't'\nmask = 'hex:0'", &[(5, "target[0].mask", "`hex:0` is no pattern", None)]),
+    ("[[target]]\nname = 't'\nslice = 'header'", &[(5, "target[0].slice", "", None)]),
+    ("[[target]]\nname = 't'\nslice = 13", &[(5, "target[0].slice", "out of range", None)]),
+    ("[[target]]\nname = 't'\ndedup = '1m'", &[(5, "target[0].dedup", "the window is too long", None)]),
+    ("[[mirror]]\nname = 'm'\ndedup = '0ms'", &[(5, "mirror[0].dedup", "out of range", None)]),
+    (
+        "[[port]]\nname = 'p'\ndevice = 'net_null0'\nmtu = 1400\n[[target]]\nname = 't'\nport = 'p'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.2'\n[[mirror]]\nname = 'm'\nto = 't'",
+        &[(7, "target[0].mtu", "takes no more than 1400", None)],
+    ),
     ("[[target]]\nname = 't'\nhealth = 'arp'", &[(5, "target[0].health", "`health` without `tunnel`", None)]),
     (
         "[[target]]\nname = 't'\ntunnel = 'gre'\nto = '192.0.2.1'\nfrom = '192.0.2.3'\nhealth = 'ping'",

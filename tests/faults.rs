@@ -58,6 +58,28 @@ health = "icmp"
 name = "alone"
 to = "one"
 group = "any"
+[[target]]
+name = "careful"
+tunnel = "geneve"
+to = "192.0.2.5"
+from = "192.0.2.1"
+to_mac = "02:00:00:00:00:09"
+mtu = 256
+oversize = "fragment"
+mask = ["digits:4", "text:a"]
+dedup = "50ms"
+[[mirror]]
+name = "careful"
+to = "careful"
+group = "any"
+[[target]]
+name = "brief"
+slice = "headers+4"
+mask = "all"
+[[mirror]]
+name = "brief"
+to = "brief"
+group = "any"
 "#;
 
 /// Feeds `PACKETS` damaged frames; the far ends are emptied only now and then, so that rings fill and pools run
@@ -70,7 +92,7 @@ fn hostile(seed: u64, workers: usize) -> (Outcome, Faults, u64) {
         forward_ring: 256,
         mirror_ring: 128,
         packets: 2047,
-        clones: 255,
+        clones: 511,
         records: 256,
         ..Setup::new(CONFIG)
     };
@@ -118,6 +140,10 @@ fn happened(out: &Outcome, faults: &Faults, refused: u64) {
         let lost = |of: fn(&MirrorCounters) -> &Counter| out.sum(|c| of(&c.mirrors[session]).get());
         assert!(lost(|m| &m.packets) > 0 && lost(|m| &m.lost_neighbour) > 0, "collectors came and went");
         assert!(lost(|m| &m.lost_down) > 0, "collectors fell ill");
+    }
+    for session in [5, 6] {
+        let careful = |of: fn(&MirrorCounters) -> &Counter| out.sum(|c| of(&c.mirrors[session]).get());
+        assert!(careful(|m| &m.packets) > 0 && careful(|m| &m.lost_queue) > 0, "{:?}", out.summary.mirrored);
     }
     assert!(out.summary.records_lost > 0, "record rings filled");
     assert!(out.summary.drops.len() > 15, "many kinds of damage were told apart: {:?}", out.summary.drops);

@@ -118,11 +118,17 @@ fn a_collector_is_found_and_followed() {
     let six = target("six", &format!("tunnel = \"vxlan\"\nto = \"{COLLECTOR6}\"\nfrom = \"fd02::1/64\"\n{found}"));
     let far = "tunnel = \"gre\"\nto = \"198.51.100.7\"\nfrom = \"192.0.2.1/24\"\ngateway = \"192.0.2.10\"\n";
     let far = target("far", &format!("{far}{found}"));
-    let fixed = "tunnel = \"geneve\"\nto = \"192.0.2.99\"\nfrom = \"192.0.2.1\"\nto_mac = \"02:00:00:00:00:99\"";
+    let fixed =
+        "tunnel = \"geneve\"\nto = \"192.0.2.99\"\nfrom = \"192.0.2.1\"\nto_mac = \"02:00:00:00:00:99\"\nmtu = 9000";
     let fixed = target("fixed", fixed);
     let gnomon = lab.run(&lab.config(&worker_cpu(), 1, &format!("{}{ALLOW}{four}{six}{far}{fixed}", control(&lab))));
     let traffic = datagrams(&lab, 20_000..20_004);
 
+    let said = gnomon.process.printed();
+    assert!(
+        said.contains("mirror `fixed`: the target's `mtu` is 9000, port `m` takes IP packets of 1500 bytes"),
+        "{said}"
+    );
     // Nobody has the addresses yet.
     assert!(eventually(Duration::from_secs(10), || lost(&lab, "four", "no_neighbour") > 8));
     assert_eq!((state(&lab, "four", 0), state(&lab, "far", 0)), ("no_neighbour".into(), "no_neighbour".into()));

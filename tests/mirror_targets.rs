@@ -10,6 +10,7 @@ use std::process::Command;
 
 use common::{captures, frames};
 use gnomon::mirror::wrap::unwrap;
+use gnomon::packet::{Headers, checksum};
 use serde_json::Value;
 
 /// Name of the tunnel, and protocols that tshark sees before the copied frame.
@@ -281,4 +282,185 @@ fn a_pool_shares_flows_and_a_members_loss_moves_only_its_own() {
         let to = unwrap(&packet).expect("a copy").to;
         assert_eq!(IpAddr::from([192, 0, 2, packet[5]]), to, "each has its own MAC address");
     }
+}
+
+/// IP packets of at most so many bytes in which copies are sent.
+#[test]
+fn copies_in_pieces_are_put_together_again() {
+    let replayed = replay(&configuration("mtu = 576\noversize = \"fragment\""));
+    for ((tunnel, _), (family, ..)) in pairs() {
+        let name = format!("{tunnel}{family}");
+        let packets = read(&replayed.mirror(&name));
+        let link = if tunnel == "gre" { 18 } else { 14 };
+        assert!(packets.iter().all(|packet| packet.len() <= link + 576), "{name}");
+        assert!(packets.len() > replayed.input.len() + 10, "{name}: some are in pieces");
+        let (accounts, frames) = replayed.receive(&name);
+        assert_eq!(frames, replayed.input, "{name}");
+        assert_eq!((&accounts["fragments"], &accounts["broken"]), (&0.into(), &0.into()), "{name}: {accounts}");
+        let session = &replayed.summary()["mirrored"][&name];
+        assert_eq!((&session["packets"], &session["lost"]), (&replayed.input.len().into(), &0.into()), "{name}");
+        let bytes: usize = packets.iter().map(Vec::len).sum();
+        assert_eq!(session["bytes"], bytes, "{name}");
+    }
+    if Command::new("tshark").arg("-v").output().is_ok() {
+        for name in ["vxlan4", "vxlan6", "erspan24"] {
+            let fields = ["eth.src", if name.ends_with('4') { "ip.checksum.status" } else { "ipv6.src" }];
+            let whole = tshark(&replayed.mirror(name), &fields);
+            // The outer Ethernet header, and that of the copy once it is whole.
+            let copies = whole.iter().filter(|row| row[0].contains(',')).count();
+            assert!(copies >= replayed.input.len() - 1, "{name}: {copies} copies of {}", replayed.input.len());
+            assert!(name == "vxlan6" || whole.iter().all(|row| first(&row[1]) == "1"), "{name}: checksums");
+        }
+    }
+}
+
+#[test]
+fn pieces_that_are_lost_are_noticed_and_overlaps_refused() {
+    let replayed = replay(&configuration("mtu = 576\noversize = \"fragment\""));
+    let packets = read(&replayed.mirror("gre4"));
+    let is_piece = |packet: &[u8]| packet[18 + 6] & 0x20 != 0 || packet[18 + 7] != 0;
+    let lost = packets.iter().position(|packet| is_piece(packet)).expect("a copy in pieces");
+    let received = |packets: &[Vec<u8>]| -> Value {
+        let path = replayed.folder.path().join("damaged.pcap");
+        std::fs::write(&path, captures::pcap(1, true, false, packets)).expect("written");
+        let arguments = ["receive".into(), "-o".into(), "json".into(), path];
+        let text = common::succeeds(&common::gnomon(arguments.map(PathBuf::into_os_string)));
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let without = [&packets[..lost], &packets[lost + 1..]].concat();
+    let accounts = received(&without);
+    assert!(accounts["fragments"].as_u64() > Some(0) && accounts["lost"] == 1, "{accounts}");
+    // The piece comes twice, the second time with other bytes.
+    let mut other = packets[lost].clone();
+    *other.last_mut().expect("bytes") ^= 1;
+    let mut twice = packets.clone();
+    twice.insert(lost + 1, other);
+    let accounts = received(&twice);
+    assert!(accounts["fragments"].as_u64() > Some(0) && accounts["lost"] == 1, "{accounts}");
+    // The same once more, and the whole backwards.
+    let mut repeated = packets.clone();
+    repeated.insert(lost + 1, packets[lost].clone());
+    assert_eq!(received(&repeated)["lost"], 0);
+    let reversed: Vec<_> = packets.into_iter().rev().collect();
+    assert_eq!((&received(&reversed)["lost"], &received(&reversed)["fragments"]), (&0.into(), &0.into()));
+}
+
+/// Where the payload of the input's frames begins.
+fn headers_end(frame: &[u8]) -> usize {
+    let mut headers = Headers::default();
+    let _ = gnomon::packet::parse(frame, frame.len() as u32, &mut headers);
+    headers.end()
+}
+
+#[test]
+fn slices_end_after_the_headers() {
+    let (name, all) = ("geneve6", configuration("mtu = 9000\nslice = \"headers+8\""));
+    let replayed = replay(&all);
+    let (_, frames) = replayed.receive(name);
+    let expected: Vec<_> =
+        replayed.input.iter().map(|frame| &frame[..frame.len().min(headers_end(frame) + 8)]).collect();
+    assert_eq!(frames, expected);
+    let ends: std::collections::BTreeSet<usize> = expected.iter().map(|frame| frame.len()).collect();
+    assert!(ends.len() > 5 && ends.contains(&(14 + 20 + 8 + 8)), "UDP over IPv4 and others: {ends:?}");
+}
+
+/// A target without a tunnel: copies are frames as they are.
+fn plain(name: &str, rest: &str) -> String {
+    format!(
+        "[[target]]\nname = \"to-{name}\"\n{rest}\n[[mirror]]\nname = \"{name}\"\nto = \"to-{name}\"\ngroup = \"any\"\n"
+    )
+}
+
+#[test]
+fn masked_copies_are_true_copies_with_sound_checksums() {
+    let text = b"POST /pay HTTP/1.1\r\nCookie: session=abc\r\n\r\ncard=4111-1111-1111-1111&key=hunter2";
+    let (a, b) = (("10.0.1.10", "10.0.2.20"), ("fd00::1", "fd00::2"));
+    let mut input = vec![
+        frames::tcp(a, (4000, 80), frames::ACK | frames::PSH, (1, 1), text),
+        frames::udp(a, (4000, 53), text),
+        frames::udp(b, (4000, 53), &text[..text.len() - 1]),
+        frames::vlan(&frames::tcp(b, (4000, 80), frames::ACK, (1, 1), text), 7),
+        // Longer than a buffer.
+        frames::udp(a, (4000, 54), &[&[b'.'; 4000][..], text].concat()),
+    ];
+    input.extend(self::input());
+    let some = "mask = [\"digits:13\", \"text:hunter2\", \"after:Cookie: \", \"hex:2f706179\"]";
+    let config = plain("all", "mask = \"all\"") + &plain("some", some) + &plain("none", "");
+    let wrapped = "mask = \"all\"\ntunnel = \"geneve\"\nto = \"192.0.2.2\"\nfrom = \"192.0.2.1\"\nmtu = 576\noversize = \"fragment\"";
+    let replayed = replay_of(&(config + &plain("wrapped", wrapped)), input.clone());
+    assert_eq!(read(&replayed.mirror("none")), input, "other copies show everything");
+    let forwarded = read(&replayed.folder.path().join("out/forwarded.pcap"));
+    assert!(forwarded.iter().all(|frame| input.contains(frame)), "what is forwarded is not masked");
+    assert!(forwarded.contains(&input[0]));
+    let all = read(&replayed.mirror("all"));
+    let same = |was: &[u8], is: &[u8], expected: &[u8]| {
+        assert_eq!(was.len(), is.len());
+        assert_eq!(is[is.len() - expected.len()..], *expected);
+        assert_eq!(checksum_residue(was), checksum_residue(is), "a right checksum stays right, a wrong one wrong");
+    };
+    for (was, is) in input.iter().zip(&all) {
+        let end = headers_end(was).min(was.len());
+        same(was, is, &vec![b'X'; was.len() - end]);
+    }
+    assert_eq!(replayed.receive("wrapped").1, all, "in a tunnel and in pieces as well");
+    let expected = b"POST XXXX HTTP/1.1\r\nCookie: XXXXXXXXXXX\r\n\r\ncard=XXXX-XXXX-XXXX-XXXX&key=XXXXXXX";
+    let some = read(&replayed.mirror("some"));
+    for at in [0, 1, 3, 4] {
+        same(&input[at], &some[at], expected);
+    }
+    assert!(!some[2].windows(7).any(|w| w == b"4111-11"), "of an odd length as well");
+    assert_eq!(checksum_residue(&input[2]), checksum_residue(&some[2]));
+}
+
+/// What the sum of all that an innermost checksum of TCP or UDP covers comes to: zero for a right one.
+fn checksum_residue(frame: &[u8]) -> Option<u16> {
+    let mut headers = Headers::default();
+    gnomon::packet::parse(frame, frame.len() as u32, &mut headers).ok()?;
+    let ip = if headers.inner.version != 0 { headers.inner } else { headers.outer };
+    if !matches!(ip.protocol, 6 | 17) || ip.fragment.is_some() {
+        return None;
+    }
+    let (from, end) = (usize::from(ip.l4_offset), usize::from(ip.payload_offset) + ip.payload_len as usize);
+    let l4 = frame.get(from..end)?;
+    if ip.protocol == 17 && l4[6..8] == [0, 0] {
+        return None;
+    }
+    let addresses = checksum::words(&ip.src.to_be_bytes()) + checksum::words(&ip.dst.to_be_bytes());
+    Some(checksum::fold(addresses + u64::from(ip.protocol) + l4.len() as u64 + checksum::words(l4)))
+}
+
+#[test]
+fn a_packet_on_both_sides_of_a_router_is_copied_once() {
+    // Each conversation's packet, what a router makes of it, and the packet of another VLAN's bridge.
+    let mut input = Vec::new();
+    for n in 0..200_u16 {
+        let first = frames::udp(("10.0.1.10", "10.0.2.20"), (1000 + n, 53), &n.to_be_bytes());
+        let mut routed = first.clone();
+        routed[..12].copy_from_slice(&[2, 9, 9, 9, 9, 9, 2, 8, 8, 8, 8, 8]);
+        routed[22] -= 1;
+        // RFC 1141: the checksum of a TTL less by one.
+        let sum = u32::from(u16::from_be_bytes([routed[24], routed[25]])) + 0x100;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        routed[24..26].copy_from_slice(&(sum as u16).to_be_bytes());
+        let bridged = frames::vlan(&first, 7);
+        input.extend([first.clone(), routed, bridged, first]);
+    }
+    let config = plain("once", "dedup = \"2ms\"")
+        + &plain("brief", "dedup = \"1ms\"")
+        + "[[mirror]]\nname = \"own\"\ngroup = \"any\"\ndedup = \"2ms\"\n";
+    // A millisecond apart: the bridged packet is two after the first, the repeated one three.
+    let replayed = replay_of(&config, input.clone());
+    let summary = replayed.summary();
+    let of = |name: &str, key: &str| summary["mirrored"][name][key].as_u64().unwrap_or(0);
+    assert_eq!(summary["tx"], input.len(), "forwarding is not asked");
+    for name in ["once", "own"] {
+        assert_eq!((of(name, "selected"), of(name, "lost_duplicate")), (800, 400), "{name}");
+        let copied = read(&replayed.mirror(name));
+        let sent: Vec<_> = input.iter().enumerate().filter(|(n, _)| matches!(n % 4, 0 | 3)).map(|(_, f)| f).collect();
+        assert_eq!(copied.iter().collect::<Vec<_>>(), sent, "{name}: what is sent again is copied again");
+    }
+    // The bridged packet comes too late to be the first one's double, and the repeated one soon enough to be the bridged one's.
+    assert_eq!((of("brief", "selected"), of("brief", "lost_duplicate")), (800, 400));
+    let sent: Vec<_> = input.iter().enumerate().filter(|(n, _)| matches!(n % 4, 0 | 2)).map(|(_, f)| f).collect();
+    assert_eq!(read(&replayed.mirror("brief")).iter().collect::<Vec<_>>(), sent, "the window is kept");
 }

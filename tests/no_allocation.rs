@@ -112,6 +112,27 @@ from = "192.0.2.1"
 to_mac = "02:00:00:00:00:09"
 slice = 96
 max_packets = 5_000_000
+[[target]]
+name = "pool"
+tunnel = "geneve"
+to = ["192.0.2.3", "192.0.2.4"]
+from = "192.0.2.1"
+health = "icmp"
+mtu = 256
+oversize = "fragment"
+dedup = "50ms"
+[[mirror]]
+name = "pooled"
+to = "pool"
+group = "any"
+[[target]]
+name = "masked"
+mask = ["digits:4", "after:a"]
+slice = "headers+64"
+[[mirror]]
+name = "masked"
+to = "masked"
+group = "any"
 [[mirror]]
 name = "wrapped"
 to = "collector"

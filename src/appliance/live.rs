@@ -19,7 +19,7 @@ use super::neighbours::Neighbours;
 use super::observed::Observed;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
-use super::ports::{LivePort, PortWatch, WorkerIo, wire};
+use super::ports::{LivePort, PortWatch, WorkerIo, warn_of_mtu, wire};
 use super::recent::Recent;
 use super::scoring::{Scored, Scoring, unix_nanoseconds};
 use super::totals::Summary;
@@ -129,6 +129,7 @@ impl Appliance {
     pub fn start_on(eal: Arc<Eal>, pools: Pools, config: Config) -> Result<Self> {
         let host = PolicyHost::new(&config, Targets::ByPort, unix_nanoseconds())?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
+        warn_of_mtu(&config, &ports);
         let (shared, watch) = (Shared::new(&config), PortWatch::default());
         let (io, unpaired) = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
         let files = Files::append(&config.export)?;
@@ -194,6 +195,7 @@ impl Appliance {
             bail!("{} cannot change while running: restart to apply; nothing was changed", fixed.join(", "));
         }
         let number = self.host.replace(&config, unix_nanoseconds())?;
+        warn_of_mtu(&config, &self.ports);
         self.live.generation.store(number, Ordering::Relaxed);
         self.live.taps.rebind();
         if let (Some(watchers), Some(settings)) = (&self.live.watchers, &config.adaptive) {

@@ -81,6 +81,22 @@ impl LivePort {
     }
 }
 
+/// Says which sessions' copies may be larger than their port takes.
+pub(super) fn warn_of_mtu(config: &Config, ports: &[LivePort]) {
+    for session in config.mirrors.iter().filter(|session| session.delivery.wrap.is_some()) {
+        let (wanted, port) = (session.delivery.mtu, ports.get(session.port).map(|live| &live.port));
+        let Some((port, mtu)) = port.and_then(|port| Some((port, port.mtu()?))).filter(|(_, mtu)| *mtu < wanted) else {
+            continue;
+        };
+        log::warn!(
+            "mirror `{}`: the target's `mtu` is {wanted}, port `{}` takes IP packets of {mtu} bytes: larger copies may be lost \
+             without being counted; lower the target's `mtu`, or raise the port's",
+            session.name,
+            port.name()
+        );
+    }
+}
+
 /// What the control thread looks at time and again: links, and devices that do not spread flows as they said.
 #[derive(Debug, Default)]
 pub struct PortWatch {
@@ -105,15 +121,18 @@ impl PortWatch {
     }
 }
 
+/// Receive queues of ports in no pair, each with the index of its port.
+type Unpaired = Vec<(usize, RxQueue)>;
+
 /// Deals the ports' queues out to `workers` workers, which note in `strays` whose device cannot be relied on. The receive
-/// queues of ports in no pair are left, each with the index of its port.
+/// queues of ports in no pair are left.
 pub fn wire(
     eal: &Arc<Eal>,
     ports: &[LivePort],
     workers: usize,
     abort: &Arc<AtomicBool>,
     strays: &Arc<Strays>,
-) -> Result<(Vec<WorkerIo>, Vec<(usize, RxQueue)>)> {
+) -> Result<(Vec<WorkerIo>, Unpaired)> {
     let mut io: Vec<WorkerIo> = (0..workers).map(|_| WorkerIo::default()).collect();
     let mut unpaired = Vec::new();
     for (index, live) in ports.iter().enumerate() {

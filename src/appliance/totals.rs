@@ -105,6 +105,9 @@ pub struct Mirrored {
     /// The collector failed its health checks.
     #[serde(skip_serializing_if = "is_zero")]
     pub lost_down: u64,
+    /// The packet was seen elsewhere a moment ago.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_duplicate: u64,
 }
 
 /// Values that half, nine tenths … of a distribution do not exceed.
@@ -255,6 +258,7 @@ fn mirrored(workers: &[Arc<WorkerCounters>], names: &PolicyNames) -> BTreeMap<St
             total.lost_neighbour += counters.lost_neighbour.get();
             total.lost_down += counters.lost_down.get();
             total.lost_budget += counters.lost_budget.get();
+            total.lost_duplicate += counters.lost_duplicate.get();
             total.lost += counters.lost().iter().map(|(_, lost)| lost).sum::<u64>();
         }
         sessions.insert(name.to_string(), total);

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::raw::{IcmpType, OneOrMany, PortSpec, Protocol, priority};
-use super::text::{DurationText, HealthText, MacText, Name, RateText, SampleText, ShareText};
+use super::text::{DurationText, HealthText, MacText, Name, RateText, SampleText, ShareText, SliceText};
 use crate::rules::Decision;
 
 /// Copies of matching packets, sent to a port of their own before anything else happens to them.
@@ -76,6 +76,9 @@ pub(super) struct RawMirror {
     pub rules: Option<Vec<String>>,
     /// Only packets received on this port, or one of these: with both ports of a pair, all of it. In a replay all.
     pub on: Option<OneOrMany<String>>,
+    /// A packet that was seen at another port, in another VLAN or from another station no longer than this ago is not
+    /// copied again. Left out: as the target says.
+    pub dedup: Option<DurationText>,
     /// Lowest first when several mirrors take one packet and not all copies can be sent.
     #[serde(default = "priority")]
     #[schemars(range(min = 0, max = 4_294_967_295u64))]
@@ -127,14 +130,20 @@ pub(super) struct RawTarget {
     #[serde(default = "dscp")]
     #[schemars(range(min = 0, max = 63))]
     pub dscp: u8,
-    /// Only so many bytes of each frame, from its beginning.
-    #[schemars(range(min = 14, max = 65535))]
-    pub slice: Option<u32>,
+    /// Only so many bytes of each frame, from its beginning; or "headers", all headers that were understood, or "headers+64",
+    /// these and so many bytes behind them.
+    pub slice: Option<SliceSpec>,
+    /// What of the payload is overwritten in copies: "all", or a list of patterns: "digits:13", runs of at least so many
+    /// digits; "text:WORDS" and "hex:0a0b", these bytes; "after:WORDS", what follows these bytes on their line.
+    pub mask: Option<OneOrMany<String>>,
+    /// A packet that was seen at another port, in another VLAN or from another station no longer than this ago is not
+    /// copied again.
+    pub dedup: Option<DurationText>,
     /// Largest IP packet that the way to the collector takes.
     #[serde(default = "mtu")]
     #[schemars(range(min = 256, max = 16000))]
     pub mtu: u32,
-    /// What becomes of wrapped copies larger than `mtu`: cut at the end, or dropped and counted.
+    /// What becomes of wrapped copies larger than `mtu`: cut at the end, sent in several IP packets, or dropped and counted.
     #[serde(default)]
     pub oversize: OversizeWord,
     /// Most that each mirror sends to it, over all workers.
@@ -142,6 +151,14 @@ pub(super) struct RawTarget {
     /// Most packets per second that each mirror sends to it, over all workers.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_packets: Option<u64>,
+}
+
+/// A number of bytes, or all headers and so many bytes behind them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum SliceSpec {
+    Bytes(u16),
+    Headers(SliceText),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -160,6 +177,7 @@ pub(super) enum OversizeWord {
     #[default]
     Truncate,
     Drop,
+    Fragment,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -111,6 +111,13 @@ text_type!(
     ["52:54:00:12:34:56"]
 );
 text_type!(
+    /// Headers of a frame, and what follows them.
+    SliceText,
+    "\"headers\" or \"headers+N\"",
+    r"^headers(\+[0-9]{1,5})?$",
+    ["headers", "headers+64"]
+);
+text_type!(
     /// How a collector is asked whether it is well.
     HealthText,
     "\"arp\", \"icmp\" or \"tcp:PORT\"",
@@ -170,6 +177,13 @@ impl DurationText {
             _ => return None,
         };
         Some(Duration::from_millis(digits.parse::<u64>().ok()?.checked_mul(factor)?))
+    }
+}
+
+impl SliceText {
+    /// Bytes behind the headers.
+    pub(super) fn more(&self) -> u32 {
+        self.0.strip_prefix("headers+").and_then(|digits| digits.parse().ok()).unwrap_or(0)
     }
 }
 

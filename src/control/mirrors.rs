@@ -10,7 +10,7 @@ use crate::export::iso8601;
 use crate::export::kinds_of;
 use crate::mirror::hops::Route;
 use crate::mirror::wrap::Outer;
-use crate::mirror::{Head, Sample, Session, Wrap};
+use crate::mirror::{Head, Sample, Session, Slice, Wrap};
 use crate::worker::MirrorCounters;
 
 #[derive(Deserialize)]
@@ -58,6 +58,11 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         json!({ "tunnel": wrap.tunnel.name(), "id": wrap.id, "from": from, "to": to, "vlan": vlan, "mtu": delivery.mtu,
             "collectors": collectors })
     });
+    let slice = delivery.slice.map(|slice| match slice {
+        Slice::Bytes(bytes) => json!(bytes),
+        Slice::Headers(0) => json!("headers"),
+        Slice::Headers(more) => json!(format!("headers+{more}")),
+    });
     let is_pool = delivery.wrap.as_ref().is_some_and(|wrap| wrap.outers.len() > 1);
     let (packets, flows) = match session.sample {
         Sample::Packets(every) => (Some(format!("1/{every}")), None),
@@ -84,7 +89,9 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         "first_bytes": first_bytes,
         "rules": session.rules,
         "on": on,
-        "slice": delivery.slice,
+        "slice": slice,
+        "masked": delivery.mask.is_some(),
+        "dedup_ms": (delivery.dedup_ns > 0).then_some(delivery.dedup_ns / 1_000_000),
         "max_bits": delivery.cap.bits,
         "max_packets": delivery.cap.packets,
         "wrap": wrap,
@@ -118,7 +125,7 @@ fn account(worker: &MirrorCounters, is_pool: bool) -> Value {
         "bytes": bytes,
         "lost": lost.into_iter().map(|(cause, count)| (cause.to_owned(), json!(count))).collect::<serde_json::Map<_, _>>(),
         "waiting": waiting,
-        // Each selected packet takes a number, whatever becomes of its copy; in a pool each member has its own.
-        "next_sequence": (!is_pool).then_some(selected as u32),
+        // Each selected packet but a duplicate takes a number, whatever becomes of its copy; in a pool each member has its own.
+        "next_sequence": (!is_pool).then_some((selected - worker.lost_duplicate.get()) as u32),
     })
 }

@@ -38,6 +38,11 @@ impl Interface {
             .hint("`ip link` lists those of this machine (of this network namespace, if gnomon runs in one)"))
     }
 
+    /// Largest IP packet that the kernel takes here.
+    pub(super) fn mtu(&self) -> Option<u32> {
+        std::fs::read_to_string(format!("/sys/class/net/{}/mtu", self.name)).ok()?.trim().parse().ok()
+    }
+
     /// Up and with a carrier.
     pub(super) fn is_up(&self) -> bool {
         let wanted = ffi::GN_IFF_UP | ffi::GN_IFF_RUNNING;

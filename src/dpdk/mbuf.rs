@@ -65,6 +65,16 @@ impl Mbuf {
         unsafe { ffi::gn_cut(self.raw(), len.max(1)) };
     }
 
+    /// The packet without its first `len` bytes. Of a clone, the original keeps all of its bytes.
+    #[must_use]
+    pub fn skip(self, len: u32) -> Self {
+        // SAFETY: we own the mbuf and its segments; those that are cut off whole are freed, and what is left is ours.
+        let rest = unsafe { ffi::gn_skip(self.raw(), len) };
+        std::mem::forget(self);
+        // SAFETY: the shim returns one of the segments, never null.
+        Self(unsafe { NonNull::new_unchecked(rest) })
+    }
+
     /// Cuts `N` bytes off the front and returns them; `None` (and no change) if the first segment is
     /// shorter. They stay readable through [`Mbuf::hidden_front`], also in clones.
     pub fn take_front<const N: usize>(&mut self) -> Option<[u8; N]> {

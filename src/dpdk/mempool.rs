@@ -11,7 +11,7 @@ use super::ffi;
 pub const SEGMENT_BYTES: u16 = 2048;
 const HEADROOM: u16 = 128;
 /// Room for the longest header before a copy and what replay hides in front of it.
-const FRONT_BYTES: u16 = 192;
+pub const FRONT_BYTES: u16 = 192;
 const PER_CORE_CACHE: u32 = 256;
 
 /// A pool of packet buffers, shared by reference counting; freed when the last user is gone.

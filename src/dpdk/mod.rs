@@ -32,7 +32,7 @@ pub use error::DpdkError;
 pub use hash::{HashTable, Values};
 pub use lcore::{Lcore, RunningLcore};
 pub use mbuf::{BURST, Burst, Mbuf, Outbox};
-pub use mempool::{Mempool, SEGMENT_BYTES};
+pub use mempool::{FRONT_BYTES, Mempool, SEGMENT_BYTES};
 pub use port::{Device, LinkState, Port, PortLimits, PortOptions, PortStats, RxQueue, TxQueue};
 pub use ring::PacketRing;
 pub use rss::{Scheme, Spread, toeplitz};

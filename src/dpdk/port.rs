@@ -244,6 +244,18 @@ impl Port {
         state
     }
 
+    /// Largest IP packet that the device takes, as far as it says so.
+    pub fn mtu(&self) -> Option<u32> {
+        // The drivers that borrow an interface do not know its.
+        if let Some(interface) = &self.interface {
+            return interface.mtu();
+        }
+        let mut mtu = 0;
+        // SAFETY: a started port and a place for the answer.
+        let code = unsafe { ffi::rte_eth_dev_get_mtu(self.id, &mut mtu) };
+        (code == 0 && mtu > 0).then(|| mtu.into())
+    }
+
     pub fn stats(&self) -> PortStats {
         let mut s = ffi::rte_eth_stats::default();
         // SAFETY: a started port and a place for the answer.

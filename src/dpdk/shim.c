@@ -114,6 +114,23 @@ void gn_cut(struct rte_mbuf *mbuf, uint32_t len)
 	mbuf->pkt_len = len;
 }
 
+struct rte_mbuf *gn_skip(struct rte_mbuf *mbuf, uint32_t len)
+{
+	while (len >= rte_pktmbuf_data_len(mbuf) && mbuf->next != NULL) {
+		struct rte_mbuf *next = mbuf->next;
+
+		next->nb_segs = mbuf->nb_segs - 1;
+		next->pkt_len = mbuf->pkt_len - rte_pktmbuf_data_len(mbuf);
+		len -= rte_pktmbuf_data_len(mbuf);
+		mbuf->next = NULL;
+		mbuf->nb_segs = 1;
+		rte_pktmbuf_free(mbuf);
+		mbuf = next;
+	}
+	rte_pktmbuf_adj(mbuf, RTE_MIN(len, (uint32_t)rte_pktmbuf_data_len(mbuf)));
+	return mbuf;
+}
+
 uint32_t gn_pkt_len(const struct rte_mbuf *mbuf) { return rte_pktmbuf_pkt_len(mbuf); }
 
 uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len)

@@ -69,6 +69,9 @@ bool gn_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 /* Cuts a packet to its first `len` bytes, at least one; what is cut off is freed. */
 void gn_cut(struct rte_mbuf *mbuf, uint32_t len);
 
+/* Cuts len bytes off the front, over all segments; returns what is the packet's first segment then. */
+struct rte_mbuf *gn_skip(struct rte_mbuf *mbuf, uint32_t len);
+
 uint32_t gn_pkt_len(const struct rte_mbuf *mbuf);
 /* Copies up to len bytes of all segments; returns how many. */
 uint32_t gn_copy_out(const struct rte_mbuf *mbuf, uint8_t *to, uint32_t len);

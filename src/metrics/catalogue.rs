@@ -120,7 +120,7 @@ pub const CATALOGUE: &[Metric] = &[
         &["session", "cause"],
         "Copies not sent: `pool`, no buffer was free; `queue`, the port was full; `link`, it was down; `oversize`, larger than the \
          target's MTU; `cap`, beyond what the target may get; `no_neighbour`, nobody answered for the next hop's address; `down`, the \
-         collector failed its health checks.",
+         collector failed its health checks; `duplicate`, the packet was seen elsewhere a moment ago.",
     ),
     gauge(
         "gnomon_mirror_collectors",

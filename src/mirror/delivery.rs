@@ -1,6 +1,9 @@
 //! How the copies of a session travel.
 
+use std::sync::Arc;
+
 use super::hops::Route;
+use super::mask::Mask;
 use super::wrap::{Outer, Tunnel};
 
 /// What happens to a copy between the packet and the mirror queue.
@@ -8,12 +11,24 @@ use super::wrap::{Outer, Tunnel};
 pub struct Delivery {
     /// Left out: the frame as it is.
     pub wrap: Option<Wrap>,
-    /// Only so many bytes of each frame.
-    pub slice: Option<u32>,
+    /// Only the beginning of each frame.
+    pub slice: Option<Slice>,
+    /// What of the payload is not to be seen.
+    pub mask: Option<Arc<Mask>>,
+    /// A packet that was seen elsewhere less than so many nanoseconds ago is not copied again; 0: it is.
+    pub dedup_ns: u64,
     /// Largest IP packet that the way to the collector takes; only of wrapped copies.
     pub mtu: u32,
     pub oversize: Oversize,
     pub cap: Cap,
+}
+
+/// How much of a frame is its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slice {
+    Bytes(u32),
+    /// All headers that were understood, and so many bytes behind them.
+    Headers(u32),
 }
 
 /// The envelope around each copy.
@@ -36,6 +51,8 @@ pub enum Oversize {
     Truncate,
     /// The copy is not made, and counted.
     Drop,
+    /// It is sent in several IP packets.
+    Fragment,
 }
 
 /// The most that a session may send, over all workers; 0 for no limit.
@@ -47,15 +64,21 @@ pub struct Cap {
 }
 
 impl Delivery {
-    /// How many bytes of a frame of `len` fit: of the slice, and with `wrapped` bytes of outer IP packet before it in
-    /// the MTU. `None` when the copy is not to be made.
-    pub fn fit(&self, len: u32, wrapped: Option<usize>) -> Option<u32> {
-        let sliced = self.slice.map_or(len, |slice| len.min(slice));
+    /// How many bytes of a frame of `len`, of which `headers` are headers, fit: of the slice, and with `wrapped` bytes of
+    /// outer IP packet before it in the MTU. `None` when the copy is not to be made.
+    #[inline]
+    pub fn fit(&self, len: u32, headers: impl FnOnce() -> u32, wrapped: Option<usize>) -> Option<u32> {
+        let sliced = match self.slice {
+            None => len,
+            Some(Slice::Bytes(most)) => len.min(most),
+            Some(Slice::Headers(more)) => len.min(headers() + more),
+        };
         let Some(wrapped) = wrapped else { return Some(sliced) };
         let room = self.mtu.saturating_sub(wrapped as u32);
         match self.oversize {
-            Oversize::Truncate if room > 0 => Some(sliced.min(room)),
-            Oversize::Drop if sliced <= room => Some(sliced),
+            _ if sliced <= room => Some(sliced),
+            Oversize::Truncate if room > 0 => Some(room),
+            Oversize::Fragment if sliced + wrapped as u32 <= LARGEST_IP => Some(sliced),
             _ => None,
         }
     }
@@ -80,6 +103,8 @@ struct Bucket {
     depth: u64,
 }
 
+/// Largest IP packet there is.
+const LARGEST_IP: u32 = 65_535;
 /// Time saved up for sending, in nanoseconds.
 const BURST_NS: u64 = 100_000_000;
 /// Bits of the largest packet that a cap lets through, however low it is.
@@ -148,14 +173,21 @@ mod tests {
 
     #[test]
     fn frames_are_cut_or_refused_by_slice_and_mtu() {
-        let of = |slice, oversize| Delivery { slice, mtu: 1500, oversize, ..Delivery::default() };
-        assert_eq!(of(None, Oversize::Truncate).fit(9000, None), Some(9000), "the port says what it takes");
-        assert_eq!(of(Some(128), Oversize::Drop).fit(9000, None), Some(128));
-        assert_eq!(of(None, Oversize::Truncate).fit(1514, Some(36)), Some(1464));
-        assert_eq!(of(None, Oversize::Drop).fit(1514, Some(36)), None);
-        assert_eq!(of(None, Oversize::Drop).fit(1464, Some(36)), Some(1464));
-        assert_eq!(of(Some(128), Oversize::Drop).fit(1514, Some(36)), Some(128));
-        assert_eq!(Delivery { mtu: 36, ..Delivery::default() }.fit(60, Some(36)), None);
+        let of = |slice: Option<u32>, oversize, len, wrapped| {
+            let slice = slice.map(Slice::Bytes);
+            Delivery { slice, mtu: 1500, oversize, ..Delivery::default() }.fit(len, || unreachable!(), wrapped)
+        };
+        assert_eq!(of(None, Oversize::Truncate, 9000, None), Some(9000), "the port says what it takes");
+        assert_eq!(of(Some(128), Oversize::Drop, 9000, None), Some(128));
+        assert_eq!(of(None, Oversize::Truncate, 1514, Some(36)), Some(1464));
+        assert_eq!(of(None, Oversize::Drop, 1514, Some(36)), None);
+        assert_eq!(of(None, Oversize::Drop, 1464, Some(36)), Some(1464));
+        assert_eq!(of(None, Oversize::Fragment, 9000, Some(36)), Some(9000));
+        assert_eq!(of(None, Oversize::Fragment, 65_500, Some(36)), None);
+        assert_eq!(of(Some(128), Oversize::Drop, 1514, Some(36)), Some(128));
+        let headers = Delivery { slice: Some(Slice::Headers(10)), ..Delivery::default() };
+        assert_eq!((headers.fit(1514, || 54, None), headers.fit(60, || 54, None)), (Some(64), Some(60)));
+        assert_eq!(Delivery { mtu: 36, ..Delivery::default() }.fit(60, || 0, Some(36)), None);
     }
 
     /// Copies admitted in a second of a packet every microsecond, after the saved-up burst is gone.

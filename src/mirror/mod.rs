@@ -9,16 +9,20 @@
 pub mod control;
 mod delivery;
 pub mod hops;
+mod mask;
 mod pool;
 mod receipts;
 mod sampler;
+mod seen;
 mod session;
 mod watch;
 pub mod wrap;
 
-pub use delivery::{Cap, Delivery, Meter, Oversize, Wrap};
+pub use delivery::{Cap, Delivery, Meter, Oversize, Slice, Wrap};
+pub use mask::{MASKED, Mask, Pattern};
 pub use pool::Pool;
 pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
+pub use seen::Seen;
 pub use session::{Head, Only, Rate, Sample, Session};
 pub use watch::{CLASSES, Party, Regard, Watchlist, fraction, scaled, share_in_force};

@@ -165,7 +165,19 @@ impl Default for Headers {
     }
 }
 
+/// Bytes of a frame without IP that count as headers: all of ARP.
+const WITHOUT_IP: usize = 64;
+
 impl Headers {
+    /// Where the innermost headers that were understood end.
+    pub fn end(&self) -> usize {
+        let ip = if self.inner.version != 0 { &self.inner } else { &self.outer };
+        match ip.version {
+            0 => WITHOUT_IP,
+            _ => usize::from(ip.payload_offset.max(ip.l4_offset).max(ip.offset)),
+        }
+    }
+
     /// Of no frame.
     // PERF: a constant, so that clearing copies from one; what is put together first has to be waited for.
     pub const EMPTY: Self = Self {

@@ -14,6 +14,7 @@
 mod cursor;
 pub mod checksum;
 mod drop;
+mod fingerprint;
 mod fragments;
 mod headers;
 mod host;
@@ -34,6 +35,7 @@ mod tunnel;
 mod walk;
 
 pub use drop::{DropReason, Malformed};
+pub use fingerprint::fingerprint;
 pub use fragments::{FragmentCounters, Fragments};
 pub use headers::{Arp, Fragment, Headers, Ip, KeyFrom, Link, TunnelKind, Vlans};
 pub use host::Host;

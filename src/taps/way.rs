@@ -175,6 +175,7 @@ fn mirrors(copies: &Copies, generation: u32, names: &dyn TapNames) -> Vec<Mirror
         () if copies.copied & bit != 0 => "copied",
         () if copies.no_buffer & bit != 0 => "no_buffer",
         () if copies.limited & bit != 0 => "limited",
+        () if copies.duplicate & bit != 0 => "duplicate",
         () if copies.link_down & bit != 0 => "link_down",
         () if copies.unreachable & bit != 0 => "unreachable",
         () => "not_sampled",

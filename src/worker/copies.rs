@@ -1,25 +1,23 @@
 //! The mirror stage: copies of a packet are planned, cut, wrapped, numbered and put on the mirror queues.
 //!
-//! A copy shares the packet's bytes. What is put before it is a buffer of its own, chained. Nothing is made for a queue that
-//! is down or was just found full.
+//! A copy shares the packet's bytes, unless it is masked. What is put before it is a buffer of its own, chained. Nothing is
+//! made for a queue that is down or was just found full, nor for a collector that cannot be reached.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::counters::{Counter, MirrorCounters};
 use super::io::{Cargo, Output, give_way};
-use super::stages::{Judgement, Stamp};
+use super::stages::Judgement;
 use super::tap::Copies;
+use super::way::{Buffers, Member, Original, Way};
 use super::{Generation, MirrorLane, Timing, WhenFull, Worker, WorkerCounters};
 use crate::capture::{PREAMBLE_LEN, Preamble};
-use crate::dpdk::{Mbuf, Mempool, Stock};
+use crate::dpdk::{Mbuf, Mempool};
 use crate::flow::{FlowTable, Touch};
-use crate::mirror::hops::{Hop, HopState, state_of};
-use crate::mirror::wrap::{Copy, Envelope, Outer, Stream};
-use crate::mirror::{CLASSES, Cap, Delivery, Meter, Only, Pool, Sample, Sampler, share_in_force};
+use crate::mirror::wrap::{Envelope, Outer, Stream};
+use crate::mirror::{Cap, Meter, Only, Pool, Sampler, Seen};
 use crate::packet::{FlowKey, Tuple};
-use crate::rules::{RuleHandle, Standing, Verdict};
+use crate::rules::{MAX_MIRRORS, RuleHandle, Verdict};
 
 /// What a worker needs to make copies for the sessions of a generation.
 #[derive(Debug)]
@@ -28,6 +26,8 @@ pub(super) struct Copier {
     ways: Vec<Way>,
     /// Sessions that packets of the lane at hand may be for.
     here: u64,
+    /// The port of that lane.
+    port: u64,
     /// Bits of sessions that want packets of certain rules only, with these.
     ruled: Vec<(u64, Vec<RuleHandle>)>,
     /// Bits of sessions that want flows of watched parties only, with what these must be watched for.
@@ -39,6 +39,8 @@ pub(super) struct Copier {
     /// Those of them whose port is down, and those whose collector cannot be reached.
     down: u64,
     unreachable: u64,
+    /// By bit: packets of this burst that were selected while the session was closed.
+    missed: [u32; MAX_MIRRORS],
     buffers: Buffers,
     /// What all adaptive sessions may send together.
     budget: Meter,
@@ -49,77 +51,6 @@ pub(super) struct Copier {
     seed: u64,
     worker: usize,
     workers: usize,
-}
-
-/// One session's.
-#[derive(Debug)]
-struct Way {
-    slot: u16,
-    output: usize,
-    /// At least one, several of a pool.
-    members: Vec<Member>,
-    pool: Pool,
-    delivery: Delivery,
-    meter: Meter,
-    /// It draws on the budget.
-    adapts: bool,
-    /// What it takes by itself.
-    sample: Sample,
-    /// Packets of this burst that were selected while it was closed.
-    missed: u32,
-    /// Some member's way is looked after.
-    is_watched: bool,
-    /// Members that can be reached, as bits; no others are set.
-    usable: u64,
-}
-
-/// Who gets copies.
-#[derive(Debug)]
-struct Member {
-    to: Option<IpAddr>,
-    envelope: Option<Envelope>,
-    /// What is known of the way to it, and what was known when it was looked at last.
-    hop: Option<Arc<Hop>>,
-    known: u64,
-    /// Number of the next packet that is selected for it. Also one whose copy is then not made has a number: the receiver is
-    /// to notice.
-    next: u32,
-}
-
-/// Why a copy was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NotMade {
-    /// It does not fit the MTU.
-    Oversize,
-    /// The session has sent as much as it may.
-    Cap,
-    /// All adaptive sessions have.
-    Budget,
-}
-
-/// A copy that is going to be made.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    member: usize,
-    number: u32,
-    /// Bytes of the frame, and whether that is not all.
-    len: u32,
-    cut: bool,
-    /// Length to count.
-    bytes: u32,
-}
-
-/// The packet, and what is known of it.
-#[derive(Clone, Copy, Debug)]
-struct Original<'a> {
-    packet: &'a Mbuf,
-    /// Over all segments.
-    len: u32,
-    stamp: &'a Stamp,
-    judgement: &'a Judgement,
-    /// In replay: what stands before it.
-    preamble: Option<Preamble>,
-    seed: u64,
 }
 
 /// A packet that sessions may take.
@@ -133,13 +64,6 @@ pub(super) struct Candidate<'a> {
     pub(super) bytes: u32,
 }
 
-/// Where buffers come from.
-#[derive(Debug)]
-struct Buffers {
-    clones: Stock,
-    fronts: Stock,
-}
-
 impl Worker {
     /// Before a burst of this lane: queues may be full, and sessions may want packets of certain ports only. A replay has no ports.
     #[inline]
@@ -147,6 +71,7 @@ impl Worker {
         let generation = self.parts.generation.get();
         self.copier.look_at(&self.parts.outputs);
         self.parts.watch.come_to(&self.parts.lanes[lane]);
+        self.copier.port = self.parts.lanes[lane].back.map_or(u64::MAX, |port| port as u64);
         if matches!(self.parts.timing, Timing::Live(_)) && self.copier.chooses {
             let port = self.parts.lanes[lane].back;
             let wants = |on: &Vec<usize>| on.is_empty() || port.is_some_and(|port| on.contains(&port));
@@ -159,18 +84,18 @@ impl Worker {
     #[inline]
     pub(super) fn mirror(&mut self, i: usize, judgement: &Judgement) -> Copies {
         let wanted = judgement.mirrors;
-        if wanted == 0 {
-            return Copies::default();
-        }
-        let selected = self.sampler.select(wanted);
-        let mut copies = Copies { wanted, selected, ..Copies::default() };
-        if selected & !self.copier.closed != 0 {
-            self.copy(i, judgement, &mut copies);
-        }
-        if selected & self.copier.closed != 0 {
-            self.copier.miss(&mut copies);
-        }
-        copies
+        let selected = if wanted == 0 { 0 } else { self.sampler.select(wanted) };
+        let Copier { closed, down, unreachable, .. } = self.copier;
+        self.copier.miss(selected & closed);
+        let copies = Copies {
+            wanted,
+            selected,
+            link_down: selected & down,
+            unreachable: selected & unreachable,
+            queue_full: selected & closed & !(down | unreachable),
+            ..Copies::default()
+        };
+        if selected & !closed == 0 { copies } else { self.take(i, judgement, copies) }
     }
 
     /// After a burst: what was missed is counted.
@@ -181,33 +106,30 @@ impl Worker {
         }
     }
 
-    /// A copy for each session that selected the packet, or its loss counted. Apart, so that packets which are not copied
-    /// do not pay for its registers.
+    /// A copy for each session that selected the packet and is open, or its loss counted. Apart, so that packets which are
+    /// not copied do not pay for its registers.
     #[inline(never)]
-    fn copy(&mut self, i: usize, judgement: &Judgement, copies: &mut Copies) {
-        let (parts, Copier { ways, buffers, closed, seed, budget, .. }) = (&mut self.parts, &mut self.copier);
-        let Some(packet) = self.burst.packet(i) else { return };
+    fn take(&mut self, i: usize, judgement: &Judgement, mut copies: Copies) -> Copies {
+        let (parts, Copier { ways, buffers, closed, port, seed, budget, .. }) = (&mut self.parts, &mut self.copier);
+        let Some(packet) = self.burst.packet(i) else { return copies };
         let preamble = packet_preamble(&parts.timing, packet);
         let len = self.burst.packet_len(i);
-        let original = Original { packet, len, stamp: &self.stamps[i], judgement, preamble, seed: *seed };
+        let (stamp, headers, frame) = (&self.stamps[i], &self.headers[i], self.burst.frame(i));
+        let original = Original { packet, len, frame, headers, stamp, judgement, preamble, seed: *seed };
+        let mut sight = None;
         for bit in self.sampler.in_priority_order(copies.selected & !*closed) {
             let way = &mut ways[bit];
             let session = &parts.counters.mirrors[usize::from(way.slot)];
             session.selected.add(1);
+            if way.is_again(&original, *port, &mut sight) {
+                session.lost_duplicate.add(1);
+                copies.duplicate |= 1 << bit;
+                continue;
+            }
             let (member, number) = way.number(judgement, original.seed);
-            if !parts.outputs[way.output].is_up() {
-                session.lost_link.add(1);
-                copies.link_down |= 1 << bit;
-                continue;
-            }
-            if way.is_watched && way.usable >> member & 1 == 0 {
-                way.lost_on_the_way(member, session).add(1);
-                copies.unreachable |= 1 << bit;
-                continue;
-            }
-            if !parts.outputs[way.output].wants_copy() {
-                session.lost_queue.add(1);
-                copies.queue_full |= 1 << bit;
+            if let Some((lost, told)) = way.obstacle(member, &parts.outputs[way.output], session, &mut copies) {
+                lost.add(1);
+                *told |= 1 << bit;
                 continue;
             }
             let plan = way.plan(member, number, &original);
@@ -229,32 +151,34 @@ impl Worker {
                 continue;
             };
             let cargo = Cargo::Mirrored { slot: way.slot as u8, bit: bit as u8, bytes: plan.bytes, at: i as u8 };
-            parts.outputs[way.output].push_copy(copy, cargo, &parts.counters);
+            parts.outputs[way.output].push_copy(&mut buffers.pieces, copy, cargo, &parts.counters);
             copies.copied |= 1 << bit;
         }
+        copies
     }
 }
 
 impl Copier {
-    /// Clones and what is put before them come from two pools.
+    /// Clones, what is put before them, and true copies come from three pools.
     pub(super) fn new(
         generation: &Generation,
-        pools: [&Mempool; 2],
+        pools: [&Mempool; 3],
         seed: u64,
         (worker, workers): (usize, usize),
     ) -> Self {
-        let [clones, fronts] = pools.map(|pool| Stock::new(pool.clone()));
-        let buffers = Buffers { clones, fronts };
+        let buffers = Buffers::new(pools, (worker, workers));
         let (ways, ruled, gates, next) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut copier = Self {
             ways,
             here: u64::MAX,
+            port: 0,
             ruled,
             gates,
             chooses: false,
             closed: 0,
             down: 0,
             unreachable: 0,
+            missed: [0; MAX_MIRRORS],
             buffers,
             budget: Meter::strict(Cap::default(), workers),
             budget_cap: Cap::default(),
@@ -309,6 +233,7 @@ impl Copier {
             self.budget_cap = generation.budget;
             self.budget = Meter::strict(generation.budget, self.workers);
         }
+        self.buffers.prepare(self.ways.iter().map(|way| &way.delivery));
         let sessions = || generation.mirrors.iter().enumerate();
         let ruled = sessions().filter(|(_, lane)| !lane.session.rules.is_empty());
         self.ruled = ruled.map(|(bit, lane)| (1 << bit, lane.rules.clone())).collect();
@@ -343,11 +268,18 @@ impl Copier {
         // A session that goes on keeps what it has saved up.
         let same = self.ways.iter().find(|way| way.slot == lane.slot && way.delivery.cap == delivery.cap);
         let meter = same.map_or_else(|| Meter::new(delivery.cap, self.workers), |way| way.meter);
-        let (adapts, sample) = (lane.session.adapts, lane.session.sample);
+        let seen = self.seen(lane);
         let usable = u64::MAX >> (64 - members.len().clamp(1, 64));
         let is_watched = members.iter().any(|member| member.hop.is_some());
-        let (slot, output, missed) = (lane.slot, lane.output, 0);
-        Way { slot, output, members, pool, delivery, meter, adapts, sample, missed, is_watched, usable }
+        let (slot, output, adapts, sample) = (lane.slot, lane.output, lane.session.adapts, lane.session.sample);
+        Way { slot, output, members, pool, delivery, meter, seen, adapts, sample, is_watched, usable }
+    }
+
+    /// What went by lately, also in the generation before.
+    fn seen(&self, lane: &MirrorLane) -> Option<Seen> {
+        let window = Some(lane.session.delivery.dedup_ns).filter(|window| *window > 0)?;
+        let before = self.ways.iter().find(|way| way.slot == lane.slot).and_then(|way| way.seen.clone());
+        Some(before.filter(|seen| seen.window() == window).unwrap_or_else(|| Seen::new(window)))
     }
 
     /// Looks which queues take copies.
@@ -370,24 +302,23 @@ impl Copier {
         }
     }
 
-    /// A packet that closed sessions selected. Of one session, the usual case, this is an addition.
+    /// A packet that these closed sessions selected. Of one session, the usual case, this is an addition.
     #[inline]
-    fn miss(&mut self, copies: &mut Copies) {
-        let mut missed = copies.selected & self.closed;
-        copies.link_down |= missed & self.down;
-        copies.unreachable |= missed & self.unreachable;
-        copies.queue_full |= missed & !(self.down | self.unreachable);
+    fn miss(&mut self, mut missed: u64) {
         while missed != 0 {
-            self.ways[missed.trailing_zeros() as usize].missed += 1;
+            self.missed[missed.trailing_zeros() as usize] += 1;
             missed &= missed - 1;
         }
     }
 
     /// Counts and numbers what closed sessions missed in a burst.
     fn settle(&mut self, counters: &WorkerCounters) {
-        for (bit, way) in self.ways.iter_mut().enumerate().filter(|(_, way)| way.missed > 0) {
+        for (bit, way) in self.ways.iter_mut().enumerate() {
+            let missed = std::mem::take(&mut self.missed[bit]);
+            if missed == 0 {
+                continue;
+            }
             let session = &counters.mirrors[usize::from(way.slot)];
-            let missed = std::mem::take(&mut way.missed);
             session.selected.add(missed.into());
             way.members[0].next = way.members[0].next.wrapping_add(missed);
             let lost = match (self.down >> bit & 1, self.unreachable >> bit & 1) {
@@ -396,145 +327,6 @@ impl Copier {
                 _ => &session.lost_queue,
             };
             lost.add(missed.into());
-        }
-    }
-}
-
-impl Way {
-    /// Takes over what has become known of the ways since the last burst.
-    fn look_ahead(&mut self) {
-        for (at, member) in self.members.iter_mut().enumerate() {
-            let Some(word) = member.hop.as_ref().map(|hop| hop.word()).filter(|word| *word != member.known) else {
-                continue;
-            };
-            member.known = word;
-            let state = state_of(word);
-            if let (Some(envelope), Some(mac)) = (&mut member.envelope, state.mac()) {
-                envelope.set_next_hop(mac);
-            }
-            let is_up = u64::from(matches!(state, HopState::Up(_)));
-            self.usable = self.usable & !(1 << at) | is_up << at;
-        }
-    }
-
-    /// Where copies are counted that a member cannot get.
-    fn lost_on_the_way<'a>(&self, member: usize, session: &'a MirrorCounters) -> &'a Counter {
-        match state_of(self.members[member].known) {
-            HopState::NoNeighbour => &session.lost_neighbour,
-            HopState::Down(_) | HopState::Up(_) => &session.lost_down,
-        }
-    }
-
-    /// Who gets a copy of a packet, and the number of that.
-    fn number(&mut self, judgement: &Judgement, seed: u64) -> (usize, u32) {
-        let is_pool = self.members.len() > 1;
-        let at = if is_pool { self.pool.member(FlowKey::of(judgement.tuple).0.hash(seed), self.usable) } else { 0 };
-        let member = &mut self.members[at];
-        let number = member.next;
-        member.next = number.wrapping_add(1);
-        (at, number)
-    }
-
-    /// What the copy is to be like.
-    fn plan(&mut self, member: usize, number: u32, of: &Original<'_>) -> Result<Plan, NotMade> {
-        let there = of.len;
-        let envelope = self.members[member].envelope.as_ref();
-        let len = self.delivery.fit(there, envelope.map(Envelope::ip_len)).ok_or(NotMade::Oversize)?;
-        let front = envelope.map_or(0, Envelope::len) as u32;
-        if !self.meter.admits(front + len, of.stamp.clock) {
-            return Err(NotMade::Cap);
-        }
-        let cut = len < there;
-        let bytes = if cut || front > 0 { front + len } else { of.stamp.count_len };
-        Ok(Plan { member, number, len, cut, bytes })
-    }
-
-    /// Copies of adaptive sessions share a budget, in which those of nobody in particular leave half of what is saved up
-    /// to those of the watched.
-    fn within_budget(
-        &self,
-        plan: Plan,
-        budget: &mut Meter,
-        of: &Original<'_>,
-        counters: &WorkerCounters,
-    ) -> Result<Plan, NotMade> {
-        if !self.adapts {
-            return Ok(plan);
-        }
-        let class = usize::from(of.judgement.verdict.standing.class) % CLASSES;
-        counters.demand[class].packets.add(1);
-        counters.demand[class].bytes.add(plan.bytes.into());
-        let reserve = if class == 0 { 128 } else { 0 };
-        budget.admits_leaving(reserve, plan.bytes, of.stamp.clock).then_some(plan).ok_or(NotMade::Budget)
-    }
-
-    /// Packets that one copy stands for.
-    fn sampling(&self, standing: &Standing) -> f32 {
-        match self.sample {
-            Sample::Packets(every) => every.max(1) as f32,
-            Sample::Flows(share) if self.adapts => (1.0 / share_in_force(share, standing)) as f32,
-            Sample::Flows(share) => (1.0 / share) as f32,
-        }
-    }
-
-    /// `None` when there is no buffer.
-    #[inline]
-    fn make(&self, plan: &Plan, of: &Original<'_>, from: &mut Buffers) -> Option<Mbuf> {
-        let mut copy = from.clones.clone_of(of.packet)?;
-        if plan.cut {
-            copy.cut(plan.len);
-        }
-        let Some(envelope) = &self.members[plan.member].envelope else { return Some(copy) };
-        let told = self.told(plan, of);
-        let front = front_of(envelope, &told, of.preamble.as_ref(), &mut from.fronts)?;
-        Mbuf::chained(front, copy).ok()
-    }
-
-    /// What the envelope says of the packet.
-    fn told(&self, plan: &Plan, of: &Original<'_>) -> Copy {
-        let (stamp, Judgement { verdict, tuple, flow_id, .. }) = (of.stamp, of.judgement);
-        // As good as a hash: made from one, and the same both ways.
-        let flow_hash = if *flow_id != 0 { flow_id << 11 } else { FlowKey::of(*tuple).0.hash(of.seed) };
-        Copy {
-            len: plan.len,
-            original_len: stamp.wire_len,
-            sequence: plan.number,
-            clock_ns: stamp.clock,
-            flow_hash,
-            rule: verdict.rule,
-            generation: verdict.generation,
-            decision: verdict.decision,
-            problem: stamp.problem,
-            vlan: tuple.vlan,
-            score: (verdict.standing.score > 0).then(|| f32::from(verdict.standing.score) / f32::from(u16::MAX)),
-            sampling: self.sampling(&verdict.standing),
-        }
-    }
-}
-
-/// A buffer with the envelope, in replay with a preamble of its own hidden before it.
-#[inline]
-fn front_of(envelope: &Envelope, copy: &Copy, preamble: Option<&Preamble>, stock: &mut Stock) -> Option<Mbuf> {
-    let len = envelope.len();
-    let Some(of_packet) = preamble else {
-        return stock.written(len, 0, |room| _ = envelope.write(copy, room));
-    };
-    let whole = len as u32 + copy.len;
-    let own = Preamble { wire_len: whole, count_len: whole, ..*of_packet };
-    stock.written(PREAMBLE_LEN + len, PREAMBLE_LEN as u16, |room| {
-        let (hidden, head) = room.split_at_mut(PREAMBLE_LEN);
-        hidden.copy_from_slice(&own.to_bytes());
-        envelope.write(copy, head);
-    })
-}
-
-impl NotMade {
-    /// Counts it for its session.
-    fn count(self, session: &MirrorCounters) {
-        match self {
-            NotMade::Oversize => session.lost_oversize.add(1),
-            NotMade::Cap => session.lost_cap.add(1),
-            NotMade::Budget => session.lost_budget.add(1),
         }
     }
 }

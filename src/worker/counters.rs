@@ -15,7 +15,8 @@ use crate::rules::RuleHandle;
 pub const MIRROR_SLOTS: usize = 256;
 
 /// Why copies are not sent.
-pub const LOSSES: [&str; 8] = ["pool", "queue", "link", "oversize", "cap", "budget", "no_neighbour", "down"];
+pub const LOSSES: [&str; 9] =
+    ["pool", "queue", "link", "oversize", "cap", "budget", "no_neighbour", "down", "duplicate"];
 
 /// A number with one writer. Adding is a plain load and store: no bus lock, no read-modify-write.
 #[derive(Debug, Default)]
@@ -60,6 +61,8 @@ pub struct MirrorCounters {
     pub lost_neighbour: Counter,
     /// The collector failed its health checks.
     pub lost_down: Counter,
+    /// The packet was seen elsewhere a moment ago.
+    pub lost_duplicate: Counter,
 }
 
 impl MirrorCounters {
@@ -74,6 +77,7 @@ impl MirrorCounters {
             &self.lost_budget,
             &self.lost_neighbour,
             &self.lost_down,
+            &self.lost_duplicate,
         ];
         std::array::from_fn(|cause| (LOSSES[cause], counters[cause].get()))
     }

@@ -125,8 +125,8 @@ pub(super) enum Cargo {
     Generated {
         at: u8,
     },
-    /// Another thread's, which does not rely on it.
-    Letter,
+    /// What counts for nothing here: another thread's packet, a piece of a copy before the last one.
+    Uncounted,
     /// `bit` is that of the session in the generation, `slot` that of its counters.
     Mirrored {
         slot: u8,
@@ -161,7 +161,7 @@ impl Lost {
         let mut bytes = 0;
         for n in 0..outbox.len() {
             match cargo(n) {
-                Cargo::Letter => {}
+                Cargo::Uncounted => {}
                 Cargo::Generated { at } => self.answers |= 1 << at,
                 Cargo::Mirrored { at, bit, .. } => self.copies[usize::from(at)] |= 1 << bit,
                 Cargo::Forwarded { at, .. } => {
@@ -260,10 +260,17 @@ impl Output {
         self.patience.offer > 0
     }
 
-    /// As [`push`](Self::push), for a copy that the queue [wants](Self::wants_copy).
+    /// As [`push`](Self::push), for a copy that the queue [wants](Self::wants_copy): it and what goes before it, less than a
+    /// burst, are sent or lost together.
     #[inline]
-    pub(super) fn push_copy(&mut self, packet: Mbuf, cargo: Cargo, counters: &WorkerCounters) {
+    pub(super) fn push_copy(&mut self, before: &mut Vec<Mbuf>, packet: Mbuf, cargo: Cargo, counters: &WorkerCounters) {
         self.patience.offer = self.patience.offer.saturating_sub(1);
+        if !before.is_empty() {
+            if self.outbox.len() + before.len() + 1 > BURST {
+                self.flush(counters);
+            }
+            before.drain(..).for_each(|piece| self.push(piece, Cargo::Uncounted, counters));
+        }
         self.push(packet, cargo, counters);
     }
 
@@ -331,7 +338,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
             counters.tx_packets.add(1);
             counters.tx_bytes.add(bytes.into());
         }
-        Cargo::Letter => {}
+        Cargo::Uncounted => {}
         Cargo::Generated { .. } => counters.generated.add(1),
         Cargo::Mirrored { slot, bytes, .. } => {
             let session = &counters.mirrors[usize::from(slot)];
@@ -344,7 +351,7 @@ fn count_sent(cargo: Cargo, counters: &WorkerCounters) {
 fn count_lost(cargo: Cargo, counters: &WorkerCounters) {
     match cargo {
         Cargo::Forwarded { .. } => counters.dropped(DropReason::TransmitFull),
-        Cargo::Letter => {}
+        Cargo::Uncounted => {}
         Cargo::Generated { .. } => counters.generated_lost.add(1),
         Cargo::Mirrored { slot, .. } => counters.mirrors[usize::from(slot)].lost_queue.add(1),
     }

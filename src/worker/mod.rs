@@ -20,6 +20,7 @@ pub mod tap;
 mod verdict;
 mod walk;
 mod watch;
+mod way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,7 +134,7 @@ impl Worker {
             taps: TapState::new(parts.taps.take(), parts.id),
             copier: Copier::new(
                 parts.generation.get(),
-                [&parts.clones, &parts.fronts],
+                [&parts.clones, &parts.fronts, &parts.packets],
                 parts.seed,
                 (parts.id, parts.workers),
             ),
@@ -272,7 +273,7 @@ impl Worker {
             if let Some((output, packet)) = parts.mailbox.letter()
                 && let Some(output) = parts.outputs.get_mut(output)
             {
-                output.push(packet, Cargo::Letter, &parts.counters);
+                output.push(packet, Cargo::Uncounted, &parts.counters);
             }
             self.walks.step(&parts.mailbox, &parts.table, parts.id as u16);
         }

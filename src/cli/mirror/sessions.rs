@@ -121,6 +121,9 @@ pub(super) fn shown(session: &Value) -> String {
             text.push_str(&format!("at most {} {what}\n", count(most)));
         }
     }
+    text.extend(session["slice"].as_str().map(|slice| format!("{slice} of each frame\n")));
+    text.extend((session["masked"] == true).then_some("payload is masked\n"));
+    text.extend(session["dedup_ms"].as_u64().map(|ms| format!("duplicates within {ms} ms are left out\n")));
     for collector in session["wrap"]["collectors"].as_array().into_iter().flatten() {
         let word = |key: &str| collector[key].as_str().unwrap_or("-");
         text.push_str(&format!("{} by way of {}", word("to"), word("mac")));

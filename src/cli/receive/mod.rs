@@ -17,14 +17,14 @@ use self::frames::{Frames, now_ns};
 use super::report::table;
 use crate::capture::{CaptureReader, LinkType};
 use crate::dpdk::{Burst, Device, Eal, EalOptions, Mempool, PortOptions, RxQueue};
-use crate::mirror::wrap::{NotWrapped, unwrap};
+use crate::mirror::wrap::{NotWrapped, Reassembly, Wrapped, unwrap};
 use crate::mirror::{Account, Receipts};
 
 /// Take mirror copies out of what they are wrapped in, and check that none is missing.
 ///
 /// Reads VXLAN, GENEVE, GRE and ERSPAN (types II and III) over IPv4 and IPv6, from captures or live from a port, whoever
 /// sent them. All but VXLAN number the copies: numbers that did not come are counted as lost, for each sender, collector,
-/// session and worker. What is not a copy is counted and left out.
+/// session and worker. Copies in several IP packets are put together. What is not a copy is counted and left out.
 ///
 /// Exit codes: 0 nothing is missing, 1 it failed or (with --strict) copies are missing, 2 wrong use.
 #[derive(Debug, Args)]
@@ -76,14 +76,21 @@ struct Desk {
     writer: Option<Frames>,
     frames: u64,
     others: u64,
-    fragments: u64,
+    pieces: Reassembly,
     broken: u64,
 }
 
 impl Desk {
     fn open(write: Option<&Path>) -> Result<Self> {
         let writer = write.map(Frames::create).transpose()?;
-        Ok(Self { receipts: Receipts::default(), writer, frames: 0, others: 0, fragments: 0, broken: 0 })
+        Ok(Self {
+            receipts: Receipts::default(),
+            writer,
+            frames: 0,
+            others: 0,
+            pieces: Reassembly::default(),
+            broken: 0,
+        })
     }
 
     fn read(&mut self, path: &Path) -> Result<()> {
@@ -103,6 +110,16 @@ impl Desk {
     fn enter(&mut self, ts_ns: u64, frame: &[u8]) -> Result<()> {
         self.frames += 1;
         match unwrap(frame) {
+            Err(NotWrapped::Fragment) => match self.pieces.enter(frame, ts_ns) {
+                Some(whole) => self.take(ts_ns, unwrap(&whole)),
+                None => Ok(()),
+            },
+            outcome => self.take(ts_ns, outcome),
+        }
+    }
+
+    fn take(&mut self, ts_ns: u64, outcome: Result<Wrapped<'_>, NotWrapped>) -> Result<()> {
+        match outcome {
             Ok(copy) => {
                 self.receipts.enter(&copy);
                 if let Some(writer) = &mut self.writer {
@@ -110,8 +127,7 @@ impl Desk {
                 }
             }
             Err(NotWrapped::Other) => self.others += 1,
-            Err(NotWrapped::Fragment) => self.fragments += 1,
-            Err(NotWrapped::Short) => self.broken += 1,
+            Err(NotWrapped::Short | NotWrapped::Fragment) => self.broken += 1,
         }
         Ok(())
     }
@@ -129,7 +145,7 @@ impl Desk {
             })
             .collect();
         json!({
-            "frames": self.frames, "others": self.others, "fragments": self.fragments, "broken": self.broken,
+            "frames": self.frames, "others": self.others, "fragments": self.pieces.left(), "broken": self.broken,
             "lost": self.receipts.lost(), "streams": streams,
         })
     }
@@ -157,7 +173,11 @@ impl Desk {
         let mut streams = table(&head);
         streams.add_rows(rows);
         let mut text = format!("{} frames received\n\n{streams}\n", self.frames);
-        let rest = [(self.others, "no copies"), (self.fragments, "fragments of copies"), (self.broken, "cut short")];
+        let rest = [
+            (self.others, "no copies"),
+            (self.pieces.left(), "fragments of copies that are not whole"),
+            (self.broken, "cut short"),
+        ];
         for (count, what) in rest.into_iter().filter(|(count, _)| *count > 0) {
             text.push_str(&format!("{count} frames left out: {what}\n"));
         }

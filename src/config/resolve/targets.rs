@@ -1,13 +1,23 @@
 //! Collectors of copies, and the way of each mirror's copies.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::filter::items;
 use super::names::Names;
 use super::ports::Ports;
+use super::settings::duration;
 use super::wraps::{self, wrap};
 use crate::config::document::Place;
 use crate::config::problem::Problems;
-use crate::config::raw_mirrors::{OversizeWord, RawMirror, RawTarget};
+use crate::config::raw_mirrors::{OversizeWord, RawMirror, RawTarget, SliceSpec};
 use crate::config::shape::{Entry, Shaped};
-use crate::mirror::{Cap, Delivery, Oversize, Wrap};
+use crate::config::text::DurationText;
+use crate::mirror::{Cap, Delivery, Mask, Oversize, Pattern, Slice, Wrap};
+
+const SHORTEST_SLICE: u16 = 14;
+const LONGEST_PATTERN: usize = 256;
+const LONGEST_DEDUP: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Targets<'a> {
@@ -43,13 +53,13 @@ pub(super) fn resolve<'a>(problems: &mut Problems<'_>, shaped: &mut Shaped, port
         let number = same.unwrap_or(targets.targets.len());
         let wrap = if wrong.none_of(&wraps::KEYS) { wrap(problems, &place, &raw, number) } else { None };
         targets.warn_deaf(problems, &place, port, wrap.as_ref());
-        let oversize = match raw.oversize {
-            OversizeWord::Truncate => Oversize::Truncate,
-            OversizeWord::Drop => Oversize::Drop,
-        };
-        let bits = raw.max_rate.as_ref().map_or(0, |rate| rate.bits_per_second());
-        let cap = Cap { bits, packets: raw.max_packets.unwrap_or(0) };
-        let delivery = Delivery { wrap, slice: raw.slice, mtu: raw.mtu, oversize, cap };
+        let delivery = delivery(problems, &place, &raw, wrap);
+        if let Some(port) = port.map(|port| &ports.ports[port]).filter(|_| delivery.wrap.is_some())
+            && let Some(mtu) = port.mtu.filter(|mtu| u32::from(*mtu) < raw.mtu)
+        {
+            let problem = problems.error(&place.key("mtu"), format!("port `{}` takes no more than {mtu}", port.name));
+            problem.found(raw.mtu.to_string()).allowed(format!("at most the port's `mtu`, {mtu}"));
+        }
         targets.targets.push(Target { port, own, delivery });
     }
     targets
@@ -68,6 +78,7 @@ impl Targets<'_> {
     ) -> (usize, Delivery) {
         let here = place.key("to");
         let virtual_port = 2 + position;
+        let dedup_ns = raw.dedup.as_ref().map(|window| dedup(problems, place, window));
         let Some(at) = raw.to.as_ref().and_then(|name| self.names.get(name)) else {
             let port = match &raw.to {
                 Some(name) if self.ports.names.get(name).is_none() => {
@@ -76,10 +87,12 @@ impl Targets<'_> {
                 }
                 other => self.port(problems, &here, place, other.as_ref(), sound),
             };
-            return (port.unwrap_or(virtual_port), Delivery::default());
+            let delivery = Delivery { dedup_ns: dedup_ns.unwrap_or(0), ..Delivery::default() };
+            return (port.unwrap_or(virtual_port), delivery);
         };
         let target = &self.targets[at];
         let mut delivery = target.delivery.clone();
+        delivery.dedup_ns = dedup_ns.unwrap_or(delivery.dedup_ns);
         if let Some(wrap) = &mut delivery.wrap {
             wrap.id = raw.id.unwrap_or(1 + position as u32);
             let most = wrap.tunnel.max_id();
@@ -140,4 +153,78 @@ impl Targets<'_> {
         let problem = problems.error(here, format!("unknown port or target `{name}`")).found(format!("`{name}`"));
         problem.allowed(format!("{}; {}", self.ports.names.listed(), self.names.listed())).suggest(nearest);
     }
+}
+
+/// How copies are cut, masked and capped.
+fn delivery(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, wrap: Option<Wrap>) -> Delivery {
+    let oversize = match raw.oversize {
+        OversizeWord::Truncate => Oversize::Truncate,
+        OversizeWord::Drop => Oversize::Drop,
+        OversizeWord::Fragment => Oversize::Fragment,
+    };
+    let slice = raw.slice.as_ref().map(|slice| match slice {
+        SliceSpec::Bytes(bytes) => {
+            if *bytes < SHORTEST_SLICE {
+                let problem = problems.error(&place.key("slice"), "the slice is out of range").found(bytes.to_string());
+                problem.allowed(format!("{SHORTEST_SLICE} to 65535 bytes, or \"headers\""));
+            }
+            Slice::Bytes((*bytes).into())
+        }
+        SliceSpec::Headers(text) => Slice::Headers(text.more()),
+    });
+    let bits = raw.max_rate.as_ref().map_or(0, |rate| rate.bits_per_second());
+    let cap = Cap { bits, packets: raw.max_packets.unwrap_or(0) };
+    let mask = raw.mask.as_ref().and_then(|_| mask(problems, &place.key("mask"), raw)).map(Arc::new);
+    let dedup_ns = raw.dedup.as_ref().map_or(0, |window| dedup(problems, place, window));
+    Delivery { wrap, slice, mask, dedup_ns, mtu: raw.mtu, oversize, cap }
+}
+
+fn mask(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget) -> Option<Mask> {
+    let texts = items(place, raw.mask.as_ref());
+    if let [(_, text)] = texts[..]
+        && text == "all"
+    {
+        return Some(Mask::All);
+    }
+    let mut patterns = Vec::new();
+    for (here, text) in &texts {
+        let Some(found) = pattern(text) else {
+            let problem = problems.error(here, format!("`{text}` is no pattern")).found(format!("`{text}`"));
+            problem.allowed(
+                "\"all\" alone; \"digits:N\" with N from 1 to 99, \"text:WORDS\", \"after:WORDS\" or \"hex:0a0b\", of 1 to 256 bytes",
+            );
+            return None;
+        };
+        patterns.push(found);
+    }
+    if patterns.is_empty() {
+        problems.error(place, "the list is empty").found("[]").allowed("\"all\", or at least one pattern");
+    }
+    Some(Mask::Patterns(patterns))
+}
+
+fn pattern(text: &str) -> Option<Pattern> {
+    let (kind, what) = text.split_once(':')?;
+    let bytes = |bytes: Vec<u8>| Some(bytes).filter(|bytes| (1..=LONGEST_PATTERN).contains(&bytes.len()));
+    match kind {
+        "digits" => what.parse().ok().filter(|least| (1..=99).contains(least)).map(Pattern::Digits),
+        "text" => bytes(what.into()).map(Pattern::Bytes),
+        "after" => bytes(what.into()).map(Pattern::After),
+        "hex" => {
+            let digits: Option<Vec<u8>> = what.chars().map(|c| Some(c.to_digit(16)? as u8)).collect();
+            let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
+            bytes(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()).map(Pattern::Bytes)
+        }
+        _ => None,
+    }
+}
+
+/// In nanoseconds.
+fn dedup(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> u64 {
+    let window = duration(problems, &place.key("dedup"), text);
+    if window > LONGEST_DEDUP && text.duration() == Some(window) {
+        let problem = problems.error(&place.key("dedup"), "the window is too long").found(format!("`{}`", text.0));
+        problem.allowed("at most 10s: the last 8192 packets are remembered");
+    }
+    window.as_nanos() as u64
 }

@@ -37,6 +37,29 @@ const OWN_MAC: [u8; 5] = [0x02, 0x67, 0x6e, 0x6f, 0x6d];
 
 /// The envelope, with the id still to come.
 pub(super) fn wrap(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, number: usize) -> Option<Wrap> {
+    let tunnel = tunnel(problems, place, raw)?;
+    let own = own(problems, &place.key("from"), raw.from.as_ref()?)?;
+    let members = members(problems, place, raw, own.addr())?;
+    let macs = macs(problems, place, raw, members.len())?;
+    let hops = Hops { problems, place, raw, own };
+    let routes = hops.routes(&members, &macs, number)?;
+    let outer = |route: &Route| Outer {
+        src_mac: route.src_mac,
+        dst_mac: route.fixed.unwrap_or_default(),
+        vlan: route.vlan,
+        src: route.src,
+        dst: route.dst,
+        dscp: raw.dscp,
+        ttl: TTL,
+    };
+    let outers = routes.iter().map(outer).collect();
+    let is_watched = |route: &Route| route.fixed.is_none() || route.health.is_some();
+    let routes = routes.into_iter().map(|route| Some(route).filter(is_watched)).collect();
+    Some(Wrap { outers, routes, tunnel, id: 0 })
+}
+
+/// Its tunnel; `None` when there is none, or nothing to make one of.
+fn tunnel(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget) -> Option<Tunnel> {
     let needed = [("to", raw.to.is_some()), ("from", raw.from.is_some())];
     let Some(tunnel) = raw.tunnel else {
         let others = [
@@ -57,31 +80,13 @@ pub(super) fn wrap(problems: &mut Problems<'_>, place: &Place, raw: &RawTarget, 
         problem.field = place.key(key).to_string();
         problem.allowed("`to` and `from`, IP addresses");
     }
-    let own = own(problems, &place.key("from"), raw.from.as_ref()?)?;
-    let members = members(problems, place, raw, own.addr())?;
-    let macs = macs(problems, place, raw, members.len())?;
-    let hops = Hops { problems, place, raw, own };
-    let routes = hops.routes(&members, &macs, number)?;
-    let tunnel = match tunnel {
+    Some(match tunnel {
         TunnelWord::Vxlan => Tunnel::Vxlan,
         TunnelWord::Geneve => Tunnel::Geneve,
         TunnelWord::Gre => Tunnel::Gre,
         TunnelWord::Erspan2 => Tunnel::Erspan2,
         TunnelWord::Erspan3 => Tunnel::Erspan3,
-    };
-    let outer = |route: &Route| Outer {
-        src_mac: route.src_mac,
-        dst_mac: route.fixed.unwrap_or_default(),
-        vlan: route.vlan,
-        src: route.src,
-        dst: route.dst,
-        dscp: raw.dscp,
-        ttl: TTL,
-    };
-    let outers = routes.iter().map(outer).collect();
-    let is_watched = |route: &Route| route.fixed.is_none() || route.health.is_some();
-    let routes = routes.into_iter().map(|route| Some(route).filter(is_watched)).collect();
-    Some(Wrap { outers, routes, tunnel, id: 0 })
+    })
 }
 
 /// The own address; without a prefix length nobody is known to be on the link, and everybody taken to be.

@@ -14,11 +14,13 @@
 //! [`unwrap()`] is the way back, for whoever receives.
 mod geneve;
 mod outer;
+mod reassembly;
 mod tunnel;
 mod unwrap;
 
 pub use geneve::Detail;
 pub use outer::Outer;
+pub use reassembly::Reassembly;
 pub use tunnel::Tunnel;
 pub use unwrap::{NotWrapped, Origin, Wrapped, unwrap};
 
@@ -68,6 +70,40 @@ pub struct Envelope {
     ip_sum: u32,
 }
 
+/// How a copy is sent in several IP packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// Bytes that follow the IP header, in all of them together.
+    whole: u32,
+    /// Of these, in each but the last: a multiple of eight.
+    room: u32,
+}
+
+/// One of these packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The same in all packets of a copy.
+    pub id: u32,
+    /// Bytes before its own, of those that follow the IP header, and how many its own are.
+    pub offset: u32,
+    pub len: u32,
+    pub is_last: bool,
+}
+
+impl Pieces {
+    pub fn count(&self) -> u32 {
+        self.whole.div_ceil(self.room)
+    }
+
+    pub fn each(self, id: u32) -> impl Iterator<Item = Piece> {
+        (0..self.count()).map(move |n| {
+            let offset = n * self.room;
+            let len = self.room.min(self.whole - offset);
+            Piece { id, offset, len, is_last: offset + len == self.whole }
+        })
+    }
+}
+
 /// Whose sequence numbers these are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stream {
@@ -108,6 +144,45 @@ impl Envelope {
 
     pub fn stream(&self) -> Stream {
         self.stream
+    }
+
+    /// How a copy of `len` bytes is sent in IP packets of at most `mtu` bytes: how much of what follows the IP header is
+    /// in each but the last; `None` when it fits one.
+    pub fn pieces(&self, len: u32, mtu: u32) -> Option<Pieces> {
+        let whole = (self.end - self.l4_at) as u32 + len;
+        let header = self.outer.piece_header() as u32;
+        let room = mtu.saturating_sub(header) & !7;
+        let fits = self.ip_len() as u32 + len <= mtu || room <= (self.end - self.l4_at) as u32;
+        (!fits).then_some(Pieces { whole, room })
+    }
+
+    /// Bytes that it puts before a piece, the first one or another.
+    pub fn piece_len(&self, is_first: bool) -> usize {
+        let tunnel = if is_first { self.end - self.l4_at } else { 0 };
+        self.ip_at + self.outer.piece_header() + tunnel
+    }
+
+    /// Which bytes of the frame are in a piece: from where, how many.
+    pub fn piece_of_frame(&self, piece: &Piece) -> (u32, u32) {
+        let tunnel = (self.end - self.l4_at) as u32;
+        let from = piece.offset.saturating_sub(tunnel);
+        (from, piece.offset + piece.len - tunnel - from)
+    }
+
+    /// As [`write`](Self::write), the header for one piece; its part of the frame is to follow.
+    ///
+    /// # Panics
+    /// When there are less than [`Envelope::piece_len`] bytes.
+    pub fn write_piece(&self, copy: &Copy, piece: &Piece, to: &mut [u8]) -> usize {
+        to[..self.l4_at].copy_from_slice(&self.head[..self.l4_at]);
+        let at = self.ip_at + self.outer.finish_piece(piece, &mut to[self.ip_at..]);
+        if piece.offset > 0 {
+            return at;
+        }
+        let tunnel = self.end - self.l4_at;
+        to[at..at + tunnel].copy_from_slice(&self.head[self.l4_at..self.end]);
+        self.tunnel.finish(copy, tunnel as u32 + copy.len, &mut to[at..at + tunnel]);
+        at + tunnel
     }
 
     /// Writes the header for a copy; the frame is to follow. Returns its length.

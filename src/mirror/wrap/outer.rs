@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{MAX_HEADER, put16};
+use super::{MAX_HEADER, Piece, put16, put32};
 use crate::packet::Mac;
+use crate::packet::checksum::{fold, words};
 
 /// Between which machines copies travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +23,12 @@ pub struct Outer {
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Copies are never cut on their way unseen.
+/// Copies are never cut on their way unseen; those that are sent in pieces may be cut again.
 const DONT_FRAGMENT: u16 = 0x4000;
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
+const IPV6_FRAGMENT_LEN: usize = 8;
+const FRAGMENT_HEADER: u8 = 44;
 
 impl Outer {
     /// Writes all but lengths and the IPv4 checksum. Returns where the IP header begins and where it ends.
@@ -70,6 +73,32 @@ impl Outer {
         to[7] = self.ttl;
         to[8..24].copy_from_slice(&src.octets());
         to[24..40].copy_from_slice(&dst.octets());
+    }
+
+    /// Length of the IP header of a piece of a copy.
+    pub(super) fn piece_header(&self) -> usize {
+        if self.src.is_ipv6() { IPV6_LEN + IPV6_FRAGMENT_LEN } else { IPV4_LEN }
+    }
+
+    /// Makes the IP header that of a piece; returns its length.
+    pub(super) fn finish_piece(&self, piece: &Piece, ip: &mut [u8]) -> usize {
+        let more = u16::from(!piece.is_last);
+        if self.src.is_ipv6() {
+            let protocol = std::mem::replace(&mut ip[6], FRAGMENT_HEADER);
+            put16(ip, 4, (IPV6_FRAGMENT_LEN as u32 + piece.len) as u16);
+            ip[IPV6_LEN] = protocol;
+            ip[IPV6_LEN + 1] = 0;
+            put16(ip, IPV6_LEN + 2, piece.offset as u16 | more);
+            put32(ip, IPV6_LEN + 4, piece.id);
+        } else {
+            put16(ip, 2, (IPV4_LEN as u32 + piece.len) as u16);
+            put16(ip, 4, piece.id as u16);
+            put16(ip, 6, more << 13 | (piece.offset / 8) as u16);
+            put16(ip, 10, 0);
+            let sum = fold(words(&ip[..IPV4_LEN]));
+            put16(ip, 10, sum);
+        }
+        self.piece_header()
     }
 
     /// Puts in the length of what follows the IP header, and the checksum; `sum` is that of the rest of the header.

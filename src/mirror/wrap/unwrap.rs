@@ -9,6 +9,9 @@ use super::tunnel::{
 };
 use super::{Stream, Tunnel, get16, get32};
 
+/// IPv6 extension header of a fragment.
+const FRAGMENT_HEADER: u8 = 44;
+
 /// A copy as it came.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wrapped<'a> {
@@ -61,6 +64,7 @@ pub fn unwrap(frame: &[u8]) -> Result<Wrapped<'_>, NotWrapped> {
         _ => return Err(NotWrapped::Other),
     };
     let copy = match protocol {
+        FRAGMENT_HEADER => return Err(NotWrapped::Fragment),
         PROTOCOL_UDP => udp(ends, rest),
         PROTOCOL_GRE => gre(ends, rest),
         _ => return Err(NotWrapped::Other),

@@ -86,6 +86,8 @@ pub struct Copies {
     pub no_buffer: u64,
     /// Beyond what the session may send, or larger than the way to its collector takes.
     pub limited: u64,
+    /// Seen elsewhere a moment ago.
+    pub duplicate: u64,
     /// The port was down.
     pub link_down: u64,
     /// The collector's next hop was not known, or it failed its health checks.

@@ -377,6 +377,7 @@ impl Staged {
             copied: 0,
             no_buffer: 0,
             limited: 0,
+            duplicate: 0,
             link_down: 0,
             unreachable: 0,
             queue_full: 0,
