@@ -16,11 +16,11 @@ fn scenario(plan: &Plan) -> (Outcome, Verdict) {
 #[test]
 fn attackers_are_copied_whole_and_everybody_else_as_before() {
     for seed in [7, 8] {
-        let plan = Plan { seed, minutes: 12, rate: 20, base: 5.0, hold: 30, budget: None };
+        let plan = Plan { seed, minutes: 12, rate: 20, base: 5.0, hold: 60, budget: None };
         let (outcome, verdict) = scenario(&plan);
         let alerts = outcome.watched.iter().filter(|watched| watched.alert).count();
         assert!(alerts >= 3, "{alerts} parties with alerts");
-        assert!(verdict.flagged.0 > 50 && verdict.flagged.0 == verdict.flagged.1, "{:?}", verdict.flagged);
+        assert!(verdict.flagged.0 > 10 && verdict.flagged.0 == verdict.flagged.1, "{:?}", verdict.flagged);
         assert!(verdict.latest <= 1.0, "{} s until all was copied", verdict.latest);
         let (flows, whole, parts) = verdict.base;
         let share = plan.base / 100.0;
