@@ -10,7 +10,7 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::health::Health;
-use super::merge::RecordMerge;
+use super::merge::{RecordMerge, Told};
 use super::policy::PolicyNames;
 use super::recent::Recent;
 use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
@@ -220,15 +220,19 @@ impl Scoring {
         let (scorer, names, lag) = (&mut self.scorer, &*self.names, &self.counters.lag);
         let (exports, scored, numbers) = (&mut self.exports, &mut self.scored, &mut self.numbers);
         let now = self.health.as_ref().map(|_| unix_nanoseconds());
-        let finished = self.merge.drain(|record, lost| {
+        let finished = self.merge.drain(|told| {
             handled += 1;
-            if let Some(now) = now {
-                lag.record(now.saturating_sub(record.emitted) / 1000, 1);
+            if let Told::Record(record, lost) = &told {
+                if let Some(now) = now {
+                    lag.record(now.saturating_sub(record.emitted) / 1000, 1);
+                }
+                numbers.enter(*lost);
             }
-            numbers.enter(lost);
-            scorer.observe(record, &mut |record| {
-                keep_first(&mut result, take(exports, scored, names, numbers, &record));
-            });
+            let mut pass = |record| keep_first(&mut result, take(exports, scored, names, numbers, &record));
+            match told {
+                Told::Record(record, _) => scorer.observe(record, &mut pass),
+                Told::Seen(observation) => scorer.see(&observation, &mut pass),
+            }
         });
         result?;
         self.pass_alerts_on()?;

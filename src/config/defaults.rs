@@ -67,8 +67,34 @@ impl Default for RawScorer {
 
 impl Default for RawDetect {
     fn default() -> Self {
-        let Detect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood } = Detect::default();
-        Self { window: DurationText::of(window), port_scan, host_sweep, syn_flood, udp_flood, icmp_flood }
+        let d = Detect::default();
+        Self {
+            window: DurationText::of(d.window),
+            slow_window: DurationText::of(d.slow_window),
+            udp_window: DurationText::of(d.udp_window),
+            learning: DurationText::of(d.learning),
+            port_scan: d.port_scan,
+            host_sweep: d.host_sweep,
+            admin_sweep: d.admin_sweep,
+            ping_sweep: d.ping_sweep,
+            arp_sweep: d.arp_sweep,
+            syn_flood: d.syn_flood,
+            udp_flood: d.udp_flood,
+            icmp_flood: d.icmp_flood,
+            amplification: d.amplification,
+            brute_force: d.brute_force,
+            slow_http: d.slow_http,
+            dns_tunnel: d.dns_tunnel,
+            icmp_tunnel: d.icmp_tunnel,
+            beacon: d.beacon,
+            beacon_jitter: d.beacon_jitter,
+            exfiltration: d.exfiltration,
+            arp_spoof: d.arp_spoof,
+            new_relationship: d.new_relationship,
+            volume: d.volume,
+            volume_factor: d.volume_factor,
+            inside: d.inside.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 

@@ -24,8 +24,8 @@ mod text;
 use std::path::Path;
 
 pub use model::{
-    Config, Control, Cores, Detect, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics,
-    Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
+    Config, Control, Cores, Detect, DetectException, DetectSide, Eal, EventKind, EventSocket, Export, Flow, Ipfix,
+    IpfixTransport, Limits, Metrics, Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
 };
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;

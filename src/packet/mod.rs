@@ -12,6 +12,8 @@
 //!                                                                       └─► layers: Vec<Layer>
 //! ```
 mod cursor;
+mod dns;
+mod domain;
 mod drop;
 mod fragments;
 mod headers;
@@ -31,6 +33,8 @@ mod tests;
 mod tunnel;
 mod walk;
 
+pub use dns::{Question, long_question};
+pub use domain::Domain;
 pub use drop::{DropReason, Malformed};
 pub use fragments::{FragmentCounters, Fragments};
 pub use headers::{Arp, Fragment, Headers, Ip, KeyFrom, Link, TunnelKind, Vlans};

@@ -120,6 +120,8 @@ pub struct WorkerCounters {
     pub verdicts_refused: Counter,
     pub records: Counter,
     pub records_lost: Counter,
+    /// ARP messages and long DNS names that the scorer did not get because it was behind.
+    pub observations_lost: Counter,
     pub mirrors: Box<[MirrorCounters]>,
     /// By [`RuleHandle`].
     pub rules: Box<[RuleCounters]>,
@@ -165,6 +167,7 @@ impl WorkerCounters {
             verdicts_refused: Counter::default(),
             records: Counter::default(),
             records_lost: Counter::default(),
+            observations_lost: Counter::default(),
             mirrors: (0..MIRROR_SLOTS).map(|_| MirrorCounters::default()).collect(),
             rules: (0..=rules).map(|_| RuleCounters::default()).collect(),
             watermark: CachePadded::default(),

@@ -11,6 +11,7 @@ mod distribution;
 mod generation;
 mod io;
 mod note;
+mod observation;
 mod reject;
 mod sink;
 mod spreading;
@@ -36,6 +37,7 @@ pub use distribution::{Distributed, Distribution};
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
+pub use observation::{OBSERVATIONS, Observation, Seen};
 pub use spreading::{DeviceSpread, Spreading, Strays};
 pub use walk::{MOST_WALKS, Mailbox, Walk};
 
@@ -83,6 +85,8 @@ pub struct WorkerParts {
     pub packets: Mempool,
     pub records: Arc<ArrayQueue<FlowRecord>>,
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
+    /// What the scorer wants to know beside records; without, nothing is looked for.
+    pub observations: Option<Arc<ArrayQueue<Observation>>>,
     /// What is looked at; nothing ever without.
     pub taps: Option<Reader<TapSet>>,
     pub when_full: WhenFull,

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::behaviour::alert::{Alert, AlertEvent, AlertKind, Evidence, Party, Status};
+use crate::behaviour::alert::{Alert, AlertEvent, AlertKind, Evidence, Party, Rhythm, Status};
 use crate::behaviour::features::{FEATURES, Features, NAMES};
 use crate::flow::{FlowRecord, TO_SERVER};
-use crate::packet::has_ports;
-use crate::rules::GroupSetHandle;
+use crate::packet::{Domain, Mac, has_ports};
+use crate::rules::{GroupSetHandle, RuleHandle};
 
 use super::host::Host;
 use super::rate::{Arrivals, Shares};
@@ -22,6 +22,8 @@ const MAX_HOSTS: usize = 4096;
 const NAMED_HOSTS: usize = 8;
 const NAMED_PORTS: usize = 16;
 const NAMED_FLOWS: usize = 5;
+const NAMED_RULES: usize = 4;
+const NAMED_MACS: usize = 4;
 /// Features named in the evidence of an outlier, and records explained per episode.
 const NAMED_FEATURES: usize = 5;
 const EXPLAINED: u32 = 32;
@@ -29,11 +31,42 @@ const EXPLAINED: u32 = 32;
 const UPDATE_FACTOR: u64 = 4;
 
 /// What makes two sightings belong to one episode. Floods have no actor in the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) kind: AlertKind,
     pub(crate) actor: Party,
     pub(crate) victim: Party,
+}
+
+/// When and between which groups something was seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scene {
+    /// Flow time at which it is known.
+    pub(crate) emitted: u64,
+    pub(crate) groups: (GroupSetHandle, GroupSetHandle),
+}
+
+impl From<&FlowRecord> for Scene {
+    fn from(r: &FlowRecord) -> Self {
+        Self { emitted: r.emitted, groups: (r.src_groups, r.dst_groups) }
+    }
+}
+
+/// What opened an episode, and how long it must be quiet to be over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Bar {
+    pub(crate) threshold: f64,
+    pub(crate) window: u64,
+}
+
+/// What only some kinds can tell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Detail {
+    pub(crate) rhythm: Option<Rhythm>,
+    pub(crate) domain: Option<Domain>,
+    pub(crate) macs: Vec<Mac>,
+    /// The actor's own address, where the key has only its card.
+    pub(crate) own: Option<Host>,
 }
 
 /// One record, or what is remembered of an earlier one, as part of an episode.
@@ -42,8 +75,11 @@ pub(crate) struct Sighting {
     /// Start and end of the flow.
     pub(crate) time: u64,
     pub(crate) end: u64,
+    /// 0 where there is no flow.
     pub(crate) flow_id: u64,
-    pub(crate) protocol: u8,
+    pub(crate) rule: Option<RuleHandle>,
+    /// `None` of ARP.
+    pub(crate) protocol: Option<u8>,
     pub(crate) port: Option<u16>,
     /// The other host: the target of a scan, the source of a flood.
     pub(crate) host: Option<Host>,
@@ -62,7 +98,8 @@ impl Sighting {
             time: r.start,
             end: r.end,
             flow_id: r.flow_id,
-            protocol: r.tuple.protocol,
+            rule: Some(r.rule),
+            protocol: Some(r.tuple.protocol),
             port: has_ports(r.tuple.protocol).then_some(r.tuple.dst_port),
             host: None,
             count: 1.0,
@@ -80,6 +117,7 @@ struct Episode {
     id: u64,
     key: Key,
     threshold: f64,
+    window: u64,
     raised: u64,
     first_seen: u64,
     last_seen: u64,
@@ -97,6 +135,8 @@ struct Episode {
     named_hosts: Vec<Host>,
     protocols: BTreeSet<u8>,
     flow_ids: Vec<u64>,
+    rules: Vec<RuleHandle>,
+    detail: Detail,
     sources: Shares,
     max_score: Option<f32>,
     beyond: bool,
@@ -136,7 +176,7 @@ impl Episode {
         self.failed += u64::from(s.failed);
         self.packets = self.packets.saturating_add(s.packets);
         self.bytes = self.bytes.saturating_add(s.bytes);
-        self.protocols.insert(s.protocol);
+        self.protocols.extend(s.protocol);
         if let Some(port) = s.port {
             self.ports.insert(port);
         }
@@ -146,8 +186,22 @@ impl Episode {
                 self.sources.add(host, s.count);
             }
         }
-        if self.flow_ids.len() < NAMED_FLOWS && !self.flow_ids.contains(&s.flow_id) {
+        if s.flow_id != 0 && self.flow_ids.len() < NAMED_FLOWS && !self.flow_ids.contains(&s.flow_id) {
             self.flow_ids.push(s.flow_id);
+        }
+        if let Some(rule) = s.rule.filter(|rule| self.rules.len() < NAMED_RULES && !self.rules.contains(rule)) {
+            self.rules.push(rule);
+        }
+    }
+
+    fn tell(&mut self, more: Detail) {
+        self.detail.rhythm = more.rhythm.or(self.detail.rhythm);
+        self.detail.domain = more.domain.or(self.detail.domain);
+        self.detail.own = more.own.or(self.detail.own);
+        for mac in more.macs {
+            if self.detail.macs.len() < NAMED_MACS && !self.detail.macs.contains(&mac) {
+                self.detail.macs.push(mac);
+            }
         }
     }
 
@@ -157,19 +211,24 @@ impl Episode {
         }
     }
 
-    /// Scans by distinct things tried, floods by the highest window, outliers by what exceeds the
-    /// warm-up.
+    /// 1 is worst. Scans by distinct things tried, what is counted by its highest window, outliers by what exceeds
+    /// the warm-up; what may be harmless is never worse than notable until there is a lot of it.
     fn severity(&self) -> u8 {
-        let distinct = match self.key.kind {
+        let level = match self.key.kind {
             AlertKind::PortScan => self.ports.count as f64,
             AlertKind::HostSweep => self.hosts.len() as f64,
-            AlertKind::Outlier => return if self.beyond { 2 } else { 1 },
-            _ => return if self.level >= 10.0 * self.threshold { 3 } else { 2 },
+            AlertKind::Outlier => return if self.beyond { 2 } else { 3 },
+            _ => self.level,
         };
-        match distinct / self.threshold.max(1.0) {
-            times if times >= 20.0 => 3,
-            times if times >= 4.0 => 2,
-            _ => 1,
+        let times = level / self.threshold.max(1.0);
+        match self.key.kind {
+            AlertKind::PortScan | AlertKind::HostSweep if times >= 20.0 => 1,
+            AlertKind::PortScan | AlertKind::HostSweep if times < 4.0 => 3,
+            AlertKind::PortScan | AlertKind::HostSweep => 2,
+            AlertKind::Beacon | AlertKind::NewRelationship | AlertKind::Volume if times < 10.0 => 3,
+            AlertKind::Beacon | AlertKind::NewRelationship | AlertKind::Volume => 2,
+            _ if times >= 10.0 => 1,
+            _ => 2,
         }
     }
 
@@ -178,7 +237,11 @@ impl Episode {
         if self.key.kind.is_flood() {
             actor = self.sources.dominant().map_or(Party::Many, Party::Host);
         }
-        if let (AlertKind::Outlier, &[only], 1) = (self.key.kind, self.named_hosts.as_slice(), self.hosts.len()) {
+        if let (Party::Station(_), Some(own)) = (actor, self.detail.own) {
+            actor = Party::Host(own);
+        }
+        let one_of_many = matches!(self.key.kind, AlertKind::Outlier | AlertKind::NewRelationship);
+        if let (true, &[only], 1) = (one_of_many, self.named_hosts.as_slice(), self.hosts.len()) {
             victim = Party::Host(only);
         }
         Alert {
@@ -210,9 +273,14 @@ impl Episode {
             failed: self.failed,
             packets: self.packets,
             bytes: self.bytes,
-            peak: if self.key.kind.is_flood() { self.level.round() as u64 } else { 0 },
+            peak: self.level.round() as u64,
+            threshold: self.threshold.round() as u64,
             rate: self.count / seconds.max(1e-3),
             flow_ids: self.flow_ids.clone(),
+            rules: self.rules.clone(),
+            rhythm: self.detail.rhythm,
+            domain: self.detail.domain,
+            macs: self.detail.macs.clone(),
             max_score: self.max_score,
             features: self.top_features(),
         }
@@ -232,12 +300,21 @@ impl Episode {
 pub(crate) struct Book {
     window: u64,
     open: BTreeMap<Key, Episode>,
-    /// Last seen (flow start) and closed (emitted), of closed episodes.
-    closed: BTreeMap<Key, (u64, u64)>,
+    closed: BTreeMap<Key, Closed>,
     opened: u64,
     by_kind: [u64; AlertKind::ALL.len()],
     next_tick: u64,
     pub(crate) events: Vec<AlertEvent>,
+}
+
+/// What is remembered of a closed episode.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    /// Flow time.
+    last_seen: u64,
+    /// By when the record was emitted that closed it.
+    at: u64,
+    window: u64,
 }
 
 /// Whether and how a key is known.
@@ -268,11 +345,11 @@ impl Book {
             return;
         }
         self.next_tick = now.saturating_add((self.window / 4).max(1));
-        let quiet = self.window.saturating_mul(2).max(60_000_000_000);
-        let done = |e: &&Episode| now.saturating_sub(e.touched) > quiet;
+        let quiet = |e: &Episode| e.window.saturating_mul(2).max(60_000_000_000);
+        let done = |e: &&Episode| now.saturating_sub(e.touched) > quiet(e);
         let keys: Vec<Key> = self.open.values().filter(done).map(|e| e.key).collect();
         self.close(keys, now);
-        self.closed.retain(|_, (_, closed)| now.saturating_sub(*closed) <= REMEMBER);
+        self.closed.retain(|_, closed| now.saturating_sub(closed.at) <= REMEMBER);
     }
 
     /// Closes everything: the end of the run.
@@ -285,7 +362,7 @@ impl Book {
         if self.open.contains_key(key) {
             return Known::Open;
         }
-        let late = self.closed.get(key).is_some_and(|(last, _)| time <= last.saturating_add(self.window));
+        let late = self.closed.get(key).is_some_and(|c| time <= c.last_seen.saturating_add(c.window));
         if late { Known::Late } else { Known::No }
     }
 
@@ -296,23 +373,31 @@ impl Book {
     }
 
     /// Opens an episode. `earlier` sightings led to it, `last` is the present one.
-    pub(crate) fn open(&mut self, key: Key, threshold: f64, earlier: &[Sighting], last: &Sighting, r: &FlowRecord) {
-        let mut e = self.start(key, threshold, last, r);
+    pub(crate) fn open(&mut self, key: Key, bar: Bar, earlier: &[Sighting], last: &Sighting, scene: impl Into<Scene>) {
+        let mut e = self.start(key, bar, last, scene.into());
         earlier.iter().chain([last]).for_each(|s| e.add(s));
         self.admit(e);
     }
 
-    /// Opens a flood. `earlier` is what was counted before `last`; `arrivals` knows from whom.
-    pub(crate) fn open_flood(
+    /// Opens an episode with what its kind can tell.
+    pub(crate) fn open_told(&mut self, key: Key, bar: Bar, last: &Sighting, scene: Scene, detail: Detail) {
+        let mut e = self.start(key, bar, last, scene);
+        e.tell(detail);
+        e.add(last);
+        self.admit(e);
+    }
+
+    /// Opens an episode of what is counted. `earlier` is the count before `last`; `arrivals` knows from whom.
+    pub(crate) fn open_counted(
         &mut self,
         key: Key,
-        threshold: f64,
+        bar: Bar,
         arrivals: &Arrivals,
         earlier: f64,
         last: &Sighting,
-        r: &FlowRecord,
+        scene: Scene,
     ) {
-        let mut e = self.start(key, threshold, last, r);
+        let mut e = self.start(key, bar, last, scene);
         e.count = earlier;
         e.first_seen = arrivals.since.map_or(e.first_seen, |s| s.min(e.first_seen));
         e.sources = arrivals.sources.clone();
@@ -333,6 +418,13 @@ impl Book {
         if count >= e.reported.saturating_mul(UPDATE_FACTOR) {
             e.reported = count.max(1);
             self.events.push(AlertEvent::Updated(e.alert(Status::Open)));
+        }
+    }
+
+    /// More about an open episode.
+    pub(crate) fn tell(&mut self, key: &Key, more: Detail) {
+        if let Some(e) = self.open.get_mut(key) {
+            e.tell(more);
         }
     }
 
@@ -370,22 +462,23 @@ impl Book {
     }
 
     /// A new episode, after room was made for it.
-    fn start(&mut self, key: Key, threshold: f64, last: &Sighting, r: &FlowRecord) -> Episode {
+    fn start(&mut self, key: Key, bar: Bar, last: &Sighting, scene: Scene) -> Episode {
         if self.open.len() >= MAX_OPEN {
             let stalest = self.open.values().min_by_key(|e| (e.touched, e.id)).map(|e| e.key);
-            self.close(stalest.into_iter().collect(), r.emitted);
+            self.close(stalest.into_iter().collect(), scene.emitted);
         }
         self.opened += 1;
         self.by_kind[key.kind as usize] += 1;
         Episode {
             id: self.opened,
             key,
-            threshold,
-            raised: r.emitted,
+            threshold: bar.threshold,
+            window: bar.window,
+            raised: scene.emitted,
             first_seen: last.time,
             last_seen: last.end,
-            touched: r.emitted,
-            groups: if key.kind.is_flood() { (GroupSetHandle(0), r.dst_groups) } else { (r.src_groups, r.dst_groups) },
+            touched: scene.emitted,
+            groups: if key.kind.is_flood() { (GroupSetHandle(0), scene.groups.1) } else { scene.groups },
             count: 0.0,
             level: 0.0,
             attempts: 0,
@@ -397,6 +490,8 @@ impl Book {
             named_hosts: Vec::new(),
             protocols: BTreeSet::new(),
             flow_ids: Vec::new(),
+            rules: Vec::new(),
+            detail: Detail::default(),
             sources: Shares::default(),
             max_score: None,
             beyond: false,
@@ -417,10 +512,10 @@ impl Book {
         done.sort_by_key(|e| e.id);
         for e in done {
             if self.closed.len() >= MAX_CLOSED {
-                let oldest = self.closed.iter().min_by_key(|(_, (_, closed))| *closed).map(|(k, _)| *k);
+                let oldest = self.closed.iter().min_by_key(|(_, closed)| closed.at).map(|(k, _)| *k);
                 oldest.map(|k| self.closed.remove(&k));
             }
-            self.closed.insert(e.key, (e.last_seen, now));
+            self.closed.insert(e.key, Closed { last_seen: e.last_seen, at: now, window: e.window });
             self.events.push(AlertEvent::Closed(e.alert(Status::Closed)));
         }
     }
