@@ -212,7 +212,7 @@ pub struct Evidence {
 pub struct Rhythm {
     /// Median of the distances, seconds.
     pub period: f64,
-    /// Median of the deviations from it, as a share of it.
+    /// Median of the deviations from it, or half their upper quartile when that is more, as a share of it.
     pub jitter: f64,
 }
 

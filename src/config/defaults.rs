@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::model::{Control, Cores, Detect, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
+use super::model::{Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use super::raw::{
-    AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
+    AnyWord, KeyWord, RawControl, RawCores, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
     RawScorerCore, RawTimeouts, WindowWord,
 };
 use super::text::{DurationText, Name, ShareText, SizeText};
@@ -61,40 +61,7 @@ impl Default for RawTimeouts {
 impl Default for RawScorer {
     fn default() -> Self {
         let Scorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = Scorer::default();
-        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: RawDetect::default() }
-    }
-}
-
-impl Default for RawDetect {
-    fn default() -> Self {
-        let d = Detect::default();
-        Self {
-            window: DurationText::of(d.window),
-            slow_window: DurationText::of(d.slow_window),
-            udp_window: DurationText::of(d.udp_window),
-            learning: DurationText::of(d.learning),
-            port_scan: d.port_scan,
-            host_sweep: d.host_sweep,
-            admin_sweep: d.admin_sweep,
-            ping_sweep: d.ping_sweep,
-            arp_sweep: d.arp_sweep,
-            syn_flood: d.syn_flood,
-            udp_flood: d.udp_flood,
-            icmp_flood: d.icmp_flood,
-            amplification: d.amplification,
-            brute_force: d.brute_force,
-            slow_http: d.slow_http,
-            dns_tunnel: d.dns_tunnel,
-            icmp_tunnel: d.icmp_tunnel,
-            beacon: d.beacon,
-            beacon_jitter: d.beacon_jitter,
-            exfiltration: d.exfiltration,
-            arp_spoof: d.arp_spoof,
-            new_relationship: d.new_relationship,
-            volume: d.volume,
-            volume_factor: d.volume_factor,
-            inside: d.inside.iter().map(ToString::to_string).collect(),
-        }
+        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: Default::default() }
     }
 }
 

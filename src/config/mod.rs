@@ -10,10 +10,12 @@
 //!             resolve ─► Config                                   (addresses, references, contradictions)
 //! ```
 mod defaults;
+mod detect;
 mod document;
 mod model;
 mod problem;
 mod raw;
+mod raw_detect;
 mod raw_mirrors;
 mod resolve;
 mod schema;
@@ -23,9 +25,10 @@ mod text;
 
 use std::path::Path;
 
+pub use detect::{Detect, DetectException, DetectSide};
 pub use model::{
-    Config, Control, Cores, Detect, DetectException, DetectSide, Eal, EventKind, EventSocket, Export, Flow, Ipfix,
-    IpfixTransport, Limits, Metrics, Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
+    Config, Control, Cores, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics, Port,
+    Rotation, Scorer, SocketKind, Timeouts, Vm,
 };
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;

@@ -72,6 +72,12 @@ impl Fan {
         tries
     }
 
+    /// After an episode is over: what was part of it does not lead to another.
+    pub(crate) fn restart(&mut self, from: u64) {
+        self.tries.retain(|t| t.time >= from);
+        self.episode = None;
+    }
+
     fn tally(&self, from: u64, to: u64) -> Tally {
         let mut tally = Tally::default();
         for t in self.tries.iter().filter(|t| t.time >= from && t.time <= to) {

@@ -5,7 +5,7 @@
 //! | SYN | connections never completed, within `window`; half of those completed must be outweighed | busy servers complete theirs |
 //! | UDP | packets beyond 32 for each packet back, within `udp_window` | what is wanted is answered now and then |
 //! | ICMP | messages, save errors and neighbour discovery | pings come one a second |
-//! | amplification | answers without a question, or bytes beyond ten times the question's, as packets, from services that can be made to amplify; SYN+ACK and RST without a SYN; UDP fragments without a beginning | answers have questions, and are seldom ten times as large |
+//! | amplification | answers without a question, or bytes beyond ten times the question's, as packets, from services that can be made to amplify; SYN+ACK and RST without a SYN; UDP fragments without a beginning | answers have questions, or follow one that was given up, and are seldom ten times as large |
 //!
 //! The UDP threshold is 1000 packets a second, the default of Juniper's UDP flood screen; the SYN threshold is what fills
 //! the backlog of a small server (512) within a minute.
@@ -14,11 +14,13 @@ use crate::behaviour::alert::{AlertKind, Flags, Party};
 use crate::flow::{FlowRecord, FlowState, TO_CLIENT, TO_SERVER};
 
 use super::attempt;
-use super::episode::{Bar, Book, Key};
+use super::book::Book;
+use super::episode::{Bar, Key};
 use super::gauge::{Count, Gauges};
 use super::host::Host;
 use super::limits::Limits;
 use super::nanoseconds;
+use super::scan::Scans;
 use super::service;
 
 const SYN: u8 = 0x02;
@@ -47,10 +49,16 @@ pub(crate) fn reflection(
     gauges: &mut Gauges,
     book: &mut Book,
     limits: &Limits,
+    scans: &mut Scans,
     r: &FlowRecord,
     flags: &mut Flags,
 ) -> bool {
     let Some((answer, packets)) = unasked(r) else { return false };
+    let (source, victim) = (Host::source(&answer.tuple), Host::destination(&answer.tuple));
+    if scans.tried(victim, source, r.start, limits.window) {
+        // It was asked for, and comes after the question was given up.
+        return false;
+    }
     let kind = AlertKind::Amplification;
     if flood(gauges, book, limits, &answer, kind, (packets, 0.0), limits.window) {
         flags.insert(kind);

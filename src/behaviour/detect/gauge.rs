@@ -3,7 +3,8 @@
 use crate::behaviour::bounded::Recent;
 use crate::flow::FlowRecord;
 
-use super::episode::{Bar, Book, Detail, Key, Known, Scene, Sighting};
+use super::book::{Book, Known};
+use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::host::Host;
 use super::rate::Arrivals;
 

@@ -15,7 +15,8 @@ use crate::behaviour::bounded::Recent;
 use crate::packet::{Arp, Mac, Tuple};
 use crate::worker::Observation;
 
-use super::episode::{Bar, Book, Detail, Key, Scene, Sighting};
+use super::book::Book;
+use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::fan::{self, Fan, Try};
 use super::gauge::note;
 use super::host::Host;
@@ -49,6 +50,8 @@ pub(crate) struct Lan {
 struct Owner {
     mac: Mac,
     before: Mac,
+    /// Whose it was before it began to move.
+    first: Mac,
     returns: u32,
     since: u64,
 }
@@ -127,10 +130,13 @@ impl Lan {
             None if signs >= threshold => (address, told, signs),
             None => return,
         };
-        let own = station.addresses.iter().copied().find(|a| *a != forged);
-        let macs = if owner.before == Mac::default() { vec![mac] } else { vec![mac, owner.before] };
+        let forger = if caught.is_some() { mac } else { owner.newcomer() };
+        let mut macs = vec![forger];
+        macs.extend([owner.mac, owner.before].into_iter().filter(|m| *m != forger && *m != Mac::default()));
+        let of_forger = self.stations.get(&(forger, o.tuple.vlan, o.tuple.vni));
+        let own = of_forger.and_then(|station| station.addresses.iter().copied().find(|a| *a != forged));
         let last = Sighting { host: Some(told), level: signs, failed: false, ..sighting(o) };
-        let key = Key { kind: AlertKind::ArpSpoof, actor: Party::Station(mac), victim: Party::Host(forged) };
+        let key = Key { kind: AlertKind::ArpSpoof, actor: Party::Station(forger), victim: Party::Host(forged) };
         let detail = Detail { macs, own, ..Detail::default() };
         note(book, key, Bar { threshold, window }, &last, scene(o), detail);
     }
@@ -161,13 +167,19 @@ impl Owner {
         if self.mac == mac {
             return false;
         }
-        if clock.saturating_sub(self.since) > window {
+        if clock.saturating_sub(self.since) > window || self.first == Mac::default() {
             self.returns = 0;
+            self.first = if self.mac == Mac::default() { mac } else { self.mac };
         }
         let returned = self.before == mac && self.mac != Mac::default();
         self.returns += u32::from(returned);
         (self.before, self.mac, self.since) = (self.mac, mac, clock);
         returned
+    }
+
+    /// Of two that claim the address, who came later.
+    fn newcomer(&self) -> Mac {
+        if self.mac == self.first { self.before } else { self.mac }
     }
 }
 

@@ -19,6 +19,7 @@
 //! threshold opens an episode (`episode`); less keeps it going. [`Limits`] has the thresholds and exceptions.
 
 mod attempt;
+mod book;
 mod episode;
 mod fan;
 mod flood;
@@ -55,7 +56,8 @@ use scan::Scans;
 use tunnel::Names;
 use volume::Volumes;
 
-pub(crate) use episode::{Bar, Book, Key, Known, Sighting};
+pub(crate) use book::{Book, Known};
+pub(crate) use episode::{Bar, Key, Sighting};
 pub use host::Host;
 
 /// Frames of a scanner up to this mean size, in flows of up to this many packets, are probes and no
@@ -160,8 +162,8 @@ impl Detectors {
     }
 
     fn floods(&mut self, r: &FlowRecord, sent: &FlowRecord, finding: &mut Finding) {
-        let Self { gauges, limits, book, .. } = self;
-        if !flood::reflection(gauges, book, limits, r, &mut finding.flags) {
+        let Self { scans, gauges, limits, book, .. } = self;
+        if !flood::reflection(gauges, book, limits, scans, r, &mut finding.flags) {
             flood::observe(gauges, book, limits, sent, &mut finding.flags);
         }
         finding.suspicious |= attempt::udp_weight(sent).0 > 0.0 || attempt::icmp_weight(sent).0 > 0.0;

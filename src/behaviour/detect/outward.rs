@@ -4,9 +4,9 @@
 //! times what came back; and, at a tenth of the threshold, when they are fifty times that. Browsing, mail and calls bring
 //! back as much as they send; what uploads by trade (backups, video) wants an exception.
 //!
-//! **Beacon** counts contacts (beginnings of connections, answered or not) with one service outside at even distances: of
-//! the last `beacon` contacts, the median deviation from the median distance is at most `beacon_jitter` of it, and that
-//! distance is from a second to an hour. People come in bursts: the measure is about 0.7 where contacts come at random.
+//! **Beacon** counts contacts (beginnings of connections, answered or not, and answered datagrams) with one service outside at even distances: of
+//! the last `beacon` contacts, half of the distances deviate by at most `beacon_jitter` of their median, three quarters
+//! by at most twice that, and the median is from a second to an hour. People come in bursts: the measure is about 0.7 where contacts come at random.
 //! Regular checks that are wanted (updates, telemetry) look the same, hence the low severity. Names and time are asked
 //! for regularly by design and are left out. The measure is that of RITA's beacon score, which uses the median deviation
 //! as well.
@@ -16,7 +16,8 @@ use crate::behaviour::bounded::Recent;
 use crate::flow::{FlowRecord, TO_CLIENT, TO_SERVER};
 
 use super::attempt;
-use super::episode::{Bar, Book, Detail, Key, Scene, Sighting};
+use super::book::Book;
+use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::gauge::{Count, Gauges, note};
 use super::host::Host;
 use super::limits::Limits;
@@ -98,14 +99,17 @@ impl Beacons {
             return false;
         }
         contacts.last_flow = r.flow_id;
-        let rhythm = contacts.add(r.start, most).filter(|rhythm| rhythm.jitter <= limits.detect.beacon_jitter);
+        let key = Key { kind: AlertKind::Beacon, actor: Party::Host(actor), victim: Party::Host(victim) };
+        // Twice as uneven does not end it.
+        let slack = if contacts.regular > 0 { 2.0 } else { 1.0 };
+        let even = |rhythm: &Rhythm| rhythm.jitter <= slack * limits.detect.beacon_jitter;
+        let rhythm = contacts.add(r.start, most).filter(even);
         let Some(rhythm) = rhythm else {
             contacts.regular = 0;
             return false;
         };
         contacts.regular = if contacts.regular == 0 { most as u32 } else { contacts.regular.saturating_add(1) };
         let count = if contacts.regular == most as u32 { f64::from(contacts.regular) } else { 1.0 };
-        let key = Key { kind: AlertKind::Beacon, actor: Party::Host(actor), victim: Party::Host(victim) };
         let level = f64::from(contacts.regular);
         let last = Sighting { host: Some(victim), count, level, failed: false, ..Sighting::of(r) };
         let window = limits.window.max((rhythm.period * 2e9) as u64);
@@ -118,7 +122,7 @@ impl Beacons {
 fn is_contact(r: &FlowRecord) -> bool {
     match r.tuple.protocol {
         attempt::TCP => r.tcp_flags[TO_SERVER] & SYN != 0,
-        attempt::UDP => r.packets[TO_SERVER] > 0 && !matches!(r.tuple.dst_port, 0 | 53 | 67 | 68 | 123 | 443 | 3478),
+        attempt::UDP => !r.packets.contains(&0) && !matches!(r.tuple.dst_port, 0 | 53 | 67 | 68 | 123 | 443 | 3478),
         _ => false,
     }
 }
@@ -139,7 +143,10 @@ impl Contacts {
         let mut gaps: Vec<u64> = self.starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let period = median(&mut gaps);
         let mut strays: Vec<u64> = gaps.iter().map(|gap| gap.abs_diff(period)).collect();
-        let jitter = median(&mut strays) as f64 / period.max(1) as f64;
+        let middle = median(&mut strays);
+        let upper = strays.len() * 3 / 4;
+        let quarter = *strays.select_nth_unstable(upper).1;
+        let jitter = middle.max(quarter / 2) as f64 / period.max(1) as f64;
         let even = (SHORTEST..=LONGEST).contains(&period);
         even.then_some(Rhythm { period: period as f64 / SECOND as f64, jitter })
     }

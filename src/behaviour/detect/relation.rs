@@ -2,7 +2,7 @@
 //!
 //! For the time of `learning` from the first record on, it is noted which host inside manages which (see
 //! `service::is_administration`; the connection must have been answered), and which groups talk to which on which
-//! service. Afterwards each new one is told once, and known from then on. An intruder who moves on uses administration
+//! service; and until a thousand records were seen, because quiet teaches nothing. Afterwards each new one is told once, and known from then on. An intruder who moves on uses administration
 //! between hosts that never needed it; established networks have few such pairs, and they change when people change
 //! them. What is learnt has a limit: beyond it nothing is told, because what is new could not be told from what found no
 //! room.
@@ -10,21 +10,24 @@
 use std::collections::HashSet;
 
 use crate::behaviour::alert::{AlertKind, Party};
+use crate::behaviour::bounded::Recent;
 use crate::flow::FlowRecord;
 use crate::rules::GroupSetHandle;
 
 use super::attempt::{self, Outcome};
-use super::episode::{Bar, Book, Detail, Key, Scene, Sighting};
+use super::book::Book;
+use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::fan::{self, Fan, Try};
 use super::gauge::note;
 use super::host::Host;
 use super::limits::Limits;
 use super::nanoseconds;
 use super::service;
-use crate::behaviour::bounded::Recent;
 
 /// Pairs of hosts, and pairs of groups, that can be learnt.
 const MOST: usize = 65_536;
+/// Records that must have been seen.
+const LEAST_RECORDS: u64 = 1_000;
 /// Hosts with new relations remembered.
 const HOSTS: usize = 1_024;
 /// Ports from here on are given to clients.
@@ -38,11 +41,12 @@ pub(crate) struct Relations {
     /// By actor: whom it met newly.
     new: Recent<Host, Fan>,
     began: Option<u64>,
+    records: u64,
 }
 
 impl Relations {
     pub(crate) fn new() -> Self {
-        Self { hosts: HashSet::new(), groups: HashSet::new(), new: Recent::new(HOSTS), began: None }
+        Self { hosts: HashSet::new(), groups: HashSet::new(), new: Recent::new(HOSTS), began: None, records: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -52,6 +56,7 @@ impl Relations {
     /// True when the record is a new relation.
     pub(crate) fn observe(&mut self, book: &mut Book, limits: &Limits, r: &FlowRecord, outcome: Outcome) -> bool {
         let began = *self.began.get_or_insert(r.emitted);
+        self.records += 1;
         if !matches!(outcome, Outcome::Served | Outcome::Empty) {
             return false;
         }
@@ -61,12 +66,15 @@ impl Relations {
         let managed = inside && t.protocol == attempt::TCP && service::is_administration(t.dst_port);
         let port = if t.dst_port < EPHEMERAL { t.dst_port } else { 0 };
         let grouped = r.src_groups != GroupSetHandle(0) && r.dst_groups != GroupSetHandle(0);
-        let full = self.hosts.len() >= MOST || self.groups.len() >= MOST;
+        if self.hosts.len() >= MOST || self.groups.len() >= MOST {
+            return false;
+        }
         let of_groups = (r.src_groups, r.dst_groups, u32::from(t.protocol) << 16 | u32::from(port));
-        let is_new = !full
-            && (managed && self.hosts.insert((actor, victim, port)) | (grouped && self.groups.insert(of_groups))
-                || !managed && grouped && self.groups.insert(of_groups));
-        if !is_new || r.emitted.saturating_sub(began) < nanoseconds(limits.detect.learning) {
+        let new_host = managed && self.hosts.insert((actor, victim, port));
+        let new_groups = grouped && self.groups.insert(of_groups);
+        let is_new = new_host || new_groups;
+        let learning = r.emitted.saturating_sub(began) < nanoseconds(limits.detect.learning);
+        if !is_new || learning || self.records < LEAST_RECORDS {
             return false;
         }
         self.tell(book, limits, r)

@@ -19,7 +19,8 @@ use crate::flow::FlowRecord;
 use crate::packet::{has_ports, is_icmp};
 
 use super::attempt::{self, Outcome};
-use super::episode::{Bar, Book, Key, Known, Scene, Sighting};
+use super::book::{Book, Known};
+use super::episode::{Bar, Key, Scene, Sighting};
 use super::fan::{self, Fan, Try};
 use super::host::Host;
 use super::limits::Limits;
@@ -85,6 +86,11 @@ impl Scans {
         self.pairs.evicted() + self.services.evicted() + self.spread.evicted()
     }
 
+    /// Whether `from` tried to reach `to` in vain, within the window around `time`.
+    pub(crate) fn tried(&mut self, from: Host, to: Host, time: u64, window: u64) -> bool {
+        self.pairs.get(&(from, to)).is_some_and(|fan| fan.around(time, window).failed > 0)
+    }
+
     /// Distinct ports of one host, by one host. True when the record is part of an episode.
     pub(crate) fn ports(&mut self, book: &mut Book, limits: &Limits, r: &FlowRecord, outcome: Outcome) -> bool {
         let t = &r.tuple;
@@ -113,7 +119,7 @@ impl Scans {
     fn spread_ports(&mut self, book: &mut Book, limits: &Limits, r: &FlowRecord, limit: f64) -> bool {
         let t = &r.tuple;
         let (actor, victim) = (Host::source(t), Host::destination(t));
-        let flooded = [AlertKind::SynFlood, AlertKind::UdpFlood]
+        let flooded = [AlertKind::SynFlood, AlertKind::UdpFlood, AlertKind::Amplification]
             .map(|kind| Key { kind, actor: Party::Many, victim: Party::Host(victim) })
             .iter()
             .any(|key| book.known(key, r.start) == Known::Open);
@@ -220,19 +226,25 @@ pub(crate) fn advance(
     let most = rules.iter().map(|rule| rule.limit * 2).max().unwrap_or(0);
     let window = rules.first().map_or(1, |rule| rule.window);
     fan.note(a_try, window, most.clamp(16, 8192));
-    if let Some(key) = fan.episode.filter(|k| book.known(k, a_try.time) == Known::Open) {
-        if a_try.failed {
+    match fan.episode.map(|key| (key, book.known(&key, a_try.time))) {
+        Some((key, Known::Open)) if a_try.failed => {
             book.add(&key, &last, scene.emitted);
-        } else {
-            book.add_success(&key);
+            return true;
         }
-        return a_try.failed;
+        Some((key, Known::Open)) => {
+            book.add_success(&key);
+            return false;
+        }
+        Some((_, Known::No)) => fan.restart(a_try.time.saturating_sub(window)),
+        Some((_, Known::Late)) | None => {}
     }
     let met = |rule: &&Rule| {
         let tally = fan.around(a_try.time, rule.window);
         tally.total >= rule.limit && tally.failed >= rule.failed && tally.failed * rule.one_in >= tally.total
     };
-    let Some(rule) = a_try.failed.then(|| rules.iter().find(met)).flatten() else { return false };
+    // Where answered tries count, one of them may be the last that was wanting.
+    let may_open = |rule: &&Rule| a_try.failed || rule.failed < rule.limit;
+    let Some(rule) = rules.iter().filter(may_open).find(met) else { return false };
     let Some(key) = key(book) else { return false };
     let tries = fan.failed(a_try.time, rule.window);
     let earlier: Vec<Sighting> = tries.iter().filter(|t| t.target != a_try.target).map(sighting).collect();

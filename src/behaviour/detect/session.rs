@@ -16,7 +16,8 @@ use crate::behaviour::alert::{AlertKind, Party};
 use crate::flow::{EndReason, FlowRecord, TO_CLIENT, TO_SERVER};
 
 use super::attempt::{self, Outcome};
-use super::episode::{Bar, Book, Key};
+use super::book::Book;
+use super::episode::{Bar, Key};
 use super::gauge::{Count, Gauges};
 use super::host::Host;
 use super::limits::Limits;

@@ -16,7 +16,8 @@ use crate::packet::{Domain, Question};
 use crate::worker::Observation;
 
 use super::attempt;
-use super::episode::{Bar, Book, Detail, Key, Known, Scene, Sighting};
+use super::book::{Book, Known};
+use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::fan::{self, Fan, Try};
 use super::gauge::{Count, Gauges};
 use super::host::Host;

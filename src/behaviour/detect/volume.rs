@@ -9,7 +9,8 @@ use crate::behaviour::alert::{AlertKind, Party};
 use crate::behaviour::bounded::Recent;
 use crate::flow::{FlowRecord, TO_CLIENT, TO_SERVER};
 
-use super::episode::{Bar, Book, Detail, Key, Scene, Sighting};
+use super::book::Book;
+use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::gauge::note;
 use super::host::Host;
 use super::limits::Limits;

@@ -3,10 +3,11 @@
 use super::filter::selectors;
 use super::groups::{Groups, Vms, network};
 use super::settings::duration;
+use crate::config::detect::{Detect, DetectException, DetectSide};
 use crate::config::document::Place;
-use crate::config::model::{Detect, DetectException, DetectSide};
 use crate::config::problem::Problems;
-use crate::config::raw::{OneOrMany, RawDetect, RawDetectException};
+use crate::config::raw::OneOrMany;
+use crate::config::raw_detect::{RawDetect, RawDetectException};
 use crate::config::shape::{Entry, Shaped};
 use crate::rules::Selector;
 
