@@ -22,9 +22,9 @@ const THRESHOLD_TESTS: [(&str, &str); 2] = [
 const MEASURED: [(&str, &str, &str); 7] = [
     ("attacker__udp__flood.pcap", "172.16.2.1", "172.16.1.2"),
     ("bro-simple-scan__445_scan.pcap", "176.192.150.3", "many"),
-    ("datasets-malicious-dns__dns2tcp.pcap", "192.168.1.17", "192.168.1.210"),
-    ("datasets-malicious-dns__dnscat2.pcap", "192.168.1.17", "192.168.1.210"),
-    ("ndpi__dns-tunnel-iodine.pcap", "10.0.2.30", "10.0.2.20"),
+    ("datasets-malicious-dns__dns2tcp.pcap", "192.168.1.17", "hsc.fr"),
+    ("datasets-malicious-dns__dnscat2.pcap", "192.168.1.17", "biillpi.com"),
+    ("ndpi__dns-tunnel-iodine.pcap", "10.0.2.30", "pirate.sea"),
     ("ndpi__icmp-tunnel.pcap", "192.168.154.131 192.168.154.132", "192.168.154.131 192.168.154.132"),
     ("pcaps__beacon.pcap", "192.168.58.20", "82.118.21.222"),
 ];
@@ -68,6 +68,7 @@ struct Found {
     actor: String,
     victim: String,
     hosts: Vec<String>,
+    domain: Option<String>,
     severity: u64,
     count: u64,
 }
@@ -99,6 +100,7 @@ fn alerts(file: &Path) -> Vec<Found> {
         actor: text(&line["actor"]),
         victim: text(&line["victim"]),
         hosts: hosts(&line["evidence"]["hosts"]),
+        domain: line["evidence"]["domain"].as_str().map(str::to_owned),
         severity: line["severity"].as_u64().expect("a number"),
         count: line["count"].as_u64().expect("a number"),
     };
@@ -150,7 +152,8 @@ fn judge(label: &Label, name: &str, found: &[Found]) -> Row {
     let (actor, victim) = measured.map_or((&*label.actor, &*label.victim), |(_, actor, victim)| (actor, victim));
     let of_kind: Vec<&Found> = found.iter().filter(|f| Some(&*f.kind) == kind).collect();
     let actor_ok = of_kind.iter().any(|f| agrees(&f.actor, &[], actor));
-    let victim_ok = of_kind.iter().any(|f| agrees(&f.victim, &f.hosts, victim));
+    let domain_ok = |f: &Found| f.domain.as_deref() == Some(victim);
+    let victim_ok = of_kind.iter().any(|f| agrees(&f.victim, &f.hosts, victim) || domain_ok(f));
     let below = THRESHOLD_TESTS.iter().find(|(file, _)| *file == name);
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|f| *kinds.entry(&f.kind).or_default() += 1);

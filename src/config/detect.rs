@@ -99,7 +99,7 @@ impl Default for Detect {
             icmp_tunnel: 50,
             beacon: 20,
             beacon_jitter: 0.15,
-            exfiltration: 500_000_000,
+            exfiltration: 200_000_000,
             arp_spoof: 3,
             new_relationship: 1,
             volume: 1_000_000_000,

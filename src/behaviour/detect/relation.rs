@@ -1,17 +1,18 @@
 //! Relations that were never seen while relations were learnt.
 //!
-//! For the time of `learning` from the first record on, it is noted which host inside manages which (see
-//! `service::is_administration`; the connection must have been answered), and which groups talk to which on which
-//! service; and until a thousand records were seen, because quiet teaches nothing. Afterwards each new one is told once, and known from then on. An intruder who moves on uses administration
-//! between hosts that never needed it; established networks have few such pairs, and they change when people change
-//! them. What is learnt has a limit: beyond it nothing is told, because what is new could not be told from what found no
-//! room.
+//! For the time of `learning` from the first record on, and until a thousand records were seen, because quiet teaches
+//! nothing, it is noted which groups talk to which on which service; and, where one end is in no group, which host
+//! inside manages which (see `service::is_administration`). The other side must have answered. Afterwards each new
+//! relation is told once, and known from then on. An intruder who moves on needs relations that the network does not
+//! have; these are few, and change when people change them. What is learnt has a limit: beyond it nothing is told,
+//! because what is new could not be told from what found no room.
 
 use std::collections::HashSet;
 
 use crate::behaviour::alert::{AlertKind, Party};
 use crate::behaviour::bounded::Recent;
 use crate::flow::FlowRecord;
+use crate::packet::has_ports;
 use crate::rules::GroupSetHandle;
 
 use super::attempt::{self, Outcome};
@@ -70,9 +71,10 @@ impl Relations {
             return false;
         }
         let of_groups = (r.src_groups, r.dst_groups, u32::from(t.protocol) << 16 | u32::from(port));
-        let new_host = managed && self.hosts.insert((actor, victim, port));
-        let new_groups = grouped && self.groups.insert(of_groups);
-        let is_new = new_host || new_groups;
+        let is_new = match grouped {
+            true => has_ports(t.protocol) && self.groups.insert(of_groups),
+            false => managed && self.hosts.insert((actor, victim, port)),
+        };
         let learning = r.emitted.saturating_sub(began) < nanoseconds(limits.detect.learning);
         if !is_new || learning || self.records < LEAST_RECORDS {
             return false;

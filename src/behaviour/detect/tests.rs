@@ -288,7 +288,9 @@ fn icmp_tunnel() {
     });
     // Pings, large ones too, and the search for the MTU now and then.
     never(|b, i| b.record(i * SECOND, A, OUT, 1, 0, echo([2, 2], (1472, 1472))));
-    never(|b, i| b.record(i * 30 * SECOND, A, OUT, 1, 0, echo([12, 12], (98, 1514))));
+    never(|b, i| b.record(i * 60 * SECOND, A, OUT, 1, 0, echo([12, 11], (98, 1000))));
+    // A ping of three fragments.
+    never(|b, i| b.record(i * SECOND, A, OUT, 1, 0, echo([3, 3], (98, 1514))));
 }
 
 #[test]
@@ -296,11 +298,11 @@ fn exfiltration() {
     let up = |b: &mut Bench, i: u64, payload| {
         b.record((i * 10 + chance(i, 400)) * SECOND, A, OUT, 6, 443, tcp(payload, SECOND));
     };
-    between(9, 10, "exfiltration 10.0.0.1 203.0.113.9", |b, i| up(b, i, [50_000_000, 15_000_000]));
+    between(9, 10, "exfiltration 10.0.0.1 203.0.113.9", |b, i| up(b, i, [20_000_000, 6_000_000]));
     // Hardly anything comes back: a tenth is enough.
-    between(9, 10, "exfiltration 10.0.0.1 203.0.113.9", |b, i| up(b, i, [5_000_000, 10_000]));
+    between(9, 10, "exfiltration 10.0.0.1 203.0.113.9", |b, i| up(b, i, [2_000_000, 10_000]));
     // Both ways, inside, downloads.
-    never(|b, i| up(b, i, [50_000_000, 40_000_000]));
+    never(|b, i| up(b, i, [20_000_000, 16_000_000]));
     never(|b, i| b.record(i * SECOND, A, B, 6, 873, tcp([900_000_000, 3000], SECOND)));
     never(|b, i| up(b, i, [400_000, 50_000_000]));
 }
@@ -403,13 +405,16 @@ fn new_relationships() {
     (0..12).for_each(|i| bench.record(DAY + i * SECOND, B, &format!("10.0.2.{i}"), 6, 5985, shell()));
     let alerts = bench.alerts();
     assert_eq!((alerts.len(), alerts[0].victim, alerts[0].count, alerts[0].severity), (1, Party::Many, 12, 2));
-    // Groups that meet for the first time.
+    // Groups that meet for the first time; hosts of groups that met before.
     let of = |src, dst| FlowRecord { src_groups: GroupSetHandle(src), dst_groups: GroupSetHandle(dst), ..shell() };
     let mut bench = learnt();
     bench.record(DAY - SECOND, A, B, 6, 8080, of(1, 2));
     bench.record(DAY + SECOND, A, B, 6, 8080, of(1, 2));
     bench.record(DAY + SECOND, A, OUT, 6, 8080, of(0, 3));
     bench.record(DAY + SECOND, A, OUT, 6, 8080, of(1, 3));
+    bench.record(DAY - SECOND, A, B, 6, 22, of(4, 5));
+    bench.record(DAY + SECOND, A, "10.0.0.77", 6, 22, of(4, 5));
+    bench.record(DAY + SECOND, A, "10.0.0.78", 1, 0, FlowRecord { icmp: (8, 0), ..of(5, 4) });
     assert_eq!(bench.brief(), ["new_relationship 10.0.0.1 203.0.113.9"]);
 }
 

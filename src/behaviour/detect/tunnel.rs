@@ -7,7 +7,7 @@
 //!
 //! **ICMP** counts echo messages of flows whose frames differ in size by more than 64 bytes, or whose echoes are not as
 //! large as what they echo, within `window`. A ping has one size and comes back as it went (RFC 792); what finds the
-//! MTU sends a dozen sizes, once.
+//! MTU sends a dozen sizes, once. A ping that is cut into fragments comes back in as many.
 
 use crate::behaviour::alert::{AlertKind, Party};
 use crate::behaviour::bounded::Recent;
@@ -28,6 +28,8 @@ use super::scan::{Attempt, advance, rule};
 const DOMAINS: usize = 4_096;
 /// Bytes by which the frames of a ping may differ: padding, and a request that was cut.
 const SAME_SIZE: u64 = 64;
+/// Frames of this size may be fragments of a large ping, of which the last one is smaller.
+const FRAGMENTED: u64 = 1280;
 
 /// Names asked for lately.
 #[derive(Clone, Debug)]
@@ -107,7 +109,12 @@ pub(crate) fn echo(gauges: &mut Gauges, book: &mut Book, limits: &Limits, r: &Fl
 
 /// Sizes differ from frame to frame, or from question to echo.
 fn carries(r: &FlowRecord) -> bool {
+    let [there, back] = r.packets;
     let mean = |way: usize| r.bytes[way] as f64 / r.packets[way].max(1) as f64;
-    let differ = r.packets[TO_CLIENT] > 0 && (mean(TO_SERVER) - mean(TO_CLIENT)).abs() > SAME_SIZE as f64;
-    r.sizes.max.saturating_sub(r.sizes.min) > SAME_SIZE || differ
+    if back > 0 && (mean(TO_SERVER) - mean(TO_CLIENT)).abs() > SAME_SIZE as f64 {
+        return true;
+    }
+    let whole = back > 0 && there.abs_diff(back) <= 1 + there / 50;
+    let fragments = r.sizes.max >= FRAGMENTED && whole;
+    r.sizes.max.saturating_sub(r.sizes.min) > SAME_SIZE && !fragments
 }
