@@ -230,3 +230,24 @@ fn ordinary_traffic_is_quiet() {
     let severe: Vec<_> = app.iter().filter(|(_, f)| f.kind != "outlier" && f.severity < 3).collect();
     assert!(severe.is_empty(), "{severe:#?}");
 }
+
+/// Attacks that the mixes are known to hold: those of `attack/`, put together, and a sweep of port 53 in `good.pcap`.
+const MIXED: [(&str, &str); 5] = [
+    ("port_scan", "10.200.1.45"),
+    ("port_scan", "10.200.1.162"),
+    ("port_scan", "10.200.1.231"),
+    ("brute_force", "10.234.125.254"),
+    ("host_sweep", "192.168.202.102"),
+];
+
+#[test]
+fn mixtures_raise_what_they_hold() {
+    let found = ordinary("bench");
+    let known = |f: &Found| MIXED.contains(&(&*f.kind, &*f.actor)) || f.kind == "outlier";
+    let others: Vec<_> = found.iter().filter(|(_, f)| !known(f)).collect();
+    assert!(others.is_empty(), "{others:#?}");
+    assert!(
+        found.is_empty()
+            || MIXED.iter().all(|(kind, actor)| found.iter().any(|(_, f)| f.kind == *kind && f.actor == *actor))
+    );
+}

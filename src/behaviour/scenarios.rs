@@ -522,6 +522,16 @@ fn throughput() {
     let clock = cpu_seconds();
     let flagged = records.iter().filter(|r| !detectors.observe(r).flags.is_empty()).count();
     println!("detect: {:.0} records/s ({flagged} flagged)", records.len() as f64 / (cpu_seconds() - clock));
+    let mut noise = Traffic::new(9);
+    for i in 0..400_000u64 {
+        let (src, dst) = (u128::from(noise.below(1 << 32)), addr("10.0.0.0") + u128::from(noise.below(64)));
+        let port = noise.below(65_536) as u16;
+        noise.syn(i * MS / 100, src, dst, port, 0, 1);
+    }
+    let noise = noise.sorted();
+    let clock = cpu_seconds();
+    let flagged = noise.iter().filter(|r| !detectors.observe(r).flags.is_empty()).count();
+    println!("detect, flooded: {:.0} records/s ({flagged} flagged)", noise.len() as f64 / (cpu_seconds() - clock));
     let mut scorer = Scorer::new(&config, 1);
     let clock = cpu_seconds();
     let mut count = 0u64;

@@ -204,6 +204,12 @@ fn evidence(alert: &Alert) -> String {
     if e.peak > 0 {
         parts.push(format!("peak {} a window", count(e.peak)));
     }
+    if let Some(rhythm) = e.rhythm {
+        parts.push(format!("every {:.1} s", rhythm.period));
+    }
+    if let Some(domain) = e.domain {
+        parts.push(format!("below {domain}"));
+    }
     if let Some(score) = e.max_score {
         parts.push(format!("score {score:.3}"));
     }

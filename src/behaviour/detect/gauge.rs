@@ -1,5 +1,6 @@
 //! What is counted against a threshold: packets, sessions or bytes, of one kind, between the same ends.
 
+use crate::behaviour::alert::AlertKind;
 use crate::behaviour::bounded::Recent;
 use crate::flow::FlowRecord;
 
@@ -61,7 +62,9 @@ impl Gauges {
         }
         let limit = c.bar.threshold;
         let passed = level.counted >= limit && level.counted * c.per >= level.accounted;
-        let last = Sighting { host: Some(c.host), count: c.weight.0, level: level.counted, ..Sighting::of(r) };
+        // Sessions and bytes that are counted did not fail.
+        let failed = c.key.kind.is_flood() && c.key.kind != AlertKind::SlowHttp;
+        let last = Sighting { host: Some(c.host), count: c.weight.0, level: level.counted, failed, ..Sighting::of(r) };
         match book.known(&c.key, r.start) {
             Known::Open if level.counted * 2.0 >= limit => book.add(&c.key, &last, r.emitted),
             Known::Late if passed => {}

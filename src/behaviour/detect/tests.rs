@@ -409,10 +409,10 @@ fn new_relationships() {
     let of = |src, dst| FlowRecord { src_groups: GroupSetHandle(src), dst_groups: GroupSetHandle(dst), ..shell() };
     let mut bench = learnt();
     bench.record(DAY - SECOND, A, B, 6, 8080, of(1, 2));
+    bench.record(DAY - SECOND, A, B, 6, 22, of(4, 5));
     bench.record(DAY + SECOND, A, B, 6, 8080, of(1, 2));
     bench.record(DAY + SECOND, A, OUT, 6, 8080, of(0, 3));
     bench.record(DAY + SECOND, A, OUT, 6, 8080, of(1, 3));
-    bench.record(DAY - SECOND, A, B, 6, 22, of(4, 5));
     bench.record(DAY + SECOND, A, "10.0.0.77", 6, 22, of(4, 5));
     bench.record(DAY + SECOND, A, "10.0.0.78", 1, 0, FlowRecord { icmp: (8, 0), ..of(5, 4) });
     assert_eq!(bench.brief(), ["new_relationship 10.0.0.1 203.0.113.9"]);
