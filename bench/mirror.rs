@@ -133,6 +133,7 @@ impl Bench {
             packets: pools.packets.clone(),
             records: Arc::new(ArrayQueue::new(1024)),
             notes: None,
+            observations: None,
             taps: None,
             watch: gnomon::worker::Watch::default(),
             mailbox: Arc::default(),

@@ -154,7 +154,7 @@ fn mirror(results: &mut Results, rounds: usize, subjects: &[Subject]) {
     let mut sampler = Sampler::new(&sessions, 1, 0);
     let keys: Vec<FlowKey> = subjects.iter().map(|s| FlowKey::of(s.tuple).0).collect();
     let runs = measure(rounds, |i| {
-        let mask = sampler.flow_mask(black_box(&keys[i]));
+        let mask = sampler.flow_mask(black_box(&keys[i]), 0, u16::MAX);
         black_box(sampler.select(mask));
     });
     results.measured("mirror sampling, two sessions", "cycles/packet", runs);

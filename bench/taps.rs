@@ -164,6 +164,7 @@ impl Bench {
             packets: self.packets.clone(),
             records: Arc::new(ArrayQueue::new(8192)),
             notes: None,
+            observations: None,
             mailbox: Arc::default(),
             taps: taps.map(Publisher::reader),
             watch: gnomon::worker::Watch::default(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gnomon::behaviour::AlertKind;
 use gnomon::config::{self, Config, ConfigErrors};
 use gnomon::flow::{TcpRules, WindowCheck};
 use gnomon::mirror::Sample;
@@ -47,6 +48,15 @@ const CASES: &[Case] = &[
     ("[[rule]]\nid = 'a b'\naction = 'allow'", &[(4, "rule[0].id", "right form", None)]),
     ("[[rule]]\nid = 'a'\naction = 'allow'\ntier = 'default'", &[(6, "rule[0].tier", "cannot be `default`", None)]),
     ("[[rule]]\nid = 'a'\naction = 'deny'\nmode = 'shadw'", &[(6, "rule[0].mode", "cannot be", Some("shadow"))]),
+    // Detectors.
+    ("[scorer.detect]\nport_scan = 0", &[(4, "scorer.detect.port_scan", "out of range", None)]),
+    ("[scorer.detect]\nslow_window = '1s'", &[(4, "scorer.detect.slow_window", "shorter than `window`", None)]),
+    ("[scorer.detect]\ninside = ['10.0.0.0/8', 'here']", &[(4, "scorer.detect.inside[1]", "not a network", None)]),
+    ("[[detect]]\nkinds = ['port_scn']\nexclude = true", &[(4, "detect[0].kinds[0]", "cannot be", Some("port_scan"))]),
+    ("[[detect]]\nfrom = '10.0.0.1'", &[(3, "detect[0]", "either that there is no alert", None)]),
+    ("[[detect]]\nexclude = true\nthreshold = 5", &[(3, "detect[0]", "either that there is no alert", None)]),
+    ("[[detect]]\nthreshold = 5", &[(3, "detect[0]", "for one of them", None)]),
+    ("[[detect]]\nfrom = 'nobody'\nexclude = true", &[(4, "detect[0].from", "unknown group `nobody`", None)]),
     // Outputs.
     ("[export]\nrotate_size = '0MiB'", &[(4, "export.rotate_size", "out of range", None)]),
     ("[export]\nrotate_every = '500ms'", &[(4, "export.rotate_every", "too short", None)]),
@@ -299,6 +309,20 @@ fn mirror_ports_stand_alone() {
     let errors = errors_of(&format!("{ports}[[mirror]]\nname = 'm'\nto = 'a'\n[[mirror]]\nname = 'n'\n")).errors;
     let found: Vec<_> = errors.iter().map(|e| (e.line, e.field.as_str(), e.related.as_ref().map(|r| r.line))).collect();
     assert_eq!(found, [(11, "mirror[0].to", Some(8)), (12, "mirror[1].to", None)]);
+}
+
+#[test]
+fn exceptions_of_detectors_name_groups_networks_and_kinds() {
+    let text = "[[group]]\nname = 'web'\ncidrs = ['10.1.0.0/16']\nvlans = [7]\n\
+                [[detect]]\nfrom = ['web', '192.0.2.1']\nkinds = ['port_scan', 'host_sweep']\nexclude = true\n\
+                [[detect]]\nto = 'any'\nkinds = ['syn_flood']\nthreshold = 9000\n";
+    let detect = config::parse(text, "f").expect("good").scorer.detect;
+    let [excluded, changed] = detect.exceptions.as_slice() else { panic!("{:?}", detect.exceptions) };
+    let from = excluded.from.as_ref().expect("somebody");
+    assert_eq!((from.nets.len(), from.vlans.as_slice()), (2, &[7][..]));
+    assert_eq!((&excluded.to, excluded.threshold), (&None, None));
+    assert_eq!(excluded.kinds, [AlertKind::PortScan, AlertKind::HostSweep]);
+    assert_eq!((&changed.from, &changed.to, changed.threshold), (&None, &None, Some(9000)));
 }
 
 #[test]

@@ -138,6 +138,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
+    fn long_names_are_never_longer_than_what_was_captured(bytes in vec(any::<u8>(), 0..400), labels in vec(1usize..=63, 0..6)) {
+        let _ = gnomon::packet::long_question(&bytes);
+        let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for len in &labels {
+            query.push(*len as u8);
+            query.extend(std::iter::repeat_n(b'x', *len));
+        }
+        query.push(0);
+        let carried = gnomon::packet::long_question(&query).map_or(0, |question| usize::from(question.carried));
+        prop_assert!(carried <= labels.iter().sum());
+        prop_assert_eq!(gnomon::packet::long_question(&query[..query.len() - 1]), None);
+    }
+
+    #[test]
     fn whole_frames_are_understood_to_the_innermost_header(
         port: u16, wraps in vec(wrap(), 0..=4), tags in 0usize..=3, payload in vec(any::<u8>(), 0..64),
     ) {

@@ -121,6 +121,7 @@ fn parts(
         packets: packets.clone(),
         records: records.clone(),
         notes: None,
+        observations: None,
         taps: None,
         watch: gnomon::worker::Watch::default(),
         mailbox: Arc::default(),

@@ -186,6 +186,8 @@ fn parties_of(alert: &Alert) -> Vec<Party> {
                 _ => vec![Party::Host(victim)],
             }
         }
-        (AlertParty::Many, AlertParty::Many) => Vec::new(),
+        // Who forges addresses of the link layer has none; what is said to the forged one goes to it.
+        (AlertParty::Station(_), AlertParty::Host(victim)) => vec![Party::Host(victim)],
+        (AlertParty::Many | AlertParty::Station(_), _) => Vec::new(),
     }
 }

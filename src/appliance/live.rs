@@ -13,7 +13,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::adaptation::Adaptation;
 use super::health::Health;
-use super::merge::{RecordMerge, RecordOrder};
+use super::merge::{RecordMerge, RecordOrder, observation_rings};
 use super::metrics::serve_metrics;
 use super::neighbours::Neighbours;
 use super::observed::Observed;
@@ -31,7 +31,7 @@ use crate::flow::{FlowRecord, FlowTable};
 use crate::metrics::MetricsServer;
 use crate::packet::Fragments;
 use crate::taps::TapHost;
-use crate::worker::{Honeypot, Mailbox, Timing, Watch, WhenFull, Worker, WorkerCounters, WorkerParts};
+use crate::worker::{Honeypot, Mailbox, Observation, Timing, Watch, WhenFull, Worker, WorkerCounters, WorkerParts};
 
 /// A running appliance.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ impl Finished {
 struct Shared {
     counters: Vec<Arc<WorkerCounters>>,
     records: Vec<Arc<ArrayQueue<FlowRecord>>>,
+    /// None when nobody scores.
+    observations: Vec<Arc<ArrayQueue<Observation>>>,
     recent: Arc<Recent>,
     stop: Arc<AtomicBool>,
     /// A worker or consumer died.
@@ -287,6 +289,7 @@ impl Appliance {
             packets: self.pools.packets.clone(),
             records: self.shared.records[id].clone(),
             notes: None,
+            observations: self.shared.observations.get(id).cloned(),
             taps: Some(self.live.taps.reader()),
             watch: std::mem::take(&mut self.watches[id]),
             when_full: WhenFull::Drop,
@@ -354,6 +357,7 @@ impl Shared {
         Self {
             counters: (0..workers).map(|_| Arc::new(WorkerCounters::new(config.limits.rules))).collect(),
             records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
+            observations: observation_rings(config, workers),
             recent: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
             abort: Arc::new(AtomicBool::new(false)),
@@ -396,7 +400,7 @@ impl Shared {
         adaptation: Option<Adaptation>,
     ) -> Result<JoinHandle<Result<Scored>>> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
-        let merge = RecordMerge::new(sources, RecordOrder::Arrival);
+        let merge = RecordMerge::new(sources, RecordOrder::Arrival).with(self.observations.clone());
         let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), Some(health));
         let scoring = scoring.showing(self.recent.clone()).adapting(adaptation);
         let core = config.cores.scorer;

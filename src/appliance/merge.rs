@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::config::Config;
 use crate::flow::FlowRecord;
-use crate::worker::WorkerCounters;
+use crate::worker::{OBSERVATIONS, Observation, WorkerCounters};
 
 /// How records of several workers are put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +20,28 @@ pub enum RecordOrder {
     FlowTime,
 }
 
-/// The reading end of all workers' record rings.
+/// What workers tell the scorer.
+#[derive(Debug)]
+pub enum Told {
+    /// A record, and how many were found lost since the one before, by the gaps in the workers' numbers.
+    Record(FlowRecord, u64),
+    Seen(Observation),
+}
+
+/// A ring of observations for each worker; none when nobody scores.
+pub fn observation_rings(config: &Config, workers: usize) -> Vec<Arc<ArrayQueue<Observation>>> {
+    let rings = if config.scorer.enabled { workers } else { 0 };
+    (0..rings).map(|_| Arc::new(ArrayQueue::new(OBSERVATIONS))).collect()
+}
+
+/// The reading end of all workers' rings of records and observations.
 #[derive(Debug)]
 pub struct RecordMerge {
     sources: Vec<(Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>)>,
     order: RecordOrder,
     waiting: BinaryHeap<Reverse<Keyed>>,
+    observations: Vec<Arc<ArrayQueue<Observation>>>,
+    observed: BinaryHeap<Reverse<Timed>>,
     /// By source: the number of the record that should come next.
     expected: Vec<u64>,
     /// Records that were missing in the numbers and are not told yet.
@@ -37,13 +54,20 @@ struct Keyed(FlowRecord);
 impl RecordMerge {
     pub fn new(sources: Vec<(Arc<ArrayQueue<FlowRecord>>, Arc<WorkerCounters>)>, order: RecordOrder) -> Self {
         let expected = vec![0; sources.len()];
-        Self { sources, order, waiting: BinaryHeap::new(), expected, missing: 0 }
+        let (waiting, observed) = (BinaryHeap::new(), BinaryHeap::new());
+        Self { sources, order, waiting, observations: Vec::new(), observed, expected, missing: 0 }
+    }
+
+    /// Also reads observations.
+    #[must_use]
+    pub fn with(mut self, observations: Vec<Arc<ArrayQueue<Observation>>>) -> Self {
+        self.observations = observations;
+        self
     }
 
     /// Hands out what is ready, of each ring at most what it holds now: a worker that is faster than the scorer keeps
-    /// neither the other rings nor the caller waiting. With each goes how many were found lost since the one before,
-    /// by the gaps in the workers' numbers. Returns true when all workers have finished and nothing is left.
-    pub fn drain(&mut self, mut each: impl FnMut(FlowRecord, u64)) -> bool {
+    /// neither the other rings nor the caller waiting. Returns true when all workers have finished and nothing is left.
+    pub fn drain(&mut self, mut each: impl FnMut(Told)) -> bool {
         // Read before draining: what was pushed before the report is then in the rings.
         let watermarks = self.sources.iter().map(|(_, c)| c.watermark.load(Ordering::Acquire));
         let watermark = watermarks.min().unwrap_or(u64::MAX);
@@ -53,17 +77,61 @@ impl RecordMerge {
                 self.missing += record.sequence.saturating_sub(*expected);
                 *expected = record.sequence + 1;
                 match self.order {
-                    RecordOrder::Arrival => each(record, std::mem::take(&mut self.missing)),
+                    RecordOrder::Arrival => each(Told::Record(record, std::mem::take(&mut self.missing))),
                     RecordOrder::FlowTime => self.waiting.push(Reverse(Keyed(record))),
                 }
             }
         }
-        while self.waiting.peek().is_some_and(|Reverse(Keyed(first))| first.emitted <= watermark) {
-            if let Some(Reverse(Keyed(record))) = self.waiting.pop() {
-                each(record, std::mem::take(&mut self.missing));
+        self.take_observations(&mut each);
+        self.hand_out(watermark, each);
+        watermark == u64::MAX
+    }
+
+    fn take_observations(&mut self, each: &mut impl FnMut(Told)) {
+        for ring in &self.observations {
+            for _ in 0..ring.len() {
+                let Some(observation) = ring.pop() else { break };
+                match self.order {
+                    RecordOrder::Arrival => each(Told::Seen(observation)),
+                    RecordOrder::FlowTime => self.observed.push(Reverse(Timed(observation))),
+                }
             }
         }
-        watermark == u64::MAX
+    }
+
+    /// In flow time: records up to the watermark and observations before it, of the same time the records first.
+    fn hand_out(&mut self, watermark: u64, mut each: impl FnMut(Told)) {
+        loop {
+            let record = self.waiting.peek().map(|Reverse(Keyed(r))| r.emitted).filter(|time| *time <= watermark);
+            let seen = self.observed.peek().map(|Reverse(Timed(o))| o.clock).filter(|time| *time < watermark);
+            if seen.is_some_and(|seen| record.is_none_or(|record| seen < record)) {
+                let Some(Reverse(Timed(observation))) = self.observed.pop() else { break };
+                each(Told::Seen(observation));
+            } else if record.is_some() {
+                let Some(Reverse(Keyed(record))) = self.waiting.pop() else { break };
+                each(Told::Record(record, std::mem::take(&mut self.missing)));
+            } else {
+                break;
+            }
+        }
+    }
+}
+
+/// An observation by its time, then its place in the capture. Live they go as they come.
+#[derive(Debug, PartialEq)]
+struct Timed(Observation);
+
+impl Eq for Timed {}
+
+impl Ord for Timed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0.clock, self.0.index).cmp(&(other.0.clock, other.0.index))
+    }
+}
+
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -90,6 +158,8 @@ impl PartialOrd for Keyed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::{Arp, Tuple};
+    use crate::worker::Seen;
 
     fn record(emitted: u64, start: u64, flow_id: u64) -> FlowRecord {
         FlowRecord { emitted, start, flow_id, ..FlowRecord::default() }
@@ -105,7 +175,10 @@ mod tests {
 
     fn drain(merge: &mut RecordMerge) -> (Vec<u64>, bool) {
         let mut got = Vec::new();
-        let done = merge.drain(|record, _| got.push(record.flow_id));
+        let done = merge.drain(|told| match told {
+            Told::Record(record, _) => got.push(record.flow_id),
+            Told::Seen(observation) => got.push(observation.flow_id),
+        });
         (got, done)
     }
 
@@ -149,9 +222,38 @@ mod tests {
                 sources[worker].1.watermark.store(u64::MAX, Ordering::Release);
             }
             let (mut records, mut lost) = (0, 0);
-            merge.drain(|_, missing| (records, lost) = (records + 1, lost + missing));
+            merge.drain(|told| {
+                let Told::Record(_, missing) = told else { return };
+                (records, lost) = (records + 1, lost + missing);
+            });
             assert_eq!((records, lost), (5, 4), "{order:?}");
         }
+    }
+
+    #[test]
+    fn observations_go_between_records_by_their_time() {
+        let (merge, sources) = merge(RecordOrder::FlowTime);
+        let rings: Vec<_> = (0..2).map(|_| Arc::new(ArrayQueue::new(16))).collect();
+        let mut merge = merge.with(rings.clone());
+        let see = |worker: usize, clock, index, flow_id| {
+            let what = Seen::Arp(Arp::default());
+            let seen = Observation { clock, index, tuple: Tuple::default(), flow_id, what };
+            assert!(rings[worker].push(seen).is_ok());
+        };
+        let reach = |worker: usize, time| sources[worker].1.watermark.store(time, Ordering::Release);
+        assert!(sources[0].0.push(record(20, 1, 2)).is_ok());
+        see(0, 30, 7, 5);
+        see(1, 10, 1, 1);
+        see(1, 20, 2, 3);
+        see(1, 30, 6, 4);
+        reach(0, 30);
+        reach(1, 20);
+        assert_eq!(drain(&mut merge), (vec![1, 2], false), "more may come with the time of the watermark");
+        reach(1, 30);
+        assert_eq!(drain(&mut merge), (vec![3], false));
+        reach(0, u64::MAX);
+        reach(1, u64::MAX);
+        assert_eq!(drain(&mut merge), (vec![4, 5], true));
     }
 
     #[test]

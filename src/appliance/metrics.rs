@@ -75,7 +75,7 @@ fn ports(page: &mut Exposition, observed: &Observed) {
 
 fn workers(page: &mut Exposition, observed: &Observed) {
     type Field = fn(&WorkerCounters) -> &Counter;
-    let fields: [(&str, Field); 18] = [
+    let fields: [(&str, Field); 19] = [
         ("gnomon_received_packets_total", |w| &w.rx_packets),
         ("gnomon_received_bytes_total", |w| &w.rx_bytes),
         ("gnomon_forwarded_packets_total", |w| &w.tx_packets),
@@ -93,6 +93,7 @@ fn workers(page: &mut Exposition, observed: &Observed) {
         ("gnomon_icmp_errors_bound_total", |w| &w.icmp_errors_bound),
         ("gnomon_flow_records_total", |w| &w.records),
         ("gnomon_flow_records_lost_total", |w| &w.records_lost),
+        ("gnomon_observations_lost_total", |w| &w.observations_lost),
         ("gnomon_polls_total", |w| &w.batches[0]),
     ];
     for (number, worker) in observed.live.counters.iter().enumerate() {

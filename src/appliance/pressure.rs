@@ -57,18 +57,19 @@ impl Pressure {
         let share = fill.live as f64 / fill.capacity.max(1) as f64;
         let many = rate >= f64::from(self.limits.pressure_evictions);
         let severity = match (refused > 0, many, share >= self.limits.pressure_fill) {
-            (true, ..) => 3,
-            (_, true, _) => 2,
-            (_, _, true) => 1,
-            _ => 0,
+            (true, ..) => Some(1),
+            (_, true, _) => Some(2),
+            (_, _, true) => Some(3),
+            _ => None,
         };
-        if severity == 0 {
+        let Some(severity) = severity else {
             let calm = self.episode.as_ref().is_some_and(|e| fill.at.saturating_sub(e.alert.last_seen) > CALM);
             return if calm { self.close(fill.at) } else { None };
-        }
+        };
         let episode = self.episode.get_or_insert_with(|| Episode {
             alert: PressureAlert {
                 episode: number(),
+                severity,
                 raised: fill.at,
                 first_seen: last.at,
                 ..PressureAlert::default()
@@ -82,10 +83,10 @@ impl Pressure {
         alert.evicted.iter_mut().zip(evicted).for_each(|(sum, more)| *sum += more);
         alert.refused += refused;
         alert.peak = alert.peak.max(rate);
-        alert.severity = alert.severity.max(severity);
+        alert.severity = alert.severity.min(severity);
         (alert.last_seen, alert.told) = (fill.at, fill.at);
         let count = alert.count();
-        let news = |(told, at): (u64, u8)| count >= told.max(1).saturating_mul(UPDATE_FACTOR) || alert.severity > at;
+        let news = |(told, at): (u64, u8)| count >= told.max(1).saturating_mul(UPDATE_FACTOR) || alert.severity < at;
         if !episode.told.is_none_or(news) {
             return None;
         }
@@ -148,14 +149,14 @@ mod tests {
     fn one_episode_is_told_when_it_opens_grows_and_ends() {
         let mut table = Table::new();
         let opened = table.second(950, 0, 0).cloned().expect("full");
-        assert_eq!((opened.severity, opened.episode, opened.closed, opened.count()), (1, 40, false, 0));
+        assert_eq!((opened.severity, opened.episode, opened.closed, opened.count()), (3, 40, false, 0));
         assert_eq!((opened.worker, opened.live, opened.capacity, opened.fill), (1, 950, ROOM, 0.95));
         assert_eq!(table.second(960, 0, 0), None, "nothing new");
         let worse = table.second(1000, 500, 0).cloned().expect("evictions");
         assert_eq!((worse.severity, worse.episode, worse.evicted, worse.peak), (2, 40, [0, 0, 500], 500.0));
         assert_eq!(table.second(1000, 500, 0), None, "twice is not four times");
         assert_eq!(table.second(1000, 1000, 0).map(|a| a.count()), Some(2000));
-        assert_eq!(table.second(1000, 0, 1).map(|a| (a.severity, a.refused)), Some((3, 1)));
+        assert_eq!(table.second(1000, 0, 1).map(|a| (a.severity, a.refused)), Some((1, 1)));
         // A short calm does not end it.
         for _ in 0..10 {
             assert_eq!(table.second(500, 0, 0), None);

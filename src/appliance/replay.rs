@@ -18,7 +18,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::adaptation::Adaptation;
 use super::collect::{OUTLET_RING, Outlet, collect};
-use super::merge::{RecordMerge, RecordOrder};
+use super::merge::{RecordMerge, RecordOrder, observation_rings};
 use super::notes::write_packets;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
@@ -34,8 +34,8 @@ use crate::packet::{self, Fragments, Headers, Spreader};
 use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
 use crate::worker::tap::{Keep, Point};
 use crate::worker::{
-    Alarm, Egress, Honeypot, Ingress, Lane, Output, PacketNote, Spreading, Timing, Watch, WhenFull, Worker,
-    WorkerCounters, WorkerParts,
+    Alarm, Egress, Honeypot, Ingress, Lane, Observation, Output, PacketNote, Spreading, Timing, Watch, WhenFull,
+    Worker, WorkerCounters, WorkerParts,
 };
 
 /// What to do with a capture.
@@ -156,6 +156,7 @@ struct Run {
     host: PolicyHost,
     counters: Vec<Arc<WorkerCounters>>,
     records: Vec<Arc<ArrayQueue<FlowRecord>>>,
+    observations: Vec<Arc<ArrayQueue<Observation>>>,
     notes: Option<Arc<ArrayQueue<PacketNote>>>,
     taps: Option<Arc<TapHost>>,
     rings: Vec<PacketRing>,
@@ -190,6 +191,7 @@ impl Run {
             counters,
             adaptation: adaptation.transpose()?,
             records: (0..workers).map(|_| Arc::new(ArrayQueue::new(config.scorer.ring))).collect(),
+            observations: observation_rings(config, workers),
             notes: options.packets.then(|| Arc::new(ArrayQueue::new(NOTES))),
             rings,
             abort: Arc::new(AtomicBool::new(false)),
@@ -225,7 +227,7 @@ impl Run {
         options: &ReplayOptions,
     ) -> Result<Consumers> {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
-        let merge = RecordMerge::new(sources, RecordOrder::FlowTime);
+        let merge = RecordMerge::new(sources, RecordOrder::FlowTime).with(self.observations.clone());
         let collectors = Collectors::start(&options.ipfix, self.host.names(), true)?;
         let exports = Exports { files: Files::create(out, config.adaptive.is_some())?, collectors };
         let scoring = Scoring::new(config, merge, self.host.names().clone(), exports, self.abort.clone(), None);
@@ -321,6 +323,7 @@ impl Run {
             packets: pools.packets.clone(),
             records: self.records[id].clone(),
             notes: self.notes.clone(),
+            observations: self.observations.get(id).cloned(),
             taps: self.taps.as_ref().map(|taps| taps.reader()),
             watch: Watch::default(),
             when_full: WhenFull::Wait,

@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 
 use super::adaptation::Adaptation;
 use super::health::Health;
-use super::merge::RecordMerge;
+use super::merge::{RecordMerge, Told};
 use super::policy::PolicyNames;
 use super::recent::Recent;
 use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
@@ -259,13 +259,19 @@ impl Scoring {
         let mut result = Ok(());
         let (scorer, lag, out) = (&mut self.scorer, &self.counters.lag, &mut self.out);
         let now = self.health.as_ref().map(|_| unix_nanoseconds());
-        let finished = self.merge.drain(|record, lost| {
+        let finished = self.merge.drain(|told| {
             handled += 1;
-            if let Some(now) = now {
-                lag.record(now.saturating_sub(record.emitted) / 1000, 1);
+            if let Told::Record(record, lost) = &told {
+                if let Some(now) = now {
+                    lag.record(now.saturating_sub(record.emitted) / 1000, 1);
+                }
+                out.numbers.enter(*lost);
             }
-            out.numbers.enter(lost);
-            scorer.observe(record, &mut |record| keep_first(&mut result, out.take(&record)));
+            let mut pass = |record| keep_first(&mut result, out.take(&record));
+            match told {
+                Told::Record(record, _) => scorer.observe(record, &mut pass),
+                Told::Seen(observation) => scorer.see(&observation, &mut pass),
+            }
         });
         result?;
         self.pass_alerts_on()?;

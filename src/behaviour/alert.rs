@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use crate::rules::GroupSetHandle;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::packet::{Domain, Mac};
+use crate::rules::{GroupSetHandle, RuleHandle};
 
 use super::detect::Host;
 
-/// What an alert is about. The order is the order of flags and statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What an alert is about. The order is the order of flags and statistics, so new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AlertKind {
     /// One host tries many ports of another, mostly in vain.
     PortScan,
@@ -21,16 +26,46 @@ pub enum AlertKind {
     IcmpFlood,
     /// Traffic unlike the warm-up.
     Outlier,
+    /// Many answers to one host that it did not ask for, or that are far larger than its questions.
+    Amplification,
+    /// Many short sessions of one host with a login service of another.
+    BruteForce,
+    /// A host inside sends far more to one outside than it gets back.
+    Exfiltration,
+    /// Many different long names below one domain.
+    DnsTunnel,
+    /// Echo messages whose sizes vary, as those of a connection do.
+    IcmpTunnel,
+    /// One host contacts one outside at even distances.
+    Beacon,
+    /// One station answers for an address of another.
+    ArpSpoof,
+    /// Many connections to one web service that are kept open with next to nothing.
+    SlowHttp,
+    /// Administration of a host, or traffic between groups, that was never seen while relations were learnt.
+    NewRelationship,
+    /// A host sends many times what it used to.
+    Volume,
 }
 
 impl AlertKind {
-    pub const ALL: [AlertKind; 6] = [
+    pub const ALL: [AlertKind; 16] = [
         AlertKind::PortScan,
         AlertKind::HostSweep,
         AlertKind::SynFlood,
         AlertKind::UdpFlood,
         AlertKind::IcmpFlood,
         AlertKind::Outlier,
+        AlertKind::Amplification,
+        AlertKind::BruteForce,
+        AlertKind::Exfiltration,
+        AlertKind::DnsTunnel,
+        AlertKind::IcmpTunnel,
+        AlertKind::Beacon,
+        AlertKind::ArpSpoof,
+        AlertKind::SlowHttp,
+        AlertKind::NewRelationship,
+        AlertKind::Volume,
     ];
 
     pub fn name(self) -> &'static str {
@@ -41,18 +76,29 @@ impl AlertKind {
             AlertKind::UdpFlood => "udp_flood",
             AlertKind::IcmpFlood => "icmp_flood",
             AlertKind::Outlier => "outlier",
+            AlertKind::Amplification => "amplification",
+            AlertKind::BruteForce => "brute_force",
+            AlertKind::Exfiltration => "exfiltration",
+            AlertKind::DnsTunnel => "dns_tunnel",
+            AlertKind::IcmpTunnel => "icmp_tunnel",
+            AlertKind::Beacon => "beacon",
+            AlertKind::ArpSpoof => "arp_spoof",
+            AlertKind::SlowHttp => "slow_http",
+            AlertKind::NewRelationship => "new_relationship",
+            AlertKind::Volume => "volume",
         }
     }
 
     /// Whether the actor is found from the traffic instead of being part of the question.
     pub fn is_flood(self) -> bool {
-        matches!(self, AlertKind::SynFlood | AlertKind::UdpFlood | AlertKind::IcmpFlood)
+        use AlertKind::{Amplification, IcmpFlood, SlowHttp, SynFlood, UdpFlood};
+        matches!(self, SynFlood | UdpFlood | IcmpFlood | Amplification | SlowHttp)
     }
 }
 
 /// Set of [`AlertKind`]s a record contributed to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u32);
 
 impl Flags {
     pub fn insert(&mut self, kind: AlertKind) {
@@ -67,7 +113,7 @@ impl Flags {
         self.0 == 0
     }
 
-    /// Part of a scan, sweep or flood.
+    /// Part of something that has an alert of its own.
     pub fn is_attack(self) -> bool {
         self.iter().any(|k| k != AlertKind::Outlier)
     }
@@ -82,6 +128,8 @@ impl Flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Party {
     Host(Host),
+    /// A network card whose own address is not known.
+    Station(Mac),
     /// Several hosts; a sample is in the evidence.
     Many,
 }
@@ -90,16 +138,17 @@ impl Party {
     pub fn host(&self) -> Option<Host> {
         match self {
             Party::Host(host) => Some(*host),
-            Party::Many => None,
+            Party::Station(_) | Party::Many => None,
         }
     }
 }
 
-/// The address, or `many`.
+/// The address, that of a card, or `many`.
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Party::Host(host) => host.ip().fmt(f),
+            Party::Station(mac) => mac.fmt(f),
             Party::Many => f.write_str("many"),
         }
     }
@@ -123,7 +172,7 @@ impl Status {
 /// Why the alert was raised.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// IP protocols seen, ascending.
+    /// IP protocols seen, ascending; none of ARP.
     pub protocols: Vec<u8>,
     /// Destination ports, ascending, at most 16 of them.
     pub ports: Vec<u16>,
@@ -138,16 +187,33 @@ pub struct Evidence {
     /// Sent by the actor in the records of this episode.
     pub packets: u64,
     pub bytes: u64,
-    /// Floods: largest number of counted packets in any one window.
+    /// What the kind counts: the largest number in any one window, and the number that raises an alert.
     pub peak: u64,
+    pub threshold: u64,
     /// `count` per second between first and last seen (at least one millisecond).
     pub rate: f64,
-    /// At most 5 of the flows, the first ones.
+    /// At most 5 of the flows, the first ones, and up to 4 of the rules that decided.
     pub flow_ids: Vec<u64>,
+    pub rules: Vec<RuleHandle>,
+    /// Beacons: seconds from contact to contact, and how far these stray, as a share.
+    pub rhythm: Option<Rhythm>,
+    /// DNS tunnels: below which domain.
+    pub domain: Option<Domain>,
+    /// ARP: the stations that claim the address, the forging one first.
+    pub macs: Vec<Mac>,
     /// Outliers: largest calibrated score.
     pub max_score: Option<f32>,
     /// Outliers: the features that isolated the traffic, by the mean number of splits saved.
     pub features: Vec<(&'static str, f32)>,
+}
+
+/// How regular contacts are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rhythm {
+    /// Median of the distances, seconds.
+    pub period: f64,
+    /// Median of the deviations from it, or half their upper quartile when that is more, as a share of it.
+    pub jitter: f64,
 }
 
 /// One episode: an actor doing one kind of thing to a victim, until it stops for a while.
@@ -162,9 +228,9 @@ pub struct Alert {
     /// Groups of actor and victim in the first record seen.
     pub actor_groups: GroupSetHandle,
     pub victim_groups: GroupSetHandle,
-    /// 1 notable, 2 serious, 3 severe.
+    /// 1 severe, 2 serious, 3 notable: the order of Suricata's EVE.
     pub severity: u8,
-    /// Scans and sweeps: failed attempts. Floods: packets. Outliers: records.
+    /// What the kind counts: failed attempts, packets, sessions, names, bytes, records.
     pub count: u64,
     /// Flow time in nanoseconds: when the alert was raised; when the traffic was seen first and last.
     pub raised: u64,

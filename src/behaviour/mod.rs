@@ -24,7 +24,7 @@ mod outlier;
 mod scenarios;
 mod scorer;
 
-pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Status};
+pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, Status};
 pub use calibrate::Calibration;
 pub use detect::Host;
 pub use features::{Extractor, FEATURES, Features, NAMES};

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::config;
 use crate::flow::FlowRecord;
+use crate::worker::Observation;
 
 use super::alert::{AlertEvent, AlertKind, Flags};
 use super::calibrate::Calibration;
-use super::detect::{Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
+use super::detect::{Bar, Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
 use super::features::{Extractor, Features};
 use super::forest::Forest;
 use super::outlier::Watch;
@@ -115,6 +116,16 @@ impl Scorer {
         }
     }
 
+    /// Takes what was seen beside records, in the order of its time. What waits for a batch came before it.
+    pub fn see(&mut self, observation: &Observation, out: &mut impl FnMut(ScoredRecord)) {
+        if self.config.enabled {
+            self.drain(out);
+            self.last = self.last.max(observation.clock);
+            self.detectors.see(observation);
+            self.collect_alerts();
+        }
+    }
+
     /// Hands out records that wait for a batch: for when no more come at the moment.
     pub fn drain(&mut self, out: &mut impl FnMut(ScoredRecord)) {
         let mut pending = std::mem::take(&mut self.pending);
@@ -197,7 +208,8 @@ impl Scorer {
         match book.known(&key, r.start) {
             Known::Open => book.add(&key, &sighting, r.emitted),
             Known::No if stands_out && self.watch.may_open(r.emitted) => {
-                book.open(key, 1.0, &[], &sighting, r);
+                let bar = Bar { threshold: 1.0, window: nanoseconds(self.config.detect.window) };
+                book.open(key, bar, &[], &sighting, r);
             }
             Known::No | Known::Late => return score,
         }

@@ -147,7 +147,7 @@ impl Report<'_> {
 
     fn alerts(&self) -> Option<Table> {
         let mut alerts: Vec<&Alert> = self.scored.episodes.iter().collect();
-        alerts.sort_by_key(|a| (std::cmp::Reverse(a.severity), std::cmp::Reverse(a.count), a.episode));
+        alerts.sort_by_key(|a| (a.severity, std::cmp::Reverse(a.count), a.episode));
         let mut table = table(&["kind", "severity", "actor", "victim", "count", "evidence"]);
         for alert in alerts.iter().take(TOP) {
             let (actor, victim) = (alert.actor.to_string(), alert.victim.to_string());
@@ -203,6 +203,12 @@ fn evidence(alert: &Alert) -> String {
     }
     if e.peak > 0 {
         parts.push(format!("peak {} a window", count(e.peak)));
+    }
+    if let Some(rhythm) = e.rhythm {
+        parts.push(format!("every {:.1} s", rhythm.period));
+    }
+    if let Some(domain) = e.domain {
+        parts.push(format!("below {domain}"));
     }
     if let Some(score) = e.max_score {
         parts.push(format!("score {score:.3}"));

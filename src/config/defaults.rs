@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::model::{
-    Adaptive, Control, Cores, Detect, Eal, Export, Flow, Graylist, Level, Limits, Metrics, Scorer, Timeouts,
-};
+use super::adaptive::{Adaptive, Graylist, Level};
+use super::model::{Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use super::raw::{
-    AnyWord, KeyWord, RawControl, RawCores, RawDetect, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
+    AnyWord, KeyWord, RawControl, RawCores, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
     RawScorerCore, RawTimeouts, WindowWord,
 };
 use super::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawLevel};
@@ -65,14 +64,7 @@ impl Default for RawTimeouts {
 impl Default for RawScorer {
     fn default() -> Self {
         let Scorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = Scorer::default();
-        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: RawDetect::default() }
-    }
-}
-
-impl Default for RawDetect {
-    fn default() -> Self {
-        let Detect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood } = Detect::default();
-        Self { window: DurationText::of(window), port_scan, host_sweep, syn_flood, udp_flood, icmp_flood }
+        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: Default::default() }
     }
 }
 

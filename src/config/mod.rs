@@ -9,12 +9,15 @@
 //!             shape  ──► the tables of raw.rs                     (keys, types, words, ranges: JSON schema)
 //!             resolve ─► Config                                   (addresses, references, contradictions)
 //! ```
+mod adaptive;
 mod defaults;
+mod detect;
 mod document;
 mod model;
 mod problem;
 mod raw;
 mod raw_adaptive;
+mod raw_detect;
 mod raw_mirrors;
 mod resolve;
 mod schema;
@@ -24,9 +27,11 @@ mod text;
 
 use std::path::Path;
 
+pub use adaptive::{Adaptive, Escalation, Graylist, Honeypot, Level};
+pub use detect::{Detect, DetectException, DetectSide};
 pub use model::{
-    Adaptive, Config, Control, Cores, Detect, Eal, Escalation, EventKind, EventSocket, Export, Flow, Graylist,
-    Honeypot, Ipfix, IpfixTransport, Level, Limits, Metrics, Port, Rotation, Scorer, SocketKind, Timeouts, Vm,
+    Config, Control, Cores, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics, Port,
+    Rotation, Scorer, SocketKind, Timeouts, Vm,
 };
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;

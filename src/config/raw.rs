@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
 use super::raw_adaptive::{RawAdaptive, RawHoneypot};
+use super::raw_detect::{RawDetect, RawDetectException};
 use super::raw_mirrors::{RawMirror, RawTarget};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
@@ -34,6 +35,7 @@ pub(super) struct RawConfig {
     pub honeypot: Vec<RawHoneypot>,
     pub flow: RawFlow,
     pub scorer: RawScorer,
+    pub detect: Vec<RawDetectException>,
     pub export: RawExport,
     pub control: RawControl,
     pub ipfix: Vec<RawIpfix>,
@@ -366,28 +368,6 @@ pub(super) struct RawScorer {
     #[schemars(range(min = 16, max = 16_777_216))]
     pub ring: usize,
     pub detect: RawDetect,
-}
-
-/// Thresholds of the counting detectors, each within `window`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawDetect {
-    pub window: DurationText,
-    /// Distinct ports one host tries on another.
-    #[schemars(range(min = 1, max = 65536))]
-    pub port_scan: u32,
-    /// Distinct hosts one host tries on one port.
-    #[schemars(range(min = 1, max = 4_294_967_295u64))]
-    pub host_sweep: u32,
-    /// Unanswered SYNs to one host.
-    #[schemars(range(min = 1, max = 4_294_967_295u64))]
-    pub syn_flood: u32,
-    /// UDP packets to one host.
-    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807u64))]
-    pub udp_flood: u64,
-    /// ICMP packets to one host.
-    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807u64))]
-    pub icmp_flood: u64,
 }
 
 /// Where results go in `gnomon run`; `gnomon replay` writes to its output folder.

@@ -72,7 +72,7 @@ pub fn write_alert(out: &mut impl Write, alert: &Alert, names: &impl Names) -> i
             [only] => Some(protocol_name(only)),
             _ => None,
         },
-        body: AlertBody::of(alert),
+        body: AlertBody::of(alert, names),
         gnomon: AlertGnomon {
             kind: alert.kind.name(),
             episode: alert.episode,
@@ -82,7 +82,7 @@ pub fn write_alert(out: &mut impl Write, alert: &Alert, names: &impl Names) -> i
             actor_groups: names.groups(alert.actor_groups),
             victim_groups: names.groups(alert.victim_groups),
             vni: segment.map(|h| h.vni).filter(|v| *v != 0),
-            body: AlertBody::of(alert),
+            body: AlertBody::of(alert, names),
         },
     };
     write_line(out, &line)
@@ -304,7 +304,7 @@ struct AlertLine<'a> {
     proto: Option<Cow<'static, str>>,
     /// The same five fields as in `gnomon`, for scripts that look for them at the top.
     #[serde(flatten)]
-    body: AlertBody,
+    body: AlertBody<'a>,
     gnomon: AlertGnomon<'a>,
 }
 
@@ -316,7 +316,7 @@ struct AlertGnomon<'a> {
     start: String,
     end: String,
     #[serde(flatten)]
-    body: AlertBody,
+    body: AlertBody<'a>,
     actor_groups: Vec<Cow<'a, str>>,
     victim_groups: Vec<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -324,28 +324,28 @@ struct AlertGnomon<'a> {
 }
 
 #[derive(Serialize)]
-struct AlertBody {
+struct AlertBody<'a> {
     actor: String,
     victim: String,
     severity: u8,
     count: u64,
-    evidence: EvidenceLine,
+    evidence: EvidenceLine<'a>,
 }
 
-impl AlertBody {
-    fn of(alert: &Alert) -> Self {
+impl<'a> AlertBody<'a> {
+    fn of(alert: &Alert, names: &'a impl Names) -> Self {
         Self {
             actor: alert.actor.to_string(),
             victim: alert.victim.to_string(),
             severity: alert.severity,
             count: alert.count,
-            evidence: EvidenceLine::of(alert),
+            evidence: EvidenceLine::of(alert, names),
         }
     }
 }
 
 #[derive(Serialize)]
-struct EvidenceLine {
+struct EvidenceLine<'a> {
     protocols: Vec<Cow<'static, str>>,
     ports: Vec<u16>,
     distinct_ports: u64,
@@ -359,8 +359,20 @@ struct EvidenceLine {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_per_window: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<u64>,
     rate_per_second: f64,
     flow_ids: Vec<u64>,
+    /// Rules that decided these flows.
+    rules: Vec<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jitter: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    macs: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_score: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -374,8 +386,8 @@ struct FeatureLine {
     weight: f64,
 }
 
-impl EvidenceLine {
-    fn of(alert: &Alert) -> Self {
+impl<'a> EvidenceLine<'a> {
+    fn of(alert: &Alert, names: &'a impl Names) -> Self {
         let e = &alert.evidence;
         Self {
             protocols: e.protocols.iter().map(|p| protocol_name(*p)).collect(),
@@ -388,9 +400,15 @@ impl EvidenceLine {
             failed_share: round(e.failed as f32 / e.attempts.max(1) as f32),
             packets: e.packets,
             bytes: e.bytes,
-            peak_per_window: alert.kind.is_flood().then_some(e.peak),
+            peak_per_window: (e.peak > 0).then_some(e.peak),
+            threshold: (alert.kind != AlertKind::Outlier).then_some(e.threshold),
             rate_per_second: (e.rate * 1000.0).round() / 1000.0,
             flow_ids: e.flow_ids.clone(),
+            rules: e.rules.iter().map(|rule| names.rule(*rule)).collect(),
+            period_seconds: e.rhythm.map(|rhythm| thousandths(rhythm.period)),
+            jitter: e.rhythm.map(|rhythm| thousandths(rhythm.jitter)),
+            domain: e.domain.map(|domain| domain.to_string()),
+            macs: e.macs.iter().map(ToString::to_string).collect(),
             max_score: e.max_score.map(round),
             features: e.features.iter().map(|(name, w)| FeatureLine { name, weight: round(*w) }).collect(),
         }

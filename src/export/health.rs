@@ -66,7 +66,7 @@ pub struct PressureAlert {
     /// Number among the episodes of all alerts of the run.
     pub episode: u64,
     pub closed: bool,
-    /// 1 a table is nearly full, 2 flows are evicted, 3 packets found no place.
+    /// 3 a table is nearly full, 2 flows are evicted, 1 packets found no place.
     pub severity: u8,
     /// Nanoseconds since the Unix epoch: when this was told and when first, and when it began and was seen last.
     pub told: u64,

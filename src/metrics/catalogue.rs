@@ -162,6 +162,11 @@ pub const CATALOGUE: &[Metric] = &[
     ),
     counter("gnomon_flow_records_total", WORKER, "Flow records handed to the scorer."),
     counter("gnomon_flow_records_lost_total", WORKER, "Flow records lost because the scorer was behind."),
+    counter(
+        "gnomon_observations_lost_total",
+        WORKER,
+        "ARP messages and long DNS names lost because the scorer was behind.",
+    ),
     // Scorer and outputs.
     counter("gnomon_scorer_records_total", &[], "Flow records that the scorer took."),
     counter("gnomon_scorer_scored_records_total", &[], "Flow records that got a score."),

@@ -13,6 +13,8 @@
 //! ```
 mod cursor;
 pub mod checksum;
+mod dns;
+mod domain;
 mod drop;
 mod fingerprint;
 mod fragments;
@@ -34,6 +36,8 @@ mod tests;
 mod tunnel;
 mod walk;
 
+pub use dns::{Question, long_question};
+pub use domain::Domain;
 pub use drop::{DropReason, Malformed};
 pub use fingerprint::fingerprint;
 pub use fragments::{FragmentCounters, Fragments};

@@ -84,13 +84,7 @@ fn text(topology: &Topology, seed: u64, flows: u64) -> String {
     rules(&mut out, topology);
     out.push_str("\n[policy]\ndefault = \"deny\"\nnon_ip = \"allow\"\n");
     mirrors(&mut out, &groups);
-    put(
-        &mut out,
-        format_args!(
-            "\n[scorer]\nwarmup_records = {}\n\n# The whole box carries a few hundred packets a second here.\n[scorer.detect]\nudp_flood = 5000\n",
-            (flows / 10).clamp(256, 10_000)
-        ),
-    );
+    put(&mut out, format_args!("\n[scorer]\nwarmup_records = {}\n", (flows / 10).clamp(256, 10_000)));
     out
 }
 

@@ -160,6 +160,8 @@ pub struct WorkerCounters {
     pub verdicts_refused: Counter,
     pub records: Counter,
     pub records_lost: Counter,
+    /// ARP messages and long DNS names that the scorer did not get because it was behind.
+    pub observations_lost: Counter,
     pub mirrors: Box<[MirrorCounters]>,
     /// By class of the watchlist.
     pub demand: [Demand; CLASSES],
@@ -208,6 +210,7 @@ impl WorkerCounters {
             verdicts_refused: Counter::default(),
             records: Counter::default(),
             records_lost: Counter::default(),
+            observations_lost: Counter::default(),
             mirrors: (0..MIRROR_SLOTS).map(|_| MirrorCounters::default()).collect(),
             demand: std::array::from_fn(|_| Demand::default()),
             rules: (0..=rules).map(|_| RuleCounters::default()).collect(),

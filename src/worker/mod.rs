@@ -12,6 +12,7 @@ mod divert;
 mod generation;
 mod io;
 mod note;
+mod observation;
 mod reject;
 mod sink;
 mod spreading;
@@ -40,6 +41,7 @@ pub use divert::Honeypot;
 pub use generation::{Generation, MirrorLane};
 pub use io::{Egress, Handoff, Ingress, Lane, Output, WhenFull};
 pub use note::PacketNote;
+pub use observation::{OBSERVATIONS, Observation, Seen};
 pub use spreading::{DeviceSpread, Spreading, Strays};
 pub use walk::{MOST_WALKS, Mailbox, Walk};
 pub use watch::{Paces, Watch};
@@ -88,6 +90,8 @@ pub struct WorkerParts {
     pub packets: Mempool,
     pub records: Arc<ArrayQueue<FlowRecord>>,
     pub notes: Option<Arc<ArrayQueue<PacketNote>>>,
+    /// What the scorer wants to know beside records; without, nothing is looked for.
+    pub observations: Option<Arc<ArrayQueue<Observation>>>,
     /// What is looked at; nothing ever without.
     pub taps: Option<Reader<TapSet>>,
     /// Who is watched.

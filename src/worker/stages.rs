@@ -12,10 +12,15 @@ use super::copies::{Candidate, packet_preamble, wait_for_buffer};
 use super::divert::Exit;
 use super::io::Cargo;
 use super::note::{MOST_SHADOWS, PacketNote};
+use super::observation::{Observation, Seen};
 use super::reject::{self, MAX_REPLY};
 use super::spreading::Spreading;
 use super::verdict::{IcmpError, decide, decide_error, decide_icmp, is_refused_now};
 use super::{Timing, Worker, WorkerParts, push_or_wait};
+
+const UDP: u8 = 17;
+/// Where DNS is asked.
+const DNS: u16 = 53;
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -183,6 +188,7 @@ impl Worker {
             let judgement = self.judge(i);
             let copies = self.mirror(i, &judgement);
             let refused = self.refusal(lane, i, &judgement.verdict);
+            self.observe(i, &judgement);
             if TAPPED {
                 self.tap(lane, i, &judgement, &copies, refused);
             }
@@ -338,6 +344,36 @@ impl Worker {
         }
     }
 
+    /// Tells the scorer what no flow record says: ARP, and long names that DNS is asked for.
+    #[inline(always)]
+    fn observe(&self, i: usize, judgement: &Judgement) {
+        let Inquiry { has_flow, packet, .. } = &self.inquiries[i];
+        let asks = packet.tuple.dst_port == DNS && packet.tuple.protocol == UDP && packet.payload_bytes > 0;
+        if (*has_flow && !asks) || self.parts.observations.is_none() || self.stamps[i].problem.is_some() {
+            return;
+        }
+        self.tell_scorer(i, judgement);
+    }
+
+    #[cold]
+    fn tell_scorer(&self, i: usize, judgement: &Judgement) {
+        let (parts, headers, stamp) = (&self.parts, &self.headers[i], &self.stamps[i]);
+        let Some(ring) = &parts.observations else { return };
+        let seen = match headers.arp {
+            Some(arp) if !self.inquiries[i].has_flow => Some(Seen::Arp(arp)),
+            _ if !self.inquiries[i].has_flow => None,
+            _ => application_bytes(headers, parts.key_from, self.burst.frame(i))
+                .and_then(packet::long_question)
+                .map(Seen::Question),
+        };
+        let Some(what) = seen else { return };
+        let Judgement { tuple, flow_id, .. } = *judgement;
+        let observation = Observation { clock: stamp.clock, index: stamp.index, tuple, flow_id, what };
+        if !push_or_wait(ring, observation, parts.when_full, &parts.abort) {
+            parts.counters.observations_lost.add(1);
+        }
+    }
+
     /// Tells the sender of a rejected packet.
     fn answer(&mut self, lane: usize, i: usize) {
         let Some(rejected) = self.burst.packet(i) else { return };
@@ -441,12 +477,18 @@ fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {
     }
 }
 
-/// The first application bytes, as far as they were captured and lie in one piece.
+/// The first application bytes, as many as are sampled.
 #[cold]
 fn payload<'a>(headers: &Headers, from: packet::KeyFrom, frame: &'a [u8]) -> &'a [u8] {
-    let Some(ip) = headers.key_ip(from).filter(|ip| ip.payload_offset > 0) else { return &[] };
-    let bytes = frame.get(usize::from(ip.payload_offset)..).unwrap_or(&[]);
-    &bytes[..bytes.len().min(ip.payload_len as usize).min(SAMPLE)]
+    let bytes = application_bytes(headers, from, frame).unwrap_or(&[]);
+    &bytes[..bytes.len().min(SAMPLE)]
+}
+
+/// The application bytes, as far as they were captured and lie in one piece.
+fn application_bytes<'a>(headers: &Headers, from: packet::KeyFrom, frame: &'a [u8]) -> Option<&'a [u8]> {
+    let ip = headers.key_ip(from).filter(|ip| ip.payload_offset > 0)?;
+    let bytes = frame.get(usize::from(ip.payload_offset)..)?;
+    Some(&bytes[..bytes.len().min(ip.payload_len as usize)])
 }
 
 /// A MAC address as an end of a conversation.

@@ -407,6 +407,7 @@ impl Built {
             packets: io.packets.clone(),
             records: io.records[id].clone(),
             notes: self.notes.clone(),
+            observations: None,
             taps: Some(io.taps.reader()),
             watch: gnomon::worker::Watch::default(),
             when_full: setup.when_full,

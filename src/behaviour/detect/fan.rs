@@ -54,8 +54,13 @@ impl Fan {
                 self.tries.push(t);
             }
         }
-        let before = self.tally(t.time.saturating_add(1).saturating_sub(window), t.time);
-        let after = self.tally(t.time, t.time.saturating_add(window - window.min(1)));
+        self.around(t.time, window)
+    }
+
+    /// Targets tried within `window` before `time` or after it, whichever has more failures.
+    pub(crate) fn around(&self, time: u64, window: u64) -> Tally {
+        let before = self.tally(time.saturating_add(1).saturating_sub(window), time);
+        let after = self.tally(time, time.saturating_add(window - window.min(1)));
         if after.failed > before.failed { after } else { before }
     }
 
@@ -65,6 +70,12 @@ impl Fan {
         let mut tries: Vec<Try> = self.tries.iter().filter(near).copied().collect();
         tries.sort_by_key(|t| (t.time, t.target));
         tries
+    }
+
+    /// After an episode is over: what was part of it does not lead to another.
+    pub(crate) fn restart(&mut self, from: u64) {
+        self.tries.retain(|t| t.time >= from);
+        self.episode = None;
     }
 
     fn tally(&self, from: u64, to: u64) -> Tally {

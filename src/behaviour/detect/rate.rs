@@ -1,6 +1,5 @@
 //! Packets to one host over time, in buckets of a quarter window.
 
-use crate::flow::FlowRecord;
 use crate::packet::Host;
 
 /// Buckets to a window.
@@ -64,16 +63,16 @@ impl Arrivals {
 
     /// Notes the source of a record that took the level to `level`. A record that is the level by
     /// itself starts afresh.
-    pub(crate) fn remember(&mut self, source: Host, weight: f64, r: &FlowRecord, level: f64) {
+    pub(crate) fn remember(&mut self, source: Host, weight: f64, (start, flow_id): (u64, u64), level: f64) {
         if weight >= level {
             self.sources = Shares::default();
             self.flow_ids.clear();
             self.since = None;
         }
         self.sources.add(source, weight);
-        self.since = Some(self.since.map_or(r.start, |s| s.min(r.start)));
+        self.since = Some(self.since.map_or(start, |s| s.min(start)));
         if self.flow_ids.len() < NAMED_FLOWS {
-            self.flow_ids.push(r.flow_id);
+            self.flow_ids.push(flow_id);
         }
     }
 

@@ -3,8 +3,8 @@
 use super::names::Names;
 use super::ports::Ports;
 use super::settings::duration;
+use crate::config::adaptive::{Adaptive, Escalation, Graylist, Honeypot, Level};
 use crate::config::document::Place;
-use crate::config::model::{Adaptive, Escalation, Graylist, Honeypot, Level};
 use crate::config::problem::{Problems, nearest};
 use crate::config::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawHoneypot};
 use crate::config::shape::{Entry, Shaped};

@@ -2,6 +2,7 @@
 //! the result is only good when there were none.
 
 mod adaptive;
+mod detect;
 mod export;
 mod filter;
 mod groups;
@@ -23,10 +24,11 @@ use crate::rules::{Decision, Policy};
 
 /// The configuration; valid when `problems` has no errors afterwards.
 pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config {
-    let settings = settings::resolve(problems, &mut shaped);
+    let mut settings = settings::resolve(problems, &mut shaped);
     let ports = ports::resolve(problems, &mut shaped, &settings.eal);
     let vms = groups::vms(problems, &mut shaped);
     let groups = groups::groups(problems, &mut shaped, &vms);
+    settings.scorer.detect.exceptions = detect::exceptions(problems, &mut shaped, &groups, &vms);
     let rules = rules::resolve(problems, &mut shaped, &groups, &vms, &settings);
     let targets = targets::resolve(problems, &mut shaped, &ports);
     let world = mirrors::World { groups: &groups, vms: &vms, targets: &targets, ports: &ports, rules: &rules };

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::names::Names;
+use crate::config::adaptive::Honeypot;
 use crate::config::document::Place;
-use crate::config::model::{Eal, Honeypot, Port};
+use crate::config::model::{Eal, Port};
 use crate::config::problem::Problems;
 use crate::config::raw::{RawPair, RawPort};
 use crate::config::shape::{Entry, Shaped};

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::export;
+use super::{detect, export};
 use crate::config::document::Place;
-use crate::config::model::{Config, Control, Cores, Detect, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
+use crate::config::model::{Config, Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
-    KeyWord, RawControl, RawCores, RawDetect, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts,
-    WindowWord,
+    KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts, WindowWord,
 };
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
@@ -167,9 +166,7 @@ fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
         let at = if problems.document.contains(&place.key("sample")) { "sample" } else { "warmup_records" };
         problems.warning(&place.key(at), message).allowed("`sample` not larger than `warmup_records`");
     }
-    let RawDetect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood } = detect;
-    let window = duration(problems, &place.key("detect").key("window"), &window);
-    let detect = Detect { window, port_scan, host_sweep, syn_flood, udp_flood, icmp_flood };
+    let detect = detect::thresholds(problems, &place.key("detect"), detect);
     Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect }
 }
 

@@ -1,0 +1,74 @@
+//! Sessions that are too short or too slow to be work: guessed passwords, web servers kept busy with nothing.
+//!
+//! **Brute force** counts short complete connections of one host to one login service (`is_login`): each under 16 KiB
+//! either way and a minute, within `window`, when they are as many as all others together. The threshold, 20, is that of
+//! Zeek's detector of FTP guessing. People and scripts that work there stay longer, move more, or come less often. Web
+//! logins are not seen: a page that is guessed at looks like one that is read. Nor is SMB, where one connection holds
+//! many guesses.
+//!
+//! **Slow HTTP** counts connections to one web service that lasted ten seconds or more and in which the client sent
+//! something, but at less than 100 bytes of payload a second, and the server nothing or less than a page of error (1 KiB),
+//! within `window`, when they outweigh all others. Idle browsers keep a few connections open that brought a page before;
+//! the threshold, 50, is a third of the places of a server of the kind that suffers (150, Apache's `MaxRequestWorkers`
+//! of many years).
+
+use crate::behaviour::alert::{AlertKind, Party};
+use crate::flow::{EndReason, FlowRecord, TO_CLIENT, TO_SERVER};
+
+use super::attempt::{self, Outcome};
+use super::book::Book;
+use super::episode::{Bar, Key};
+use super::gauge::{Count, Gauges};
+use super::limits::Limits;
+use super::service;
+use crate::packet::Host;
+
+const SECOND: u64 = 1_000_000_000;
+/// A guess: payload bytes either way, and how long it takes.
+const GUESS_BYTES: u64 = 16 << 10;
+const GUESS_LASTS: u64 = 60 * SECOND;
+/// A slow request: how long at least, payload a second of the client, payload of the server in all.
+const SLOW_LASTS: u64 = 10 * SECOND;
+const SLOW_RATE: u64 = 100;
+const ERROR_PAGE: u64 = 1 << 10;
+
+/// True when the record is part of guessing.
+pub(crate) fn guess(gauges: &mut Gauges, book: &mut Book, limits: &Limits, r: &FlowRecord, outcome: Outcome) -> bool {
+    let login = r.tuple.protocol == attempt::TCP && service::is_login(r.tuple.dst_port);
+    if !login || outcome != Outcome::Served || r.reason == EndReason::Active {
+        return false;
+    }
+    let [up, down] = r.payload_bytes;
+    let short = r.end.saturating_sub(r.start) <= GUESS_LASTS && up.max(down) <= GUESS_BYTES && up.min(down) > 0;
+    let (actor, victim) = (Host::source(&r.tuple), Host::destination(&r.tuple));
+    let Some(threshold) = limits.of(AlertKind::BruteForce, &actor, &victim) else { return false };
+    let key = Key { kind: AlertKind::BruteForce, actor: Party::Host(actor), victim: Party::Host(victim) };
+    let weight = if short { (1.0, 0.0) } else { (0.0, 1.0) };
+    let bar = Bar { threshold, window: limits.window };
+    let part = r.tuple.dst_port.into();
+    gauges.count(book, &Count { key, part, weight, per: 1.0, bar, host: victim }, r)
+}
+
+/// True when the record is part of keeping a web server busy.
+pub(crate) fn slow(gauges: &mut Gauges, book: &mut Book, limits: &Limits, r: &FlowRecord, outcome: Outcome) -> bool {
+    let web = r.tuple.protocol == attempt::TCP && service::is_web(r.tuple.dst_port);
+    if !web || outcome != Outcome::Served {
+        return false;
+    }
+    let (actor, victim) = (Host::source(&r.tuple), Host::destination(&r.tuple));
+    let Some(threshold) = limits.of(AlertKind::SlowHttp, &actor, &victim) else { return false };
+    let key = Key { kind: AlertKind::SlowHttp, actor: Party::Many, victim: Party::Host(victim) };
+    let weight = if is_slow(r) { (1.0, 0.0) } else { (0.0, 1.0) };
+    let bar = Bar { threshold, window: limits.window };
+    let part = r.tuple.dst_port.into();
+    // Counted where it began.
+    let began = FlowRecord { end: r.start, ..*r };
+    gauges.count(book, &Count { key, part, weight, per: 1.0, bar, host: actor }, &began)
+}
+
+fn is_slow(r: &FlowRecord) -> bool {
+    let lasts = r.end.saturating_sub(r.start);
+    let [up, down] = r.payload_bytes;
+    let trickles = up > 0 && up <= SLOW_RATE * (lasts / SECOND);
+    lasts >= SLOW_LASTS && trickles && down <= ERROR_PAGE && r.packets[TO_SERVER] > 3 && r.packets[TO_CLIENT] > 0
+}
