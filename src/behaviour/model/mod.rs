@@ -1,0 +1,12 @@
+mod bits;
+mod calibrate;
+mod distance;
+mod forest;
+mod fused;
+mod grid;
+mod kernel;
+mod neighbours;
+mod tail;
+pub use fused::*;
+pub use grid::Rows;
+pub use calibrate::Calibration;
