@@ -7,16 +7,15 @@
 //! hosts and pairs are forgotten, and counted.
 //!
 //! ```text
-//! record ─► features ─► forest ─► calibrate ─► score ─┐
+//! record ─► features ─► model ─► calibrated score ────┐
 //!        └► detect (scans, sweeps, floods) ──► flags ─┴─► scored record, alerts
 //! ```
 
 mod alert;
 mod bounded;
-mod calibrate;
 mod detect;
 mod features;
-mod forest;
+mod model;
 mod outlier;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::too_many_arguments)]
@@ -24,8 +23,7 @@ mod scenarios;
 mod scorer;
 
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Status};
-pub use calibrate::Calibration;
 pub use detect::Host;
 pub use features::{Extractor, FEATURES, Features, NAMES};
-pub use forest::{Forest, average_path, sanitize};
+pub use model::{Calibration, Model, Rows, Scratch, Training};
 pub use scorer::{ScoredRecord, Scorer, Stats};

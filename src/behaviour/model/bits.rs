@@ -1,14 +1,14 @@
 //! Bytes of a block ↔ bit planes: plane `p` holds bit `p` of all its records, a bit a record.
 //!
 //! ```text
-//! column   r0 r1 r2 …          256 bytes
+//! column   r0 r1 r2 …          512 bytes
 //! plane 7  ▪  ·  ▪  …  ┐
-//!   ⋮                  ├       8 times 256 bits
+//!   ⋮                  ├       8 times 512 bits
 //! plane 0  ·  ·  ▪  …  ┘
 //! ```
-//! A comparison of a byte with a constant is then a few operations for 256 records, and so is everything that
+//! A comparison of a byte with a constant is then a few operations for 512 records, and so is everything that
 //! follows from it. Which bit stands for which record is the business of [`slice`] and [`unslice`] alone: records
-//! `32k + 8w + j` are in word `w`, bit `8k + j`, so that vectors are loaded as they lie.
+//! `64k + 8w + j` are in word `w`, bit `8k + j`, so that vectors are loaded as they lie.
 
 use std::ops::{BitAnd, BitOr, BitXor, Not};
 
@@ -21,7 +21,7 @@ pub(super) const PLANES: usize = 8;
 
 /// One bit of every record of a block.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 pub(super) struct Bits(pub(super) [u64; WORDS]);
 
 impl Bits {
@@ -142,8 +142,7 @@ pub(super) struct Comparisons {
 }
 
 impl Comparisons {
-    pub(super) const EMPTY: Comparisons =
-        Comparisons { high: [Bits::NONE; NIBBLE + 1], low: [Bits::NONE; NIBBLE] };
+    pub(super) const EMPTY: Comparisons = Comparisons { high: [Bits::NONE; NIBBLE + 1], low: [Bits::NONE; NIBBLE] };
 
     #[inline(always)]
     pub(super) fn fill(&mut self, planes: &[Bits; PLANES]) {

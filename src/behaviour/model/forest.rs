@@ -24,8 +24,6 @@ const STEPS: f32 = 8.0;
 #[derive(Clone, Debug)]
 pub(super) struct Forest {
     trees: Vec<Vec<Node>>,
-    /// Records each tree was grown from.
-    sample: usize,
     width: usize,
     program: Program,
     /// Score of every sum of path lengths.
@@ -36,18 +34,18 @@ pub(super) struct Forest {
 
 /// A node of a tree, breadth first. Records whose byte is greater go to `children + 1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Node {
-    pub(super) feature: u8,
-    pub(super) threshold: u8,
+struct Node {
+    feature: u8,
+    threshold: u8,
     /// Index of the first of two children; 0 for a leaf.
-    pub(super) children: u16,
+    children: u16,
     /// Records of training under it.
-    pub(super) size: u16,
+    size: u16,
 }
 
 /// Average path length of an unsuccessful search in a binary search tree of `n` records (equation 1
 /// of the paper, with the harmonic number summed exactly).
-pub fn average_path(n: usize) -> f32 {
+fn average_path(n: usize) -> f32 {
     if n < 2 {
         return 0.0;
     }
@@ -84,8 +82,7 @@ impl Forest {
         Self::from_trees(trees.collect(), sample, data.width, isa)
     }
 
-    /// `trees` as [`Forest::trees`] gives them.
-    pub(super) fn from_trees(trees: Vec<Vec<Node>>, sample: usize, width: usize, isa: Isa) -> Self {
+    fn from_trees(trees: Vec<Vec<Node>>, sample: usize, width: usize, isa: Isa) -> Self {
         let expected: Vec<f32> = (0..=sample).map(average_path).collect();
         let plans: Vec<Plan> = trees.iter().map(|tree| plan(tree, &expected)).collect();
         let program = Program::compile(&plans, width, isa);
@@ -97,15 +94,7 @@ impl Forest {
             path => (-path / norm).exp2(),
         };
         let scores = (0..=longest).map(score).collect();
-        Self { trees, sample, width, program, scores, expected }
-    }
-
-    pub(super) fn trees(&self) -> &[Vec<Node>] {
-        &self.trees
-    }
-
-    pub(super) fn sample(&self) -> usize {
-        self.sample
+        Self { trees, width, program, scores, expected }
     }
 
     pub(super) fn scratch(&self) -> Scratch {
@@ -251,4 +240,126 @@ fn partition(rows: &mut [u32], is_left: impl Fn(u32) -> bool) -> usize {
         }
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTH: usize = 9;
+
+    /// A cloud around 100, and records that are far out in three columns.
+    fn planted(seed: u64) -> (Vec<u8>, usize) {
+        let mut rng = Pcg32::seed_from_u64(seed);
+        let mut cloud = |_| 100 + (0..4).map(|_| below(&mut rng, 16) as u8).sum::<u8>();
+        let ordinary = 1000;
+        let mut rows: Vec<u8> = (0..(ordinary + 24) * WIDTH).map(&mut cloud).collect();
+        for (i, row) in rows.chunks_exact_mut(WIDTH).skip(ordinary).enumerate() {
+            row[i % WIDTH] = 220;
+            row[(i + 3) % WIDTH] = 10;
+            row[(i + 7) % WIDTH] = 240;
+        }
+        (rows, ordinary)
+    }
+
+    fn train(rows: &[u8], trees: usize, sample: usize, seed: u64, isa: Isa) -> Forest {
+        let all: Vec<u32> = (0..(rows.len() / WIDTH) as u32).collect();
+        Forest::train(Bytes { rows, width: WIDTH }, &all, trees, sample, seed, isa)
+    }
+
+    fn scores(forest: &Forest, rows: &[u8]) -> Vec<f32> {
+        let mut scratch = forest.scratch();
+        let mut out = vec![0.0; rows.len() / WIDTH];
+        for (rows, out) in rows.chunks(WIDTH * LANES).zip(out.chunks_mut(LANES)) {
+            let mut block = vec![[0; LANES]; WIDTH];
+            for (i, row) in rows.chunks_exact(WIDTH).enumerate() {
+                block.iter_mut().zip(row).for_each(|(column, byte)| column[i] = *byte);
+            }
+            forest.score(&block, &mut scratch, out);
+        }
+        out
+    }
+
+    #[test]
+    fn planted_outliers_are_above_all_others() {
+        let (rows, ordinary) = planted(5);
+        let got = scores(&train(&rows, 100, 256, 1, Isa::best()), &rows);
+        let highest = got[..ordinary].iter().copied().fold(0.0, f32::max);
+        assert!(got[ordinary..].iter().all(|s| *s > highest), "{highest} {:?}", &got[ordinary..]);
+    }
+
+    #[test]
+    fn all_instructions_follow_every_record_to_its_leaf() {
+        let (rows, _) = planted(7);
+        for (trees, sample, seed) in [(20, 256, 3), (300, 100, 4), (1, 2, 5), (10, 1000, 6), (3, 1, 7)] {
+            for isa in Isa::available() {
+                let forest = train(&rows, trees, sample, seed, isa);
+                let got = scores(&forest, &rows);
+                for (x, got) in rows.chunks_exact(WIDTH).zip(got).step_by(11) {
+                    let path = |tree: &Vec<Node>| {
+                        let (mut at, mut level) = (0, 0);
+                        while tree[at].children != 0 {
+                            let greater = x[usize::from(tree[at].feature)] > tree[at].threshold;
+                            at = usize::from(tree[at].children) + usize::from(greater);
+                            level += 1;
+                        }
+                        ((level as f32 + average_path(usize::from(tree[at].size))) * STEPS).round()
+                    };
+                    let mean = forest.trees.iter().map(path).sum::<f32>() / STEPS / trees as f32;
+                    let want = if sample < 2 { 0.5 } else { (-mean / average_path(sample)).exp2() };
+                    assert!((want - got).abs() < 1e-5, "{isa:?} {trees} {sample}: {want} {got}");
+                }
+            }
+        }
+        if Isa::best() < Isa::Avx512 {
+            println!("skipped: this processor has no AVX-512");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_a_forest_and_trees_are_sound() {
+        let (rows, _) = planted(6);
+        let forest = train(&rows, 25, 128, 9, Isa::best());
+        assert_eq!(forest.trees, train(&rows, 25, 128, 9, Isa::best()).trees);
+        assert_ne!(forest.trees, train(&rows, 25, 128, 10, Isa::best()).trees);
+        for tree in &forest.trees {
+            assert_eq!(tree[0].size, 128);
+            for node in tree.iter().filter(|n| n.children != 0) {
+                let [left, right] = [0, 1].map(|side| tree[usize::from(node.children) + side].size);
+                assert!(left > 0 && right > 0 && left + right == node.size);
+            }
+        }
+    }
+
+    #[test]
+    fn contributions_add_up_and_name_the_odd_feature() {
+        let (rows, ordinary) = planted(8);
+        let forest = train(&rows[..ordinary * WIDTH], 100, 256, 2, Isa::best());
+        let mut odd = [130u8; WIDTH];
+        odd[5] = 255;
+        let parts = forest.contributions(&odd);
+        assert!((0..WIDTH).all(|f| f == 5 || parts[f] < parts[5]), "{parts:?}");
+        let mean_path = -scores(&forest, &odd)[0].log2() * average_path(256);
+        let sum: f32 = parts.iter().sum();
+        assert!((sum - (average_path(256) - mean_path)).abs() < 1e-2, "{sum} {mean_path}");
+    }
+
+    #[test]
+    fn degenerate_input_is_harmless() {
+        for rows in [vec![], vec![7; WIDTH], vec![7; 500 * WIDTH]] {
+            let forest = train(&rows, 10, 256, 1, Isa::best());
+            for x in [[7; WIDTH], [0; WIDTH], [255; WIDTH]] {
+                assert!((0.0..=1.0).contains(&scores(&forest, &x)[0]));
+                assert!(forest.contributions(&x).iter().all(|c| c.is_finite()));
+            }
+        }
+    }
+
+    #[test]
+    fn average_path_is_the_published_one() {
+        assert_eq!([0, 1].map(average_path), [0.0, 0.0]);
+        assert!((average_path(2) - 1.0).abs() < 1e-6);
+        // 2 (ln(255) + 0.5772157) - 2*255/256, the paper's approximation of the harmonic number.
+        assert!((average_path(256) - 10.244_77).abs() < 0.01);
+    }
 }

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! rows (f32)             x - least            block: one column a feature, one byte a record
-//! r0: a0 b0 c0    byte = ─────────── · 252 + 1.5     a: a0 a1 a2 … a255
-//! r1: a1 b1 c1           greatest - least            b: b0 b1 b2 … b255
+//! r0: a0 b0 c0    byte = ─────────── · 252 + 1.5     a: a0 a1 a2 … a511
+//! r1: a1 b1 c1           greatest - least            b: b0 b1 b2 … b511
 //! ```
 //! 1..=253 lie between the least and the greatest value of training, 0 below (and not-a-number), 254 and 255 above.
 //! The same bytes on every processor: no fused multiplication, no rounding that depends on the instructions.
 
 use crate::trie::Isa;
 
-/// Records in a block.
+/// Records in a block: the bits of the widest vectors.
 pub(super) const LANES: usize = 512;
 /// A byte a record.
 pub(super) type Column = [u8; LANES];
@@ -92,25 +92,12 @@ impl Grid {
             width if width == 0.0 => STEEP,
             _ => 0.0,
         });
-        let scale: Vec<f32> = scale.collect();
+        let mut scale: Vec<f32> = scale.collect();
         least.iter_mut().for_each(|low| *low = if low.is_finite() { *low } else { 0.0 });
-        Self::from_parts(&least, &scale)
-    }
-
-    /// What [`Grid::parts`] gave; both of one length.
-    pub fn from_parts(least: &[f32], scale: &[f32]) -> Self {
-        let width = least.len().min(scale.len());
-        let padded = |values: &[f32]| {
-            let mut values = values[..width].to_vec();
-            values.resize(width.next_multiple_of(GROUP), 0.0);
-            values
-        };
-        Self { width, least: padded(least), scale: padded(scale) }
-    }
-
-    /// Least values, steps per unit.
-    pub fn parts(&self) -> (&[f32], &[f32]) {
-        (&self.least[..self.width], &self.scale[..self.width])
+        for table in [&mut least, &mut scale] {
+            table.resize(rows.width().next_multiple_of(GROUP), 0.0);
+        }
+        Self { width: rows.width(), least, scale }
     }
 
     pub fn width(&self) -> usize {
@@ -193,8 +180,7 @@ mod x86 {
         unsafe {
             let least = _mm256_loadu_ps(grid.least.as_ptr().add(feature));
             let scale = _mm256_loadu_ps(grid.scale.as_ptr().add(feature));
-            let wanted =
-                _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            let wanted = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
             let (half, top) = (_mm256_set1_ps(1.5), _mm256_set1_ps(255.0));
             let byte = |row: usize| {
                 let at = rows.values.as_ptr().add(row * grid.width + feature);
@@ -258,9 +244,9 @@ mod tests {
     #[test]
     fn all_instructions_give_the_same_bytes() {
         for width in [1, 3, 7, 8, 9, 26, 35] {
-            let train = odd_values(width * 500);
+            let train = odd_values(width * 2 * LANES);
             let grid = Grid::fit(Rows::new(&train[width * 40..], width));
-            for count in [0, 1, 31, 32, 33, 255, 256] {
+            for count in [0, 1, 31, 32, 33, LANES - 1, LANES] {
                 let values = &train[..width * count];
                 let rows = Rows::new(values, width);
                 for isa in Isa::available() {
@@ -283,8 +269,6 @@ mod tests {
         assert_eq!([0.0, 1.0, 252.0, -1.0, 253.0, 1e9].map(|x| grid.byte(0, x)), [1, 2, 253, 0, 254, 255]);
         assert_eq!([7.0, 6.999, 7.001, f32::NAN].map(|x| grid.byte(1, x)), [1, 0, 255, 0]);
         assert_eq!([-3.0, 9.0].map(|x| grid.byte(2, x)), [1, 1]);
-        let (least, scale) = grid.parts();
-        assert_eq!(grid, Grid::from_parts(least, scale));
     }
 
     #[test]

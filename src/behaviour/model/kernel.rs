@@ -1,4 +1,4 @@
-//! A forest as a straight list of steps on bit planes: 256 records at a time, no branch that depends on data.
+//! A forest as a straight list of steps on bit planes: 512 records at a time, no branch that depends on data.
 //!
 //! ```text
 //! columns ─► planes ─► every comparison (feature > threshold) that some tree makes, once
@@ -10,8 +10,8 @@
 //! The idea of following all records through a tree with masks is that of QuickScorer (Lucchese et al., SIGIR 2015)
 //! turned around: masks of records at a node, not of leaves at a record.
 //!
-//! PERF: `cargo bench --bench scorer`; a step costs about seven instructions for 256 records, and thresholds that
-//! several trees share are compared once.
+//! PERF: `cargo bench --bench scorer`; thresholds that several trees share are compared once, and splits that
+//! decide nothing are left out.
 
 use crate::trie::Isa;
 
@@ -141,10 +141,6 @@ impl Program {
             masks: vec![Bits::NONE; self.masks],
             sum: [Bits::NONE; SUM_PLANES],
         }
-    }
-
-    pub(super) fn isa(&self) -> Isa {
-        self.isa
     }
 
     /// For every record of a block the sum of the values of its leaves. `scratch` is this program's.

@@ -32,6 +32,20 @@ const SIDE: usize = 4;
 /// first-level cache.
 const TILE: usize = 16 * 1024;
 
+/// A forest has no notion of how far outside the range of training a value is, so here it counts: what is outside is
+/// at least this far from what is inside.
+const OUTSIDE: u16 = 24;
+/// Bytes of the grid (1..=253 inside) → bytes whose difference is a distance.
+const SPREAD: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 1;
+    while byte < 256 {
+        table[byte] = if byte > 253 { 255 } else { (OUTSIDE + (byte as u16 - 1) * (255 - 2 * OUTSIDE) / 252) as u8 };
+        byte += 1;
+    }
+    table
+};
+
 /// Reference records. Immutable.
 #[derive(Clone, Debug)]
 pub(super) struct Neighbours {
@@ -61,32 +75,24 @@ impl Neighbours {
         let count = of.len().div_ceil(2).min(SAMPLE);
         let samples = (0..SAMPLES).map(|_| {
             let chosen = draw(&mut order, count, &mut rng);
-            chosen.iter().flat_map(|i| data.row(*i)).copied().collect()
+            chosen.iter().flat_map(|i| data.row(*i)).map(|byte| SPREAD[usize::from(*byte)]).collect()
         });
-        Self::from_samples(samples.collect(), data.width, isa)
-    }
-
-    /// `samples` as [`Neighbours::samples`] gives them.
-    pub(super) fn from_samples(samples: Vec<Vec<u8>>, width: usize, isa: Isa) -> Self {
-        let pieces = width.div_ceil(PIECE);
-        let tiles = samples.iter().map(|rows| interleave(rows, width)).collect();
-        Self { isa, width, pieces, samples, tiles }
-    }
-
-    pub(super) fn samples(&self) -> &[Vec<u8>] {
-        &self.samples
+        let samples: Vec<Vec<u8>> = samples.collect();
+        let tiles = samples.iter().map(|rows| interleave(rows, data.width)).collect();
+        Self { isa, width: data.width, pieces: data.width.div_ceil(PIECE), samples, tiles }
     }
 
     pub(super) fn scratch(&self) -> Scratch {
         Scratch { rows: vec![0; LANES * self.pieces], nearest: vec![0; LANES] }
     }
 
-    /// Mean over the samples of the root of the least distance, for the first `out.len()` records of a block.
+    /// Mean over the samples of ln(1 + least distance), for the first `out.len()` records of a block.
     pub(super) fn score(&self, block: &[[u8; LANES]], scratch: &mut Scratch, out: &mut [f32]) {
         assert!(out.len() <= LANES && block.len() == self.width);
         for (i, row) in scratch.rows.chunks_exact_mut(self.pieces).take(out.len()).enumerate() {
             for (piece, columns) in row.iter_mut().zip(block.chunks(PIECE)) {
-                *piece = columns.iter().rev().fold(0, |piece, column| piece << 8 | u64::from(column[i]));
+                let spread = columns.iter().rev().map(|column| SPREAD[usize::from(column[i])]);
+                *piece = spread.fold(0, |piece, byte| piece << 8 | u64::from(byte));
             }
         }
         out.fill(0.0);
@@ -98,7 +104,7 @@ impl Neighbours {
                 self.compare(rows, tile, nearest);
             }
             for (out, nearest) in out.iter_mut().zip(&*nearest) {
-                *out += (*nearest as f32).sqrt() / SAMPLES as f32;
+                *out += (*nearest as f32).ln_1p() / SAMPLES as f32;
             }
         }
     }
@@ -114,11 +120,12 @@ impl Neighbours {
 
     /// How much each feature adds to the distance of `x` to its neighbours: the mean over the samples.
     pub(super) fn contributions(&self, x: &[u8]) -> Vec<f32> {
+        let x: Vec<u8> = x.iter().map(|byte| SPREAD[usize::from(*byte)]).collect();
         let mut sum = vec![0.0; self.width];
         for rows in &self.samples {
-            let apart = |row: &&[u8]| row.iter().zip(x).map(|(a, b)| u32::from(a.abs_diff(*b))).sum::<u32>();
+            let apart = |row: &&[u8]| row.iter().zip(&x).map(|(a, b)| u32::from(a.abs_diff(*b))).sum::<u32>();
             let Some(nearest) = rows.chunks_exact(self.width).min_by_key(apart) else { continue };
-            for ((sum, a), b) in sum.iter_mut().zip(nearest).zip(x) {
+            for ((sum, a), b) in sum.iter_mut().zip(nearest).zip(&x) {
                 *sum += f32::from(a.abs_diff(*b)) / SAMPLES as f32;
             }
         }
@@ -206,5 +213,48 @@ mod x86 {
             let one = _mm_min_epu32(half, _mm_unpackhi_epi64(half, half));
             *nearest = _mm_cvtsi128_si32(one) as u32;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::behaviour::model::forest::below;
+
+    #[test]
+    fn all_instructions_find_the_nearest() {
+        let mut rng = Pcg32::seed_from_u64(3);
+        for width in [1, 3, 8, 9, 26, 35, 60] {
+            let rows: Vec<u8> = (0..width * 99).map(|_| below(&mut rng, 256) as u8).collect();
+            let of: Vec<u32> = (0..99).collect();
+            for isa in Isa::available() {
+                let member = Neighbours::train(Bytes { rows: &rows, width }, &of, 4, isa);
+                assert!(member.samples.len() == SAMPLES && member.samples.iter().all(|s| s.len() == 50 * width));
+                let mut block = vec![[0; LANES]; width];
+                block.iter_mut().flatten().for_each(|byte| *byte = below(&mut rng, 256) as u8);
+                let mut out = [0.0; 70];
+                member.score(&block, &mut member.scratch(), &mut out);
+                for (i, got) in out.iter().enumerate() {
+                    let x: Vec<u8> = block.iter().map(|column| column[i]).collect();
+                    let spread: Vec<u8> = x.iter().map(|byte| SPREAD[usize::from(*byte)]).collect();
+                    let apart =
+                        |row: &[u8]| row.iter().zip(&spread).map(|(a, b)| u32::from(a.abs_diff(*b))).sum::<u32>();
+                    let least = member.samples.iter().map(|s| s.chunks(width).map(apart).min().unwrap_or(0) as f32);
+                    let want = least.clone().map(f32::ln_1p).sum::<f32>() / SAMPLES as f32;
+                    assert!((want - got).abs() < 1e-4, "{isa:?} {width}: {want} {got}");
+                    let parts: f32 = member.contributions(&x).iter().sum();
+                    assert!((parts - least.sum::<f32>() / SAMPLES as f32).abs() < 0.1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_records_nothing_is_far() {
+        let member = Neighbours::train(Bytes { rows: &[], width: 5 }, &[], 1, Isa::best());
+        let mut out = [9.0; 3];
+        member.score(&[[200; LANES]; 5], &mut member.scratch(), &mut out);
+        assert_eq!(out, [0.0; 3]);
+        assert_eq!(member.contributions(&[200; 5]), [0.0; 5]);
     }
 }

@@ -45,16 +45,6 @@ impl Tail {
         Self { knots, slope: 1.0 / fall }
     }
 
-    /// What [`Tail::parts`] gave; `None` unless the knots increase.
-    pub(super) fn from_parts(knots: Vec<(f32, f32)>, slope: f32) -> Option<Self> {
-        let increase = knots.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1);
-        (!knots.is_empty() && increase && slope >= 0.0).then_some(Self { knots, slope })
-    }
-
-    pub(super) fn parts(&self) -> (&[(f32, f32)], f32) {
-        (&self.knots, self.slope)
-    }
-
     pub(super) fn measure(&self, value: f32) -> f32 {
         let after = self.knots.partition_point(|k| k.0 <= value);
         let (x0, y0) = self.knots[after.max(1) - 1];
@@ -64,5 +54,42 @@ impl Tail {
             Some((x1, y1)) => y0 + (y1 - y0) * (value - x0) / (x1 - x0),
             None => y0 + (value - x0) * self.slope,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_of_ordinary_values() {
+        let values: Vec<f32> = (0..10_000).map(|i| i as f32).collect();
+        let tail = Tail::fit(&values);
+        for (at, p) in [(5000.0, 0.5), (1000.0, 0.9), (9000.0, 0.1)] {
+            assert!((tail.measure(at) + f64::ln(p) as f32).abs() < 0.01, "{at}");
+        }
+        let grid: Vec<f32> = (-100..30_000).map(|i| tail.measure(i as f32)).collect();
+        assert!(grid.windows(2).all(|w| w[0] <= w[1]) && grid[0] >= 0.0);
+        assert!(tail.measure(20_000.0) < tail.measure(20_001.0));
+    }
+
+    #[test]
+    fn an_exponential_tail_is_met() {
+        let values: Vec<f32> = (0..20_000).map(|i| -(1.0 - (i as f32 + 0.5) / 20_000.0).ln()).collect();
+        let tail = Tail::fit(&values);
+        for x in [0.5, 2.0, 4.0, 6.0, 9.0] {
+            assert!((tail.measure(x) - x).abs() < 0.1 * x, "{x} {}", tail.measure(x));
+        }
+    }
+
+    #[test]
+    fn nothing_breaks_on_equal_values() {
+        for values in [vec![], vec![3.0], vec![3.0; 500], vec![f32::NAN, f32::INFINITY]] {
+            let tail = Tail::fit(&values);
+            for x in [0.0, 3.0, 4.0, 1e9] {
+                assert!(tail.measure(x).is_finite() && tail.measure(x) >= 0.0, "{values:?} {x}");
+            }
+        }
+        assert!((Tail::fit(&[3.0; 500]).measure(3.0) - 2f32.ln()).abs() < 0.01);
     }
 }
