@@ -7,17 +7,16 @@
 //! hosts and pairs are forgotten, and counted.
 //!
 //! ```text
-//! record ─► features ─► forest ─► calibrate ─► score ─┐
+//! record ─► features ─► model ─► calibrated score ────┐
 //!        └► detect (scans, sweeps, floods) ──► flags ─┴─► scored record, alerts
 //! ```
 
 mod alert;
 mod bounded;
-mod calibrate;
 mod detect;
 mod features;
-mod forest;
 mod host_risk;
+mod model;
 mod outlier;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::too_many_arguments)]
@@ -25,9 +24,8 @@ mod scenarios;
 mod scorer;
 
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, Status};
-pub use calibrate::Calibration;
 pub use detect::Host;
 pub use features::{Extractor, FEATURES, Features, NAMES};
-pub use forest::{Forest, average_path, sanitize};
 pub use host_risk::HostRisk;
+pub use model::{Calibration, Model, Rows, Scratch, Training};
 pub use scorer::{ScoredRecord, Scorer, Stats};

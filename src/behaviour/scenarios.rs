@@ -398,7 +398,7 @@ fn outlier_alert_names_the_reason() {
     let closed = outcome.closed();
     let alert = closed.iter().find(|a| a.actor.to_string() == "10.0.1.9").expect("an alert about the upload");
     assert_eq!((alert.kind, alert.victim.to_string().as_str()), (AlertKind::Outlier, "10.9.9.9"));
-    assert_eq!(alert.count, 6);
+    assert!((4..=6).contains(&alert.count), "from the third on at the latest: {}", alert.count);
     assert!(alert.evidence.max_score.unwrap() >= 0.99);
     let names: Vec<&str> = alert.evidence.features.iter().map(|f| f.0).collect();
     let telling = ["bytes_to_server", "packet_size_to_server", "duration", "payload_share", "client_byte_share"];
@@ -489,56 +489,4 @@ fn disabled_passes_records_through() {
     let outcome = run(&config::Scorer { enabled: false, ..settings(10) }, traffic.sorted());
     assert_eq!(outcome.scored.len(), 100);
     assert!(outcome.events.is_empty() && outcome.scored.iter().all(|s| s.score.is_none() && s.flags.is_empty()));
-}
-
-/// Seconds this thread has been on a CPU (Linux), so that other load does not count.
-fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
-}
-
-/// Figures, not a test: `cargo test --release -- --ignored --nocapture throughput`.
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    let mut traffic = Traffic::new(8);
-    traffic.ordinary();
-    let records = traffic.sorted();
-    let config = settings(5000);
-    let mut extractor = Extractor::new(10 * SECOND, 1);
-    let clock = cpu_seconds();
-    let data: Vec<Features> = records.iter().map(|r| extractor.extract(r)).collect();
-    println!("features: {:.0} records/s", data.len() as f64 / (cpu_seconds() - clock));
-    let forest = Forest::train(&data[..5000], config.trees, config.sample, 1);
-    let mut out = [0.0; 64];
-    let clock = cpu_seconds();
-    let mut sum = 0.0;
-    for batch in data.chunks(64) {
-        forest.score(batch, &mut out);
-        sum += out[0];
-    }
-    println!("forest: {:.0} records/s ({sum})", data.len() as f64 / (cpu_seconds() - clock));
-    let mut detectors = super::detect::Detectors::new(&config.detect);
-    let clock = cpu_seconds();
-    let flagged = records.iter().filter(|r| !detectors.observe(r).flags.is_empty()).count();
-    println!("detect: {:.0} records/s ({flagged} flagged)", records.len() as f64 / (cpu_seconds() - clock));
-    let mut noise = Traffic::new(9);
-    for i in 0..400_000u64 {
-        let (src, dst) = (u128::from(noise.below(1 << 32)), addr("10.0.0.0") + u128::from(noise.below(64)));
-        let port = noise.below(65_536) as u16;
-        noise.syn(i * MS / 100, src, dst, port, 0, 1);
-    }
-    let noise = noise.sorted();
-    let clock = cpu_seconds();
-    let flagged = noise.iter().filter(|r| !detectors.observe(r).flags.is_empty()).count();
-    println!("detect, flooded: {:.0} records/s ({flagged} flagged)", noise.len() as f64 / (cpu_seconds() - clock));
-    let mut scorer = Scorer::new(&config, 1);
-    let clock = cpu_seconds();
-    let mut count = 0u64;
-    for r in &records {
-        scorer.observe(*r, &mut |_| count += 1);
-    }
-    scorer.flush(&mut |_| count += 1);
-    let alerts = scorer.drain_alerts().count();
-    println!("observe: {:.0} records/s, {alerts} events", count as f64 / (cpu_seconds() - clock));
 }

@@ -1,4 +1,4 @@
-//! Joins features, detectors and forest into one stage.
+//! Joins features, detectors and model into one stage.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,16 @@ use crate::config;
 use crate::flow::FlowRecord;
 use crate::worker::Observation;
 
+use crate::trie::Isa;
+
 use super::alert::{AlertEvent, AlertKind, Flags};
-use super::calibrate::Calibration;
 use super::detect::{Bar, Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
-use super::features::{Extractor, Features};
-use super::forest::Forest;
+use super::features::{Extractor, FEATURES, Features};
+use super::model::{Model, Rows, Scratch, Training};
 use super::outlier::Watch;
 
-/// Records scored together once the forest is trained.
-const BATCH: usize = 64;
+/// Records scored together once the model is trained.
+const BATCH: usize = 256;
 /// Share of the warm-up that must remain after attack traffic was taken out; else it is prolonged.
 const LEAST_CLEAN: usize = 4;
 
@@ -22,7 +23,7 @@ const LEAST_CLEAN: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoredRecord {
     pub record: FlowRecord,
-    /// Calibrated score, 0..=1, see [`Calibration`]; `None` before the forest is trained.
+    /// Calibrated score, 0..=1, see [`Calibration`](super::Calibration); `None` before the model is trained.
     pub score: Option<f32>,
     pub flags: Flags,
 }
@@ -34,7 +35,7 @@ pub struct Stats {
     /// Records with a score.
     pub scored: u64,
     pub trained: bool,
-    /// Records the forest was trained and calibrated on, and warm-up records left out as attacks.
+    /// Records the model was trained and calibrated on, and warm-up records left out as attacks.
     pub trained_on: u64,
     pub excluded: u64,
     /// Records at or above the outlier threshold.
@@ -48,7 +49,7 @@ pub struct Stats {
     pub evicted: u64,
 }
 
-/// What is kept of a record until the forest is trained.
+/// What is kept of a record until the model is trained.
 #[derive(Clone, Debug)]
 struct Warm {
     features: Features,
@@ -61,7 +62,15 @@ struct Warm {
 #[derive(Clone, Debug)]
 enum Phase {
     WarmUp { records: Vec<Warm>, attacks: BTreeSet<Key> },
-    Trained { forest: Forest, calibration: Calibration },
+    Trained(Box<Trained>),
+}
+
+#[derive(Clone, Debug)]
+struct Trained {
+    model: Model,
+    scratch: Scratch,
+    /// Raw scores of the batch.
+    raw: Vec<f32>,
 }
 
 /// Scores flow records and raises alerts. The same records, configuration and seed give the same
@@ -75,8 +84,9 @@ pub struct Scorer {
     watch: Watch,
     phase: Phase,
     /// Records waiting for the batch to be full; at most `BATCH`.
-    pending: Vec<(FlowRecord, Features)>,
-    raw: [f32; BATCH],
+    pending: Vec<FlowRecord>,
+    /// Theirs.
+    features: Vec<Features>,
     alerts: Vec<AlertEvent>,
     stats: Stats,
     last: u64,
@@ -93,7 +103,7 @@ impl Scorer {
             watch: Watch::new(window, config.contamination),
             phase: Phase::WarmUp { records: Vec::new(), attacks: BTreeSet::new() },
             pending: Vec::with_capacity(BATCH),
-            raw: [0.0; BATCH],
+            features: Vec::with_capacity(BATCH),
             alerts: Vec::new(),
             stats: Stats::default(),
             last: 0,
@@ -101,7 +111,7 @@ impl Scorer {
     }
 
     /// Takes the next record, in the order of `emitted`. `out` gets each record once, in order: at
-    /// once during the warm-up, in batches of 64 afterwards. With the scorer disabled the record
+    /// once during the warm-up, in batches of 256 afterwards. With the scorer disabled the record
     /// passes without score and flags.
     pub fn observe(&mut self, record: FlowRecord, out: &mut impl FnMut(ScoredRecord)) {
         self.stats.records += 1;
@@ -109,8 +119,8 @@ impl Scorer {
         if !self.config.enabled {
             return out(ScoredRecord { record, score: None, flags: Flags::default() });
         }
-        let features = self.extractor.extract(&record);
-        self.pending.push((record, features));
+        self.features.push(self.extractor.extract(&record));
+        self.pending.push(record);
         if self.pending.len() >= BATCH || matches!(self.phase, Phase::WarmUp { .. }) {
             self.drain(out);
         }
@@ -128,20 +138,18 @@ impl Scorer {
 
     /// Hands out records that wait for a batch: for when no more come at the moment.
     pub fn drain(&mut self, out: &mut impl FnMut(ScoredRecord)) {
-        let mut pending = std::mem::take(&mut self.pending);
-        let scored = if let Phase::Trained { forest, .. } = &self.phase {
-            let mut batch = [[0.0; super::FEATURES]; BATCH];
-            batch.iter_mut().zip(&pending).for_each(|(x, p)| *x = p.1);
-            forest.score(&batch[..pending.len().min(BATCH)], &mut self.raw);
+        let (mut pending, mut features) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.features));
+        let scored = if let Phase::Trained(trained) = &mut self.phase {
+            let Trained { model, scratch, raw } = &mut **trained;
+            model.score(Rows::new(features.as_flattened(), FEATURES), scratch, raw);
             true
         } else {
             false
         };
-        for (i, (record, features)) in pending.drain(..).enumerate() {
-            let raw = scored.then(|| self.raw[i]);
-            out(self.finish(record, &features, raw));
+        for (i, (record, features)) in pending.drain(..).zip(features.drain(..)).enumerate() {
+            out(self.finish(record, &features, scored.then_some(i)));
         }
-        self.pending = pending;
+        (self.pending, self.features) = (pending, features);
     }
 
     /// The end of the run: hands out what waits and closes all episodes.
@@ -167,16 +175,16 @@ impl Scorer {
             suppressed: self.watch.suppressed(),
             entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries()) as u64,
             evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted(),
-            trained: matches!(self.phase, Phase::Trained { .. }),
+            trained: matches!(self.phase, Phase::Trained(_)),
             ..self.stats
         }
     }
 
-    /// Flags, alerts and training for one record whose raw score is known.
-    fn finish(&mut self, record: FlowRecord, features: &Features, raw: Option<f32>) -> ScoredRecord {
+    /// Flags, alerts and training for one record; `place`: where its raw score is, when there is a model.
+    fn finish(&mut self, record: FlowRecord, features: &Features, place: Option<usize>) -> ScoredRecord {
         let finding = self.detectors.observe(&record);
         let mut flags = finding.flags;
-        let score = raw.map(|raw| self.judge(&record, features, raw, &mut flags));
+        let score = place.map(|place| self.judge(&record, features, place, &mut flags));
         self.collect_alerts();
         if score.is_none() {
             self.warm_up(&record, features, finding);
@@ -185,8 +193,9 @@ impl Scorer {
     }
 
     /// Calibrated score of a record, and the outlier episode of its source if there is one.
-    fn judge(&mut self, r: &FlowRecord, features: &Features, raw: f32, flags: &mut Flags) -> f32 {
-        let Phase::Trained { forest, calibration } = &self.phase else { return 0.0 };
+    fn judge(&mut self, r: &FlowRecord, features: &Features, place: usize, flags: &mut Flags) -> f32 {
+        let Phase::Trained(trained) = &mut self.phase else { return 0.0 };
+        let (calibration, raw) = (trained.model.calibration(), trained.raw[place]);
         let score = calibration.calibrate(raw);
         self.stats.scored += 1;
         let unusual = score >= calibration.threshold();
@@ -214,7 +223,9 @@ impl Scorer {
             Known::No | Known::Late => return score,
         }
         if book.score(&key, score, beyond) {
-            book.explain(&key, &forest.contributions(features));
+            let mut contributions = [0.0; FEATURES];
+            contributions.copy_from_slice(&trained.model.contributions(features, &mut trained.scratch));
+            book.explain(&key, &contributions);
         }
         score
     }
@@ -251,12 +262,17 @@ impl Scorer {
             return;
         }
         let data: Vec<Features> = records.iter().map(|w| w.features).collect();
-        let forest = Forest::train(&data, self.config.trees, self.config.sample, self.seed);
-        let mut raw = vec![0.0; data.len()];
-        forest.score(&data, &mut raw);
-        let calibration = Calibration::fit(&raw, self.config.contamination);
+        let training = Training {
+            trees: self.config.trees,
+            sample: self.config.sample,
+            contamination: self.config.contamination,
+            seed: self.seed,
+            isa: Isa::best(),
+        };
+        let model = Model::train(Rows::new(data.as_flattened(), FEATURES), &training);
+        let scratch = model.scratch();
         self.stats.trained_on = data.len() as u64;
-        self.phase = Phase::Trained { forest, calibration };
+        self.phase = Phase::Trained(Box::new(Trained { model, scratch, raw: vec![0.0; BATCH] }));
     }
 }
 
