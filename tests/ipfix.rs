@@ -134,6 +134,7 @@ fn any_record() -> impl Strategy<Value = ScoredRecord> {
                 dst_groups: GroupSetHandle(dst),
                 mirrors,
                 raised: 0,
+                cut: 0,
                 diverted: false,
                 sizes,
                 gaps,

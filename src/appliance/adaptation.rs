@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::policy::PolicyNames;
-use crate::behaviour::{Alert, AlertEvent, AlertKind, HostRisk, Party as AlertParty, ScoredRecord};
+use crate::behaviour::{Alert, AlertEvent, AlertKind, Flags, HostRisk, Party as AlertParty, ScoredRecord};
 use crate::config::Adaptive;
 use crate::export::{ExportError, Files};
-use crate::flow::EndReason;
+use crate::flow::{EndReason, FlowRecord};
 use crate::mirror::control::{Controller, Sign, Totals};
 use crate::mirror::{CLASSES, Party, Watchlist};
-use crate::packet::Host;
+use crate::packet::{FlowKey, Host};
 use crate::rules::{Publisher, Reader, StaleGeneration};
 use crate::worker::{Paces, WorkerCounters};
 
@@ -28,8 +28,9 @@ pub struct Adaptation {
     paces: Option<Arc<Paces>>,
     interval: u64,
     next: u64,
-    /// Risk from which on the control is told.
-    least: f64,
+    /// Since the last decisions. Records and alerts come in an order that depends on threads; these are put into one that
+    /// does not.
+    signs: Vec<(u64, Party, Sign)>,
 }
 
 impl Watchers {
@@ -53,10 +54,7 @@ impl Adaptation {
             paces: in_step.then(|| Arc::new(Paces::new(interval, counters.len()))),
             interval,
             next: 0,
-            least: settings
-                .levels
-                .first()
-                .map_or(f64::INFINITY, |level| 1.0 - (1.0 - level.score) * settings.hysteresis),
+            signs: Vec::new(),
         })
     }
 
@@ -75,41 +73,38 @@ impl Adaptation {
 
     /// A record came out of the scorer.
     pub fn record(&mut self, scored: &ScoredRecord) {
-        let record = &scored.record;
+        // As the detectors see it: answers that nobody asked for are of who sends them.
+        let record = scored.record.as_sent();
         if scored.flags.is_attack() {
-            self.goes_on(scored);
+            self.goes_on(&record, scored.flags);
         }
         let Some(score) = scored.score else { return };
-        // A slice says again what was said.
         if record.reason == EndReason::Active {
+            // The host was told of when the flow began or will be when it ends; the flow itself goes on.
+            let flow = Party::Flow(FlowKey::of(record.tuple).0);
+            self.signs.push((record.emitted, flow, Sign::Risk(score.into())));
             return;
         }
         let host = Host::source(&record.tuple);
         let risk = self.risks.update(host, score);
-        let mut control = self.watchers.lock();
-        if risk >= self.least || control.is_watched(&Party::Host(host)) {
-            control.notice(record.emitted, Party::Host(host), &Sign::Risk(risk));
-        }
+        self.signs.push((record.emitted, Party::Host(host), Sign::Risk(risk)));
     }
 
     /// A record of an episode: by its initiator, or in a flood by many.
-    fn goes_on(&self, scored: &ScoredRecord) {
-        let (t, at) = (&scored.record.tuple, scored.record.emitted);
+    fn goes_on(&mut self, record: &FlowRecord, flags: Flags) {
+        let (t, at) = (&record.tuple, record.emitted);
         let bits = |is: fn(AlertKind) -> bool| {
-            scored.flags.iter().filter(|kind| is(*kind)).fold(0, |bits, kind| bits | 1 << kind as u8)
+            flags.iter().filter(|kind| is(*kind)).fold(0, |bits, kind| bits | 1 << kind as u8)
         };
         let (of_one, of_many) = (bits(|kind| !kind.is_flood()), bits(AlertKind::is_flood));
         let victim = Host::destination(t);
-        let mut control = self.watchers.lock();
-        for (party, kinds) in [
+        let signs = [
             (Party::Host(Host::source(t)), of_one | of_many),
             (Party::Service(victim, t.protocol, t.dst_port), of_many),
             (Party::Host(victim), of_many),
-        ] {
-            if kinds != 0 && control.is_watched(&party) {
-                control.notice(at, party, &Sign::Again(kinds));
-            }
-        }
+        ];
+        let signs = signs.into_iter().filter(|(_, kinds)| *kinds != 0);
+        self.signs.extend(signs.map(|(party, kinds)| (at, party, Sign::Again(kinds))));
     }
 
     /// An episode began or grew.
@@ -120,10 +115,11 @@ impl Adaptation {
             return;
         }
         let (kind, name) = (alert.kind as u8, alert.kind.name());
-        let sign = Sign::Alert { kind, name, severity: alert.severity, episode: alert.episode };
+        let (severity, episode) = (alert.severity, alert.episode);
         let at = if matches!(event, AlertEvent::Opened(_)) { alert.raised } else { alert.last_seen };
-        let mut control = self.watchers.lock();
-        parties_of(alert).into_iter().for_each(|party| control.notice(at, party, &sign));
+        let signs = parties_of(alert).into_iter();
+        let signs = signs.map(|(party, by)| (at, party, Sign::Alert { kind, name, severity, episode, by }));
+        self.signs.extend(signs);
     }
 
     /// In a replay: the step that all workers wait for, and when it begins.
@@ -153,6 +149,7 @@ impl Adaptation {
         let totals = self.totals();
         let (list, decisions) = {
             let mut control = self.watchers.lock();
+            apply(&mut self.signs, &mut control);
             (control.tick(now, &totals), control.drain_decisions())
         };
         if let Some(list) = list
@@ -161,6 +158,12 @@ impl Adaptation {
             log::error!("the watchlist stays as it is: {error}");
         }
         decisions.iter().try_for_each(|decision| files.decision(decision, names))
+    }
+
+    /// At the end: decides on what came last, so that it is written down.
+    pub fn finish(&mut self, files: &mut Files, names: &PolicyNames) -> Result<(), ExportError> {
+        let last = self.signs.iter().map(|(at, ..)| *at).max();
+        last.map_or(Ok(()), |at| self.tick(at, files, names))
     }
 
     fn totals(&self) -> Totals {
@@ -175,19 +178,41 @@ impl Adaptation {
     }
 }
 
-/// Whose flows are of interest: those of who does it. Where that is many, whose addresses may be forged, those to the
-/// service they aim at; a victim as a whole only where they aim at several or none.
-fn parties_of(alert: &Alert) -> Vec<Party> {
+/// Tells the control, in the order of time.
+fn apply(signs: &mut Vec<(u64, Party, Sign)>, control: &mut Controller) {
+    signs.sort_by(|(at, party, sign), (at2, party2, sign2)| {
+        (at, party, sign.order()).cmp(&(at2, party2, sign2.order()))
+    });
+    for (at, party, sign) in signs.drain(..) {
+        let is_news = match &sign {
+            Sign::Alert { .. } => true,
+            Sign::Risk(risk) => *risk >= control.least_risk() || control.is_watched(&party),
+            Sign::Again(_) => control.is_watched(&party),
+        };
+        if is_news {
+            control.notice(at, party, &sign);
+        }
+    }
+}
+
+/// Whose flows are of interest, and whether they are those of who does it. Where that is many, whose addresses may be
+/// forged, those to the service they aim at; a victim as a whole only where they aim at several or none.
+fn parties_of(alert: &Alert) -> Vec<(Party, bool)> {
+    let groups = (alert.actor_groups, alert.victim_groups);
     match (alert.actor, alert.victim) {
-        (AlertParty::Host(actor), _) => vec![Party::Host(actor)],
+        (AlertParty::Host(actor), _) => {
+            let is_of_groups = alert.kind == AlertKind::NewRelationship && groups.0.0 != 0 && groups.1.0 != 0;
+            let groups = is_of_groups.then(|| (Party::groups(groups.0, groups.1), false));
+            [(Party::Host(actor), true)].into_iter().chain(groups).collect()
+        }
         (AlertParty::Many, AlertParty::Host(victim)) => {
             match (&alert.evidence.protocols[..], &alert.evidence.ports[..]) {
-                ([protocol], [port]) => vec![Party::Service(victim, *protocol, *port)],
-                _ => vec![Party::Host(victim)],
+                ([protocol], [port]) => vec![(Party::Service(victim, *protocol, *port), false)],
+                _ => vec![(Party::Host(victim), false)],
             }
         }
         // Who forges addresses of the link layer has none; what is said to the forged one goes to it.
-        (AlertParty::Station(_), AlertParty::Host(victim)) => vec![Party::Host(victim)],
+        (AlertParty::Station(_), AlertParty::Host(victim)) => vec![(Party::Host(victim), false)],
         (AlertParty::Many | AlertParty::Station(_), _) => Vec::new(),
     }
 }

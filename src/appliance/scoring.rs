@@ -229,6 +229,10 @@ impl Scoring {
         self.scorer.flush(&mut |record| keep_first(&mut result, out.take(&record)));
         result?;
         self.pass_alerts_on()?;
+        let Out { adaptation, exports, names, .. } = &mut self.out;
+        if let Some(adaptation) = adaptation {
+            adaptation.finish(&mut exports.files, names)?;
+        }
         self.update_counters();
         if let Some(health) = &mut self.health {
             health.finish(&mut self.out.exports.files)?;

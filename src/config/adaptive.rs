@@ -40,6 +40,8 @@ pub struct Level {
 /// Those with an alert are watched whole for a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Graylist {
+    /// Kinds of alert that put who does it there, a bit each.
+    pub alerts: u32,
     pub period: Duration,
     pub escalate: Escalation,
 }
@@ -84,7 +86,11 @@ impl Default for Adaptive {
 }
 
 impl Default for Graylist {
+    /// Kinds by which somebody goes for others, not those that may as well be a backup, an update or a new service.
     fn default() -> Self {
-        Self { period: Duration::from_secs(600), escalate: Escalation::Watch }
+        use AlertKind::{BruteForce, DnsTunnel, HostSweep, IcmpTunnel, PortScan, SlowHttp};
+        let kinds = [PortScan, HostSweep, BruteForce, SlowHttp, DnsTunnel, IcmpTunnel];
+        let alerts = kinds.into_iter().fold(0, |bits, kind| bits | 1 << kind as u8);
+        Self { alerts, period: Duration::from_secs(600), escalate: Escalation::Watch }
     }
 }

@@ -68,16 +68,21 @@ impl Default for RawScorer {
     }
 }
 
+/// Names of kinds of alert by their bits.
+fn kinds(bits: u32) -> Vec<String> {
+    let is_in = |kind: &&AlertKind| bits >> **kind as u8 & 1 != 0;
+    AlertKind::ALL.iter().filter(is_in).map(|kind| kind.name().to_owned()).collect()
+}
+
 impl Default for RawAdaptive {
     fn default() -> Self {
         let Adaptive { interval, levels, hysteresis, alerts, flagged, severity, hold, most, .. } = Adaptive::default();
-        let counts = |kind: &&AlertKind| alerts >> **kind as u8 & 1 != 0;
         let level = |level: &Level| RawLevel { score: level.score, share: ShareText::of(level.share) };
         Self {
             interval: DurationText::of(interval),
             level: levels.iter().map(level).collect(),
             hysteresis,
-            alerts: AlertKind::ALL.iter().filter(counts).map(|kind| kind.name().to_owned()).collect(),
+            alerts: kinds(alerts),
             flagged: ShareText::of(flagged),
             severity,
             hold: DurationText::of(hold),
@@ -91,8 +96,13 @@ impl Default for RawAdaptive {
 
 impl Default for RawGraylist {
     fn default() -> Self {
-        let Graylist { period, .. } = Graylist::default();
-        Self { period: DurationText::of(period), escalate: EscalateWord::default(), honeypot: None }
+        let Graylist { alerts, period, .. } = Graylist::default();
+        Self {
+            alerts: kinds(alerts),
+            period: DurationText::of(period),
+            escalate: EscalateWord::default(),
+            honeypot: None,
+        }
     }
 }
 

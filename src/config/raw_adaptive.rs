@@ -53,6 +53,9 @@ pub(super) struct RawLevel {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawGraylist {
+    /// Kinds of alert that put who does it on the list, or "any". Sources of scans can be forged.
+    #[schemars(length(min = 1))]
+    pub alerts: Vec<String>,
     pub period: DurationText,
     /// When alerts went on in that time: `watch` for another period, or `divert` what they begin to `honeypot`.
     pub escalate: EscalateWord,

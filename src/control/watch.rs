@@ -93,6 +93,10 @@ pub(super) fn watch_set(live: &Live, request: &Request, reply: &mut Reply) -> Re
     if !(0.0..=1.0).contains(&share) || seconds == 0 {
         return Err(Refusal::new("bad_request", "`share` goes from 0 to 1, and `seconds` from 1").into());
     }
+    if divert.is_some() && (about.service.is_some() || about.vni != 0) {
+        let message = "only what a host begins outside of tunnels can be diverted: leave out `service` and `vni`";
+        return Err(Refusal::new("bad_request", message).into());
+    }
     let honeypot = divert.map_or(Ok(0), |name| honeypot(live, &name))?;
     let until = live.now().saturating_add(seconds.saturating_mul(1_000_000_000));
     let order = Order { share, honeypot, until, who, reason };

@@ -10,7 +10,7 @@ use crate::behaviour::{Alert, AlertKind, Flags, ScoredRecord};
 use crate::flow::{FlowRecord, Spread, TO_CLIENT, TO_SERVER};
 use crate::mirror::Rate;
 use crate::packet::{has_ports, is_icmp};
-use crate::rules::{Decision, GroupSetHandle, RuleHandle, Tier};
+use crate::rules::{Decision, GroupSetHandle, RuleHandle, Standing, Tier};
 
 use super::community_id;
 use super::time::iso8601;
@@ -441,7 +441,8 @@ fn mirrors<'a>(r: &FlowRecord, names: &'a impl Names) -> Vec<Cow<'a, str>> {
 }
 
 fn mirror_rates(r: &FlowRecord, names: &impl Names) -> Vec<f64> {
-    let rate = |rate: Rate| round_to_millionths(rate.share(r.raised));
+    let standing = Standing { share: r.raised, cut: r.cut, ..Standing::default() };
+    let rate = |rate: Rate| round_to_millionths(rate.share(&standing));
     // A session that is not known any more counts as one that takes all.
     mirror_bits(r).map(|bit| names.mirror_rate(r.generation, bit).map_or(1.0, rate)).collect()
 }

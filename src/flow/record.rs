@@ -101,6 +101,8 @@ pub struct FlowRecord {
     /// Largest share of flows that adaptive mirror sessions had to take at least while they selected this one, 0..=1 as
     /// 0..=65535.
     pub raised: u16,
+    /// The part of their own share that these gave up for the budget at most meanwhile, likewise.
+    pub cut: u16,
     /// It went to a honeypot instead of its destination.
     pub diverted: bool,
     /// Frame lengths of both directions, in bytes.

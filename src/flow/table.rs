@@ -289,12 +289,12 @@ impl FlowTable {
         if sessions == 0 {
             return;
         }
-        let (generation, share) = (verdict.generation, verdict.standing.share);
+        let (generation, Standing { share, cut, .. }) = (verdict.generation, verdict.standing);
         let before = self.verdicts.get(self.slab.get(ix.0).handle(Handle::Mirrors));
         let before = before.filter(|noted| noted.generation == generation);
-        let (mirrors, raised) = before.map_or((0, 0), |noted| (noted.mirrors, noted.standing.share));
-        if mirrors | sessions != mirrors || share > raised {
-            let standing = Standing { share: raised.max(share), ..Standing::default() };
+        let (mirrors, noted) = before.map_or((0, Standing::default()), |noted| (noted.mirrors, noted.standing));
+        if mirrors | sessions != mirrors || share > noted.share || cut > noted.cut {
+            let standing = Standing { share: noted.share.max(share), cut: noted.cut.max(cut), ..noted };
             let all = Verdict { mirrors: mirrors | sessions, generation, standing, ..Verdict::default() };
             self.keep(ix.0, Handle::Mirrors, Some(&all));
         }
@@ -516,6 +516,7 @@ impl FlowTable {
             dst_groups: verdict.dst_groups,
             mirrors: mirrored.map_or(0, |noted| noted.mirrors),
             raised: mirrored.map_or(0, |noted| noted.standing.share),
+            cut: mirrored.map_or(0, |noted| noted.standing.cut),
             diverted: verdict.standing.diversion != 0,
             ..record
         };

@@ -5,7 +5,7 @@
 //! [`MOST`]), new ones are refused and counted, and their flows are judged packet by packet.
 
 use crate::packet::hash_words;
-use crate::rules::Verdict;
+use crate::rules::{Standing, Verdict};
 
 /// Handles are this wide; 0 stands for none.
 pub(super) const HANDLE_BITS: u32 = 21;
@@ -106,7 +106,10 @@ impl Verdicts {
         let groups = u64::from(verdict.src_groups.0) << 32 | u64::from(verdict.dst_groups.0);
         let rule = u64::from(verdict.rule.0) << 32 | u64::from(verdict.generation);
         let rest = verdict.mirrors ^ u64::from(verdict.logged.0) << 40;
-        let words = [groups, rule, rest, verdict.decision as u64];
+        let Standing { watchlist, flags, score, share, cut, diversion, class } = verdict.standing;
+        let standing = u64::from(watchlist) << 32 ^ u64::from(flags) << 8 ^ u64::from(class);
+        let shares = u64::from(score) << 48 | u64::from(share) << 32 | u64::from(cut) << 16 | u64::from(diversion);
+        let words = [groups, rule, rest ^ standing.rotate_left(17), shares ^ (verdict.decision as u64) << 60];
         hash_words(words) as usize & (self.heads.len() - 1)
     }
 }

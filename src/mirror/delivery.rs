@@ -101,6 +101,8 @@ struct Bucket {
     left: u64,
     /// Most that is saved up.
     depth: u64,
+    /// What has been sent beyond that, to be made up for first.
+    debt: u64,
 }
 
 /// Largest IP packet there is.
@@ -132,7 +134,7 @@ impl Meter {
             let second = (workers.max(1) as u64 * 1_000_000_000) << FRACTION;
             let cost = second.checked_div(rate).map_or(0, |cost| cost.max(1));
             let depth = (time << FRACTION).max(cost.saturating_mul(largest));
-            Bucket { cost, left: depth, depth }
+            Bucket { cost, left: depth, depth, debt: 0 }
         };
         Self { bits: bucket(cap.bits, largest), packets: bucket(cap.packets, 1), last: 0 }
     }
@@ -153,17 +155,36 @@ impl Meter {
         let passed = clock.saturating_sub(self.last).min(u64::MAX >> FRACTION) << FRACTION;
         self.last = self.last.max(clock);
         let (bits, packets) = (self.bits.cost.saturating_mul(u64::from(bytes) * 8), self.packets.cost);
-        for bucket in [&mut self.bits, &mut self.packets] {
-            bucket.left = bucket.left.saturating_add(passed).min(bucket.depth);
-        }
-        let kept = |bucket: &Bucket| (bucket.depth >> 8).saturating_mul(reserve.into());
-        let has = |bucket: &Bucket, cost: u64| cost == 0 || bucket.left >= cost.saturating_add(kept(bucket));
-        if !has(&self.bits, bits) || !has(&self.packets, packets) {
+        self.bits.fill(passed);
+        self.packets.fill(passed);
+        if !self.bits.has(bits, reserve) || !self.packets.has(packets, reserve) {
             return false;
         }
-        self.bits.left -= bits;
-        self.packets.left -= packets;
+        self.bits.take(bits);
+        self.packets.take(packets);
         true
+    }
+}
+
+impl Bucket {
+    #[inline]
+    fn fill(&mut self, passed: u64) {
+        let made_up = passed.min(self.debt);
+        self.debt -= made_up;
+        self.left = self.left.saturating_add(passed - made_up).min(self.depth);
+    }
+
+    /// A full bucket has enough for anything: what it lacks it owes.
+    #[inline]
+    fn has(&self, cost: u64, reserve: u8) -> bool {
+        let kept = (self.depth >> 8).saturating_mul(reserve.into());
+        cost == 0 || self.left >= cost.saturating_add(kept) || self.left == self.depth
+    }
+
+    #[inline]
+    fn take(&mut self, cost: u64) {
+        self.debt += cost.saturating_sub(self.left);
+        self.left = self.left.saturating_sub(cost);
     }
 }
 

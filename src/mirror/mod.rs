@@ -25,4 +25,4 @@ pub use receipts::{Account, Receipts};
 pub use sampler::Sampler;
 pub use seen::Seen;
 pub use session::{Head, Only, Rate, Sample, Session};
-pub use watch::{CLASSES, Party, Regard, Watchlist, fraction, scaled, share_in_force};
+pub use watch::{CLASSES, Party, Regard, Watchlist, fraction};

@@ -2,6 +2,7 @@
 
 use super::delivery::Delivery;
 use super::hops::Route;
+use super::watch::share_in_force;
 use crate::rules::Standing;
 
 /// How much of what a session selects is copied.
@@ -29,11 +30,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The share of packets or flows, 0..=1. `raised`: that of those who are watched, as 0..=65535.
-    pub fn share(&self, raised: u16) -> f64 {
+    /// The share of packets or flows, 0..=1, of flows that stand so.
+    pub fn share(&self, standing: &Standing) -> f64 {
         match self.sample {
             Sample::Packets(n) => 1.0 / f64::from(n.max(1)),
-            Sample::Flows(share) if self.adapts => share.max(f64::from(raised) / f64::from(u16::MAX)),
+            Sample::Flows(share) if self.adapts => share_in_force(share, standing),
             Sample::Flows(share) => share,
         }
     }

@@ -3,8 +3,6 @@
 
 use std::collections::HashMap;
 
-use rustc_hash::FxBuildHasher;
-
 use crate::packet::{FlowKey, Host, Tuple};
 use crate::rules::{Generational, GroupSetHandle, Standing, Verdict};
 
@@ -43,7 +41,7 @@ pub struct Regard {
 #[derive(Clone, Debug)]
 pub struct Watchlist {
     number: u32,
-    parties: HashMap<Party, Regard, FxBuildHasher>,
+    parties: HashMap<Party, Regard>,
     /// What kinds of party are in it: the others need not be looked for.
     has: Kinds,
     /// What the budget leaves of each class's shares, 0..=1 as 0..=65535.
@@ -61,7 +59,7 @@ struct Kinds {
 impl Watchlist {
     /// `number` is above that of the edition before.
     pub fn new(number: u32, parties: impl IntoIterator<Item = (Party, Regard)>, scales: [u16; CLASSES]) -> Self {
-        let parties: HashMap<_, _, _> = parties.into_iter().collect();
+        let parties: HashMap<_, _> = parties.into_iter().collect();
         let mut has = Kinds::default();
         for party in parties.keys() {
             match party {
@@ -81,10 +79,6 @@ impl Watchlist {
 
     pub fn number(&self) -> u32 {
         self.number
-    }
-
-    pub fn parties(&self) -> &HashMap<Party, Regard, FxBuildHasher> {
-        &self.parties
     }
 
     /// How a flow stands, by any packet of it and the verdict on that: the most of what is said of its hosts, service,
@@ -159,7 +153,8 @@ impl Regard {
             flags: self.flags | other.flags,
             share: self.share.max(other.share),
             class: self.class.max(other.class),
-            honeypot: self.honeypot.max(other.honeypot),
+            // Asked for by itself: see `honeypot`.
+            honeypot: 0,
         }
     }
 }

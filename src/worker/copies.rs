@@ -271,8 +271,8 @@ impl Copier {
         let seen = self.seen(lane);
         let usable = u64::MAX >> (64 - members.len().clamp(1, 64));
         let is_watched = members.iter().any(|member| member.hop.is_some());
-        let (slot, output, adapts, sample) = (lane.slot, lane.output, lane.session.adapts, lane.session.sample);
-        Way { slot, output, members, pool, delivery, meter, seen, adapts, sample, is_watched, usable }
+        let (slot, output, rate) = (lane.slot, lane.output, lane.session.rate());
+        Way { slot, output, members, pool, delivery, meter, seen, rate, is_watched, usable }
     }
 
     /// What went by lately, also in the generation before.

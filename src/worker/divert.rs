@@ -2,27 +2,28 @@
 //!
 //! The packet keeps its addresses; only the link header changes: to the honeypot's MAC address on the way there, from the
 //! victim's on the way back, so the sender sees one conversation with whom it spoke to. A flow is diverted from its first
-//! packet to its end. What a honeypot says that is no answer goes nowhere, but for its ARP requests, which are answered
-//! with an address of our own: whatever it sends to that is then looked at here.
+//! packet to its end, or not at all; what cannot be diverted and should be is dropped. What a honeypot says that is no answer goes nowhere and leaves no trace in
+//! the table of flows, but for its ARP requests, which are answered with an address of our own: whatever it sends to that is
+//! then looked at here.
 
 use std::collections::HashMap;
-
-use rustc_hash::FxBuildHasher;
 
 use super::io::Cargo;
 use super::stages::Stamp;
 use super::{Timing, Worker};
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
-use crate::packet::{Arp, DropReason, Headers, Mac};
+use crate::packet::{Arp, DropReason, Mac};
 use crate::rules::Subject;
 
 use super::copies::{packet_preamble, wait_for_buffer};
 
 /// Destination and source of an Ethernet header.
 const MACS: usize = 12;
-/// An Ethernet frame with an ARP packet, padded to the least length.
-const ARP_FRAME: usize = 60;
+/// Room for an Ethernet frame with an ARP packet behind up to three tags, and the least length of a frame.
+const ARP_FRAME: usize = 64;
+const LEAST_FRAME: usize = 60;
+const MOST_TAGS: usize = 12;
 const ARP_REQUEST: u16 = 1;
 
 /// Where a honeypot is.
@@ -51,21 +52,31 @@ pub(super) struct Exit {
     macs: [Mac; 2],
 }
 
-/// One worker's honeypots, and the ways to them so far, which flows name by number from 1.
+/// One worker's honeypots, and the ways to them so far, which flows name by number from 1. Room is made once.
 #[derive(Debug, Default)]
 pub(super) struct Diversions {
     honeypots: Vec<Honeypot>,
     known: Vec<Diversion>,
-    numbers: HashMap<Diversion, u16, FxBuildHasher>,
+    numbers: HashMap<Diversion, u16>,
 }
+
+/// The way of what must not go on and has no other: it is dropped.
+pub(super) const NOWHERE: u16 = u16::MAX;
+/// Most ways: pairs of stations that a worker can tell apart. What those who invent more send is dropped.
+const MOST: usize = 16_384;
 
 impl Diversions {
     pub(super) fn new(honeypots: Vec<Honeypot>) -> Self {
-        Self { honeypots, ..Self::default() }
+        let room = if honeypots.is_empty() { 0 } else { MOST };
+        Self { honeypots, known: Vec::with_capacity(room), numbers: HashMap::with_capacity(room) }
+    }
+
+    pub(super) fn has_honeypots(&self) -> bool {
+        !self.honeypots.is_empty()
     }
 
     /// The number of the way to a honeypot (from 1) for a flow that begins with this packet, and has its answers leave by
-    /// `back`. 0 when there is none: numbers are never given back, but there are as many as pairs of stations.
+    /// `back`; [`NOWHERE`] when all are taken, for they are never given back. 0 without such a honeypot.
     pub(super) fn number(&mut self, honeypot: u8, back: usize, first: &Subject) -> u16 {
         let Some(honeypot) = honeypot.checked_sub(1).filter(|at| usize::from(*at) < self.honeypots.len()) else {
             return 0;
@@ -74,7 +85,10 @@ impl Diversions {
         if let Some(number) = self.numbers.get(&way) {
             return *number;
         }
-        let Ok(number) = u16::try_from(self.known.len() + 1) else { return 0 };
+        if self.known.len() == MOST {
+            return NOWHERE;
+        }
+        let number = self.known.len() as u16 + 1;
         self.known.push(way);
         self.numbers.insert(way, number);
         number
@@ -114,14 +128,16 @@ impl Worker {
     /// Answers a honeypot's ARP request; true if packet `i` was one.
     #[cold]
     pub(super) fn answer_arp(&mut self, lane: usize, i: usize) -> bool {
-        let lane = &self.parts.lanes[lane];
-        let (Some(back), Some(request)) = (lane.back.filter(|_| lane.forward.is_none()), asked(&self.headers[i]))
-        else {
+        let parts = &mut self.parts;
+        let lane = &parts.lanes[lane];
+        let Some(back) = lane.back.filter(|_| lane.forward.is_none()) else { return false };
+        let is_known =
+            |mac: Mac| parts.watch.diversions.honeypots.iter().any(|pot| pot.output == back && pot.mac == mac);
+        let asked = self.headers[i].arp.filter(|arp| is_question(arp) && is_known(arp.sender_mac));
+        let Some((frame, len)) = asked.and_then(|request| arp_answer(self.burst.frame(i), &request)) else {
             return false;
         };
-        let bytes = arp_answer(&request);
-        let parts = &mut self.parts;
-        match Mbuf::with_bytes(&parts.packets, &bytes, 0) {
+        match Mbuf::with_bytes(&parts.packets, &frame[..len], 0) {
             Some(packet) => parts.outputs[back].push(packet, Cargo::Generated { at: i as u8 }, &parts.counters),
             None => parts.counters.generated_lost.add(1),
         }
@@ -152,35 +168,42 @@ fn readdressed(
     Mbuf::chained(head, packet).ok()
 }
 
-fn asked(headers: &Headers) -> Option<Arp> {
-    headers.arp.filter(|arp| arp.operation == ARP_REQUEST && arp.sender_ip != arp.target_ip)
+/// Who has that address? Not of those who look whether theirs is free, or say what it is.
+fn is_question(arp: &Arp) -> bool {
+    arp.operation == ARP_REQUEST && arp.sender_ip != arp.target_ip && arp.sender_ip != 0
 }
 
-/// "That is us", whatever was asked for.
-fn arp_answer(request: &Arp) -> [u8; ARP_FRAME] {
-    let mut frame = [0; ARP_FRAME];
+/// "That is us", whatever was asked for, in the VLANs of the question.
+fn arp_answer(question: &[u8], request: &Arp) -> Option<([u8; ARP_FRAME], usize)> {
+    const TAGS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
     let own = Mac([0x02, 0x67, 0x6e, 0x6f, 0x6d, 0xff]);
+    let mut tags = 0;
+    while question.get(MACS + tags..MACS + tags + 2).is_some_and(|kind| TAGS.iter().any(|tag| tag == kind)) {
+        tags += 4;
+    }
+    let mut frame = [0; ARP_FRAME];
     let parts: [&[u8]; 8] = [
         &request.sender_mac.0,
         &own.0,
+        question.get(MACS..MACS + tags).filter(|_| tags <= MOST_TAGS)?,
         &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2],
         &own.0,
         &request.target_ip.to_be_bytes(),
         &request.sender_mac.0,
         &request.sender_ip.to_be_bytes(),
-        &[],
     ];
     let mut at = 0;
     for part in parts {
         frame[at..at + part.len()].copy_from_slice(part);
         at += part.len();
     }
-    frame
+    Some((frame, at.max(LEAST_FRAME)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Headers;
 
     fn mac(n: u8) -> Mac {
         Mac([2, 0, 0, 0, 0, n])
@@ -208,9 +231,12 @@ mod tests {
             target_mac: Mac::default(),
             target_ip: 0x0a00_0002,
         };
-        let frame = arp_answer(&request);
+        assert!(is_question(&request) && !is_question(&Arp { sender_ip: 0, ..request }));
+        let question = [&[0xff; 6][..], &mac(1).0, &[0x81, 0, 0, 7, 0x08, 0x06], &[0; 28]].concat();
+        let (frame, len) = arp_answer(&question, &request).expect("an answer");
         let mut headers = Headers::default();
-        assert!(crate::packet::parse(&frame, 60, &mut headers).is_ok());
+        assert!(crate::packet::parse(&frame[..len], len as u32, &mut headers).is_ok());
+        assert_eq!(headers.link.vlans.outer(), 7);
         let answer = headers.arp.expect("an ARP packet");
         assert_eq!((answer.operation, answer.sender_ip, answer.target_ip), (2, 0x0a00_0002, 0x0a00_0001));
         assert_eq!((headers.link.dst, answer.target_mac, headers.link.src), (mac(1), mac(1), answer.sender_mac));

@@ -4,18 +4,18 @@ use std::sync::atomic::Ordering;
 
 use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::Mbuf;
-use crate::flow::{Entropy, FlowPacket, FlowTable, Lookup, SAMPLE, Touch};
-use crate::packet::{self, DropReason, Headers, Ip, Mac, Malformed, Tuple};
+use crate::flow::{Entropy, FlowPacket, FlowTable, Lookup, SAMPLE, TO_CLIENT, Touch};
+use crate::packet::{self, DropReason, Headers, Host, Ip, Mac, Malformed, Tuple};
 use crate::rules::{Decision, LiveFlows, RuleHandle, Subject, Verdict};
 
 use super::copies::{Candidate, packet_preamble, wait_for_buffer};
-use super::divert::Exit;
+use super::divert::{Exit, NOWHERE};
 use super::io::Cargo;
 use super::note::{MOST_SHADOWS, PacketNote};
 use super::observation::{Observation, Seen};
 use super::reject::{self, MAX_REPLY};
 use super::spreading::Spreading;
-use super::verdict::{IcmpError, decide, decide_error, decide_icmp, is_refused_now};
+use super::verdict::{IcmpError, decide, decide_error, decide_icmp, diversion_of, is_refused_now};
 use super::{Timing, Worker, WorkerParts, push_or_wait};
 
 const UDP: u8 = 17;
@@ -187,12 +187,12 @@ impl Worker {
             }
             let judgement = self.judge(i);
             let copies = self.mirror(i, &judgement);
-            let refused = self.refusal(lane, i, &judgement.verdict);
+            let refused = self.refusal(lane, i, &judgement);
             self.observe(i, &judgement);
             if TAPPED {
                 self.tap(lane, i, &judgement, &copies, refused);
             }
-            self.act(lane, i, &judgement.verdict, refused);
+            self.act(lane, i, &judgement, refused);
             self.note(i, &judgement, copies.copied, refused);
         }
         if matches!(self.parts.timing, Timing::Capture { .. }) && !self.burst.is_empty() {
@@ -216,6 +216,10 @@ impl Worker {
         }
         let parts = &mut self.parts;
         let Inquiry { packet, subject, lookup, has_quote, .. } = &self.inquiries[i];
+        if parts.watch.is_from_honeypot() && !is_answer_of_honeypot(&parts.table, lookup) {
+            // Nothing that it says by itself may leave a trace.
+            return Judgement { tuple: subject.tuple, ..Judgement::default() };
+        }
         let generation = parts.generation.get();
         if generation.live_flows == LiveFlows::Drop
             && self.stamps[i].problem.is_none()
@@ -232,6 +236,10 @@ impl Worker {
                 false => generation.rules.classify(subject),
             };
             parts.watch.stand(&mut verdict, &subject.tuple);
+            if parts.watch.is_diverted(subject) {
+                // Where it should go is not known, and it must not go to the victim.
+                verdict.standing.diversion = NOWHERE;
+            }
             let candidate = Candidate { verdict: &verdict, tuple: &subject.tuple, touch: None, bytes: packet.bytes };
             let mirrors = self.copier.choose(&candidate, &self.sampler, &parts.table);
             return Judgement { verdict, tuple: subject.tuple, mirrors, ..Judgement::default() };
@@ -265,9 +273,11 @@ impl Worker {
             let generation = parts.generation.get();
             generation.rules.classify_as(subject, generation.non_ip)
         } else if packet::is_icmp(subject.tuple.protocol) {
-            decide_icmp(parts, touch, subject)
+            let mut verdict = decide_icmp(parts, touch, subject);
+            parts.watch.stand(&mut verdict, &subject.tuple);
+            return (verdict, false);
         } else {
-            return decide(parts, touch, subject, begins(packet));
+            return decide(parts, touch, subject, may_divert(&self.headers[i], parts.key_from, subject));
         };
         parts.watch.stand(&mut verdict, &subject.tuple);
         parts.table.set_verdict(touch.ix, touch.direction, &verdict);
@@ -291,11 +301,11 @@ impl Worker {
     }
 
     /// Why a packet will not be offered to the port it should leave by; `None` when it will.
-    fn refusal(&self, lane: usize, i: usize, verdict: &Verdict) -> Option<DropReason> {
-        let parts = &self.parts;
+    fn refusal(&self, lane: usize, i: usize, judgement: &Judgement) -> Option<DropReason> {
+        let (parts, verdict) = (&self.parts, &judgement.verdict);
         if verdict.standing.diversion != 0 && self.stamps[i].problem.is_none() {
-            let is_up = |exit: Exit| parts.outputs[exit.output].is_up();
-            return (!self.exit(lane, verdict).is_some_and(is_up)).then_some(DropReason::LinkDown);
+            let Some(exit) = self.exit(lane, judgement) else { return Some(DropReason::NoPair) };
+            return (!parts.outputs[exit.output].is_up()).then_some(DropReason::LinkDown);
         }
         self.stamps[i].problem.or(match verdict.decision {
             Decision::Deny if self.headers[i].key_ip(parts.key_from).is_none() => Some(DropReason::NonIpDenied),
@@ -310,14 +320,17 @@ impl Worker {
     }
 
     /// Where a diverted packet goes.
-    fn exit(&self, lane: usize, verdict: &Verdict) -> Option<Exit> {
+    fn exit(&self, lane: usize, judgement: &Judgement) -> Option<Exit> {
         let from_honeypot = self.parts.lanes[lane].forward.is_none();
-        self.parts.watch.diversions.exit(verdict.standing.diversion, from_honeypot)
+        let direction = judgement.touch?.direction;
+        // What the victim says meanwhile would give the honeypot away.
+        let fits = (direction == TO_CLIENT) == from_honeypot;
+        self.parts.watch.diversions.exit(judgement.verdict.standing.diversion, from_honeypot).filter(|_| fits)
     }
 
     /// Forwards or drops; the packet is gone afterwards.
-    fn act(&mut self, lane: usize, i: usize, verdict: &Verdict, refused: Option<DropReason>) {
-        let stamp = self.stamps[i];
+    fn act(&mut self, lane: usize, i: usize, judgement: &Judgement, refused: Option<DropReason>) {
+        let (stamp, verdict) = (self.stamps[i], &judgement.verdict);
         self.count_rules(verdict, &stamp);
         match refused {
             Some(DropReason::Rejected) => self.answer(lane, i),
@@ -327,7 +340,7 @@ impl Worker {
                 return;
             }
             None if verdict.standing.diversion != 0 => {
-                if let Some(exit) = self.exit(lane, verdict) {
+                if let Some(exit) = self.exit(lane, judgement) {
                     return self.divert(i, exit, &stamp);
                 }
             }
@@ -448,15 +461,17 @@ impl Worker {
     }
 }
 
-/// It may begin a conversation: a SYN, or a datagram.
-fn begins(packet: &FlowPacket) -> bool {
-    const SYN: u8 = 0x02;
-    const SYN_ACK_RST: u8 = 0x16;
-    match packet.tuple.protocol {
-        6 => packet.tcp_flags & SYN_ACK_RST == SYN,
-        17 => true,
-        _ => false,
-    }
+/// Whether a flow that begins with this packet can go elsewhere: with its own MAC addresses, to one host. Also one that seems
+/// to have begun before: else who is diverted could have itself forgotten first.
+fn may_divert(headers: &Headers, key_from: packet::KeyFrom, subject: &Subject) -> bool {
+    let is_inner = key_from == packet::KeyFrom::Inner && headers.inner.version != 0;
+    let to_one = !Host::destination(&subject.tuple).is_group() && subject.dst_mac.0[0] & 1 == 0;
+    matches!(subject.tuple.protocol, 6 | 17) && !is_inner && to_one
+}
+
+/// The packet belongs to a diverted flow, on its way back.
+fn is_answer_of_honeypot(table: &FlowTable, lookup: &Lookup) -> bool {
+    table.peek(lookup).is_some_and(|(ix, direction)| direction == TO_CLIENT && diversion_of(table, ix) != 0)
 }
 
 fn capture_stamp(preamble: Option<[u8; PREAMBLE_LEN]>, len: u32) -> Stamp {

@@ -43,52 +43,71 @@ fn kept(generation: &Generation, before: Option<&Verdict>, subject: &Subject) ->
 /// allow the answering side of a denied flow to speak, it is the initiator. Only what the initiator was seen to
 /// ask for can be answered: else a SYN-ACK out of nowhere would open the way for a SYN behind it.
 ///
-/// Says whether it was the flow's already. `begins`: the packet may begin a conversation.
+/// Says whether it was the flow's already. `may_divert`: should it begin a flow, that can go elsewhere.
 #[inline]
-pub(super) fn decide(parts: &mut WorkerParts, touch: Touch, subject: &Subject, begins: bool) -> (Verdict, bool) {
+pub(super) fn decide(parts: &mut WorkerParts, touch: Touch, subject: &Subject, may_divert: bool) -> (Verdict, bool) {
     let number = parts.generation.get().rules.generation();
     match parts.table.verdict(touch.ix, touch.direction, number) {
         Some(verdict) if verdict.standing.watchlist == parts.watch.number() => (*verdict, true),
-        None if parts.watch.number() == 0 => (decide_anew(parts, touch, subject), false),
+        None if parts.watch.number() == 0 => (decide_anew(parts, touch, subject).0, false),
         known => {
             let known = known.copied();
-            (stand_anew(parts, touch, subject, known, begins), known.is_some())
+            (stand_anew(parts, touch, subject, known, may_divert), known.is_some())
         }
     }
 }
 
-/// Asks the watchlist about a flow, once for each direction and list. Where it goes is asked once, at its beginning.
+/// Asks the watchlist about a flow, once for each direction and list. Where it goes is asked once, at its beginning, and
+/// stays so whatever else is decided.
 #[inline(never)]
 fn stand_anew(
     parts: &mut WorkerParts,
     touch: Touch,
     subject: &Subject,
     known: Option<Verdict>,
-    begins: bool,
+    may_divert: bool,
 ) -> Verdict {
-    let before = parts.table.last_verdict(touch.ix, TO_SERVER).map_or(0, |verdict| verdict.standing.diversion);
-    let mut verdict = known.unwrap_or_else(|| decide_anew(parts, touch, subject));
+    let ix = touch.ix;
+    let before = diversion_of(&parts.table, ix);
+    let (mut verdict, direction) = match known {
+        Some(verdict) => (verdict, touch.direction),
+        None => decide_anew(parts, touch, subject),
+    };
     parts.watch.stand(&mut verdict, &subject.tuple);
-    verdict.standing.diversion = if begins && touch.is_new { parts.watch.divert(subject) } else { before };
-    parts.table.set_verdict(touch.ix, touch.direction, &verdict);
+    let diversion = if touch.is_new && may_divert { parts.watch.divert(subject) } else { before };
+    verdict.standing.diversion = diversion;
+    parts.table.set_verdict(ix, direction, &verdict);
+    if let Some(mut other) = parts.table.last_verdict(ix, 1 - direction).copied()
+        && other.standing.diversion != diversion
+    {
+        other.standing.diversion = diversion;
+        parts.table.set_verdict(ix, 1 - direction, &other);
+    }
     verdict
 }
 
+/// Which way a flow was diverted, by any of its verdicts.
+pub(super) fn diversion_of(table: &FlowTable, ix: FlowIx) -> u16 {
+    let of = |direction| table.last_verdict(ix, direction).map_or(0, |verdict| verdict.standing.diversion);
+    of(TO_SERVER).max(of(TO_CLIENT))
+}
+
+/// The verdict, and the direction that the packet has in its flow from then on.
 #[inline(never)]
-fn decide_anew(parts: &mut WorkerParts, touch: Touch, subject: &Subject) -> Verdict {
+fn decide_anew(parts: &mut WorkerParts, touch: Touch, subject: &Subject) -> (Verdict, usize) {
     let generation: &Generation = parts.generation.get();
     let (number, table, ix) = (generation.rules.generation(), &mut parts.table, touch.ix);
     let is_answer = touch.direction == TO_CLIENT && table.last_verdict(ix, TO_SERVER).is_some_and(opens_both_ways);
     if !is_answer && let Some(verdict) = kept(generation, table.last_verdict(ix, touch.direction), subject) {
         table.set_verdict(ix, touch.direction, &verdict);
-        return verdict;
+        return (verdict, touch.direction);
     }
     if touch.direction == TO_SERVER || table.last_verdict(ix, TO_SERVER).is_none() {
         let verdict = generation.rules.classify(subject);
         table.set_verdict(ix, touch.direction, &verdict);
         // Said before this packet, so not of answers to it.
         table.forget_verdict(ix, 1 - touch.direction);
-        return verdict;
+        return (verdict, touch.direction);
     }
     let request = subject.reversed();
     let there = match table.verdict(ix, TO_SERVER, number).copied() {
@@ -100,13 +119,16 @@ fn decide_anew(parts: &mut WorkerParts, touch: Touch, subject: &Subject) -> Verd
     let back = if stateful { as_reply(generation, subject, &there) } else { generation.rules.classify(subject) };
     table.set_verdict(ix, TO_SERVER, &there);
     table.set_verdict(ix, TO_CLIENT, &back);
-    if there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
+    // A honeypot answers what is denied, and opens no way by that.
+    let may_turn = !parts.watch.is_from_honeypot();
+    if may_turn && there.decision != Decision::Allow && back.decision == Decision::Allow && back.stateful {
         table.flip_initiator(ix);
         // What was refused as a request passes from now on as an answer.
         let answer = as_reply(generation, &request, &back);
         table.set_verdict(ix, TO_CLIENT, &answer);
+        return (back, TO_SERVER);
     }
-    back
+    (back, TO_CLIENT)
 }
 
 /// The verdict on an ICMP message. Never a cached one: messages of all types without an identifier share a flow, and

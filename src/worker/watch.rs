@@ -27,6 +27,7 @@ pub struct Watch {
     pub(super) diversions: Diversions,
     /// The output by which answers to what is being looked at leave.
     back: Option<usize>,
+    from_honeypot: bool,
 }
 
 /// How the workers of a replay keep step with whoever makes the lists.
@@ -67,6 +68,7 @@ impl Watch {
     /// Packets of this lane come next.
     #[inline]
     pub(super) fn come_to(&mut self, lane: &Lane) {
+        self.from_honeypot = lane.forward.is_none() && self.diversions.has_honeypots();
         self.back = lane.back.filter(|_| lane.forward.is_some());
     }
 
@@ -139,12 +141,25 @@ impl Watch {
 
     /// The diversion of a flow that begins with this packet; 0 for none.
     pub(super) fn divert(&mut self, first: &Subject) -> u16 {
-        let honeypot = self.list.as_ref().map_or(0, |list| list.get().honeypot(&Host::source(&first.tuple)));
-        match self.back {
-            // What is in a tunnel has the MAC addresses of other places.
-            Some(back) if honeypot > 0 && first.tuple.vni == 0 => self.diversions.number(honeypot, back, first),
+        match (self.back, self.honeypot(first)) {
+            (Some(back), honeypot @ 1..) => self.diversions.number(honeypot, back, first),
             _ => 0,
         }
+    }
+
+    /// Whether who sent this has what it begins diverted.
+    pub(super) fn is_diverted(&self, packet: &Subject) -> bool {
+        self.honeypot(packet) > 0
+    }
+
+    /// What is looked at comes from a honeypot.
+    #[inline]
+    pub(super) fn is_from_honeypot(&self) -> bool {
+        self.from_honeypot
+    }
+
+    fn honeypot(&self, packet: &Subject) -> u8 {
+        self.list.as_ref().map_or(0, |list| list.get().honeypot(&Host::source(&packet.tuple)))
     }
 }
 

@@ -11,9 +11,8 @@ use crate::capture::{PREAMBLE_LEN, Preamble};
 use crate::dpdk::{BURST, FRONT_BYTES, Mbuf, Mempool, SEGMENT_BYTES, Stock};
 use crate::mirror::hops::{Hop, HopState, state_of};
 use crate::mirror::wrap::{Copy, Envelope, Pieces};
-use crate::mirror::{CLASSES, Delivery, Mask, Meter, Oversize, Pool, Sample, Seen, share_in_force};
+use crate::mirror::{CLASSES, Delivery, Mask, Meter, Oversize, Pool, Rate, Seen};
 use crate::packet::{FlowKey, Headers, fingerprint, hash_words};
-use crate::rules::Standing;
 
 /// One session's.
 #[derive(Debug)]
@@ -27,10 +26,8 @@ pub(super) struct Way {
     pub(super) meter: Meter,
     /// What went by lately, where a packet is to be copied once.
     pub(super) seen: Option<Seen>,
-    /// It draws on the budget.
-    pub(super) adapts: bool,
-    /// What it takes by itself.
-    pub(super) sample: Sample,
+    /// What it takes; if it adapts, it draws on the budget.
+    pub(super) rate: Rate,
     /// Some member's way is looked after.
     pub(super) is_watched: bool,
     /// Members that can be reached, as bits; no others are set.
@@ -235,7 +232,7 @@ impl Way {
         of: &Original<'_>,
         counters: &WorkerCounters,
     ) -> Result<Plan, NotMade> {
-        if !self.adapts {
+        if !self.rate.adapts {
             return Ok(plan);
         }
         let class = usize::from(of.judgement.verdict.standing.class) % CLASSES;
@@ -243,15 +240,6 @@ impl Way {
         counters.demand[class].bytes.add(plan.bytes.into());
         let reserve = if class == 0 { 128 } else { 0 };
         budget.admits_leaving(reserve, plan.bytes, of.stamp.clock).then_some(plan).ok_or(NotMade::Budget)
-    }
-
-    /// Packets that one copy stands for.
-    fn sampling(&self, standing: &Standing) -> f32 {
-        match self.sample {
-            Sample::Packets(every) => every.max(1) as f32,
-            Sample::Flows(share) if self.adapts => (1.0 / share_in_force(share, standing)) as f32,
-            Sample::Flows(share) => (1.0 / share) as f32,
-        }
     }
 
     /// `None` when there is no buffer. Of a copy in pieces this is the last one, the others are in the buffers' list.
@@ -365,7 +353,7 @@ impl Way {
             problem: stamp.problem,
             vlan: tuple.vlan,
             score: (verdict.standing.score > 0).then(|| f32::from(verdict.standing.score) / f32::from(u16::MAX)),
-            sampling: self.sampling(&verdict.standing),
+            sampling: (1.0 / self.rate.share(&verdict.standing)) as f32,
         }
     }
 }

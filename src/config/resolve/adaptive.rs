@@ -123,7 +123,8 @@ fn graylist(problems: &mut Problems<'_>, place: &Place, raw: &RawGraylist, honey
         }
         _ => Escalation::Watch,
     };
-    Graylist { period: duration(problems, &place.key("period"), &raw.period), escalate }
+    let alerts = flags(problems, &place.key("alerts"), &raw.alerts);
+    Graylist { alerts, period: duration(problems, &place.key("period"), &raw.period), escalate }
 }
 
 fn mac(text: &MacText) -> Mac {

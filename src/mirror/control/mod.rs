@@ -16,7 +16,7 @@ mod watched;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::watch::{CLASSES, Party, Regard, Watchlist, fraction};
+use super::watch::{CLASSES, Party, Regard, Watchlist};
 use crate::config::Adaptive;
 use budget::Budget;
 use watched::Watched;
@@ -93,7 +93,7 @@ impl Controller {
     pub fn notice(&mut self, at: u64, party: Party, sign: &Sign) {
         let known = self.parties.contains_key(&party);
         // What is not yet watched and gives no reason to is not worth an entry.
-        if !known && (!sign.is_reason(&self.settings) || !self.make_room(party, sign)) {
+        if !known && (!sign.is_reason(&self.settings) || !self.make_room(at, sign)) {
             return;
         }
         let watched = self.parties.entry(party).or_insert_with(|| Watched::new(at));
@@ -128,7 +128,8 @@ impl Controller {
     /// anything changed.
     pub fn tick(&mut self, now: u64, totals: &Totals) -> Option<Watchlist> {
         self.pass_time(now);
-        let scales = self.budget.update(now, totals);
+        // Coarse enough that small movements make no new list: each makes every active flow ask again.
+        let scales = self.budget.update(now, totals).map(coarse);
         self.tell_budget(now, &scales);
         let regards: Vec<(Party, Regard)> =
             self.parties.iter().map(|(party, watched)| (*party, watched.regard(&self.settings))).collect();
@@ -160,14 +161,14 @@ impl Controller {
         self.recent.iter().filter(move |decision| about.is_none_or(|party| decision.party == Some(party)))
     }
 
-    /// Parties that there was no room for.
+    /// How often there was no room.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// What the budget leaves of the shares of everybody, 0..=1.
-    pub fn base_scale(&self) -> f64 {
-        f64::from(self.scales[0]) / f64::from(u16::MAX)
+    /// Risk from which on it wants to be told.
+    pub fn least_risk(&self) -> f64 {
+        self.settings.levels.first().map_or(f64::INFINITY, |level| level.score)
     }
 
     fn decide(&mut self, decision: Decision) {
@@ -178,21 +179,29 @@ impl Controller {
         self.decisions.push(decision);
     }
 
-    /// Whether there is room for one more; the one with the least reason may have to go.
-    fn make_room(&mut self, _party: Party, sign: &Sign) -> bool {
+    /// Whether there is room for one more; the one with the least reason has to go, of equals the one that gave it longest
+    /// ago.
+    fn make_room(&mut self, at: u64, sign: &Sign) -> bool {
         if self.parties.len() < self.settings.most {
             return true;
         }
         self.refused += 1;
-        let rank = |watched: &Watched| (watched.class(&self.settings), fraction(watched.score()));
-        let least = self.parties.iter().min_by_key(|(_, watched)| rank(watched)).map(|(party, w)| (*party, rank(w)));
-        match least {
-            Some((party, (class, _))) if class < sign.class(&self.settings) => {
-                self.parties.remove(&party);
-                true
-            }
-            _ => false,
+        if self.refused.is_power_of_two() {
+            log::warn!(
+                "more than {} parties give reason to be watched ([adaptive] most); told {} times",
+                self.settings.most,
+                self.refused
+            );
         }
+        let rank = |watched: &Watched| (watched.class(&self.settings), watched.last_sign());
+        let least = self.parties.iter().min_by_key(|(_, watched)| rank(watched)).map(|(party, w)| (*party, rank(w)));
+        let Some((party, (class, _))) = least.filter(|(_, (class, _))| *class <= sign.class(&self.settings)) else {
+            return false;
+        };
+        let before = self.parties.remove(&party).map_or(0.0, |watched| watched.share(&self.settings));
+        let words = format!("another has more reason, and there is room for {}; class {class}", self.settings.most);
+        self.decide(Decision::release(at, party, before, words));
+        true
     }
 
     fn pass_time(&mut self, now: u64) {
@@ -228,6 +237,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// To the next sixty-fourth.
+fn coarse(scale: u16) -> u16 {
+    const STEP: u32 = 1024;
+    ((u32::from(scale) + STEP / 2) / STEP * STEP).min(u32::from(u16::MAX)) as u16
 }
 
 #[cfg(test)]

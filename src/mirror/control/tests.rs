@@ -14,7 +14,7 @@ fn party(n: u128) -> Party {
 }
 
 fn alert(kind: u8, episode: u64) -> Sign {
-    Sign::Alert { kind, name: "port_scan", severity: 2, episode }
+    Sign::Alert { kind, name: "port_scan", severity: 2, episode, by: true }
 }
 
 fn settings() -> Adaptive {
@@ -96,7 +96,8 @@ fn what_does_not_count_does_nothing() {
 
 #[test]
 fn graylisted_parties_are_released_or_escalated() {
-    let graylist = Some(Graylist { period: Duration::from_secs(100), escalate: Escalation::Divert(2) });
+    let period = Duration::from_secs(100);
+    let graylist = Some(Graylist { period, escalate: Escalation::Divert(2), alerts: 1 << SCAN });
     let settings = Adaptive { graylist, ..settings() };
     let mut control = Controller::new(&settings);
     control.notice(0, party(1), &alert(SCAN, 1));
@@ -113,6 +114,29 @@ fn graylisted_parties_are_released_or_escalated() {
     let (at, list) = pass(&mut control, 101 * SECOND, 400 * SECOND).expect("a list");
     assert_eq!((at, share(&list, 2), list.honeypot(&host(2))), (200 * SECOND, 0.0, 0), "quiet for a period");
     assert_eq!(actions(&mut control), ["release"]);
+}
+
+#[test]
+fn victims_and_other_kinds_are_copied_but_not_graylisted() {
+    let graylist = Some(Graylist { alerts: 1 << SCAN, ..Graylist::default() });
+    let mut control = Controller::new(&Adaptive { graylist, ..settings() });
+    let done_to = Sign::Alert { kind: SCAN, name: "port_scan", severity: 2, episode: 1, by: false };
+    control.notice(SECOND, party(1), &done_to);
+    control.notice(SECOND, party(2), &alert(2, 2));
+    let list = control.tick(2 * SECOND, &Totals::default()).expect("a list");
+    assert_eq!((share(&list, 1), share(&list, 2)), (1.0, 1.0));
+    assert!(control.views().iter().all(|view| view.stage == Stage::Risk));
+    assert_eq!(actions(&mut control), ["raise", "raise"]);
+}
+
+#[test]
+fn a_graylist_that_is_taken_away_lets_go() {
+    let with = Adaptive { graylist: Some(Graylist { alerts: 1 << SCAN, ..Graylist::default() }), ..settings() };
+    let mut control = Controller::new(&with);
+    control.notice(SECOND, party(1), &alert(SCAN, 1));
+    control.tick(SECOND, &Totals::default());
+    control.reconfigure(&settings());
+    assert!(pass(&mut control, 2 * SECOND, 70 * SECOND).is_some() && control.views().is_empty());
 }
 
 #[test]
@@ -145,6 +169,6 @@ fn room_is_kept_for_those_with_more_reason() {
     assert_eq!(control.views().len(), 2);
     control.notice(SECOND, party(4), &alert(SCAN, 1));
     let watched: Vec<_> = control.views().iter().map(|view| view.party).collect();
-    assert_eq!(watched, [party(2), party(4)]);
+    assert_eq!(watched, [party(2), party(4)], "the one that gave reason longest ago, of those with the least");
     assert_eq!(control.refused(), 2);
 }

@@ -3,7 +3,7 @@
 use super::super::watch::{CLASSES, Party, Regard, fraction};
 use super::View;
 use super::decision::{Action, Decision};
-use crate::config::{Adaptive, Escalation};
+use crate::config::{Adaptive, Escalation, Graylist};
 
 /// Class of those with an alert, and of those that a person says something about.
 const URGENT: u8 = CLASSES as u8 - 1;
@@ -11,8 +11,8 @@ const URGENT: u8 = CLASSES as u8 - 1;
 /// Something noticed about a party.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
-    /// An alert was raised or grew. `kind` is its bit.
-    Alert { kind: u8, name: &'static str, severity: u8, episode: u64 },
+    /// An alert was raised or grew. `kind` is its bit; `by`: the party is who does it, not to whom it is done.
+    Alert { kind: u8, name: &'static str, severity: u8, episode: u64, by: bool },
     /// A record belongs to alerts of these kinds, as bits.
     Again(u32),
     /// How unusual it is, 0..=1.
@@ -71,6 +71,15 @@ impl Sign {
         }
     }
 
+    /// Of what is noticed at one time: alerts first, so that what belongs to them counts.
+    pub fn order(&self) -> (u8, u64, u64) {
+        match self {
+            Sign::Alert { kind, episode, .. } => (0, *episode, (*kind).into()),
+            Sign::Again(kinds) => (1, (*kinds).into(), 0),
+            Sign::Risk(risk) => (2, risk.to_bits(), 0),
+        }
+    }
+
     pub(super) fn words(&self) -> String {
         match self {
             Sign::Alert { name, episode, .. } => format!("alert {name}, episode {episode}"),
@@ -91,8 +100,9 @@ impl Watched {
         Self { since: at, stage: Stage::Risk, score: 0.0, level: 0, flags: 0, risky: 0, alerted: 0, order: None }
     }
 
-    pub(super) fn score(&self) -> f64 {
-        self.score
+    /// When it gave a reason last; a person's lasts.
+    pub(super) fn last_sign(&self) -> u64 {
+        if self.order.is_some() { u64::MAX } else { self.risky.max(self.alerted) }
     }
 
     /// What changes at once, if it has a name of its own.
@@ -109,7 +119,7 @@ impl Watched {
                 None
             }
             Sign::Alert { kind, severity, .. } if !counts(*kind, *severity, settings) => None,
-            Sign::Alert { kind, .. } => self.alert(at, *kind, settings),
+            Sign::Alert { kind, by, .. } => self.alert(at, *kind, *by, settings),
         }
     }
 
@@ -124,10 +134,11 @@ impl Watched {
         self.level = level.max(kept);
     }
 
-    fn alert(&mut self, at: u64, kind: u8, settings: &Adaptive) -> Option<Action> {
+    fn alert(&mut self, at: u64, kind: u8, by: bool, settings: &Adaptive) -> Option<Action> {
         self.flags |= 1 << kind;
         self.alerted = self.alerted.max(at);
-        let graylist = settings.graylist.as_ref().filter(|_| self.stage == Stage::Risk)?;
+        let is_meant = |graylist: &&Graylist| by && graylist.alerts >> kind & 1 != 0 && self.stage == Stage::Risk;
+        let graylist = settings.graylist.as_ref().filter(is_meant)?;
         self.stage = Stage::Gray { until: at.saturating_add(nanoseconds(graylist.period)) };
         Some(Action::Graylist)
     }
@@ -135,26 +146,35 @@ impl Watched {
     /// What is over by now.
     pub(super) fn pass_time(&mut self, now: u64, settings: &Adaptive) -> Option<(Action, String)> {
         let hold = nanoseconds(settings.hold);
-        if self.order.as_ref().is_some_and(|order| order.until <= now) {
-            self.order = None;
-        }
         if self.level > 0 && now >= self.risky.saturating_add(hold) {
             (self.level, self.score) = (0, 0.0);
         }
-        if self.flags != 0 && now >= self.alerted.saturating_add(hold) {
+        let staged = self.pass_stage(now, settings);
+        // Until the end of a stage it counts whether the same goes on.
+        if self.flags != 0 && self.stage == Stage::Risk && now >= self.alerted.saturating_add(hold) {
             self.flags = 0;
         }
-        let graylist = settings.graylist.as_ref()?;
+        if self.order.as_ref().is_some_and(|order| order.until <= now) {
+            let words = self.order.take().map(|order| format!("what {} said is over", order.who)).unwrap_or_default();
+            let action = if self.is_watched(settings) { Action::Set } else { Action::Release };
+            return Some((action, words));
+        }
+        staged
+    }
+
+    fn pass_stage(&mut self, now: u64, settings: &Adaptive) -> Option<(Action, String)> {
         let (Stage::Gray { until } | Stage::Escalated { until }) = self.stage else { return None };
+        let Some(graylist) = &settings.graylist else {
+            self.stage = Stage::Risk;
+            return None;
+        };
         if until > now {
             return None;
         }
         let period = nanoseconds(graylist.period);
         let was_gray = matches!(self.stage, Stage::Gray { .. });
         if self.alerted < until.saturating_sub(period / 2) {
-            self.stage = Stage::Risk;
-            // What is left of the alerts is over with the period.
-            self.flags = 0;
+            (self.stage, self.flags) = (Stage::Risk, 0);
             let still_watched = self.is_watched(settings);
             return (!still_watched).then(|| (Action::Release, "nothing more while it was watched".to_owned()));
         }
@@ -188,7 +208,7 @@ impl Watched {
     }
 
     fn honeypot(&self, settings: &Adaptive) -> u8 {
-        if let Some(order) = &self.order {
+        if let Some(order) = self.order.as_ref().filter(|order| order.honeypot > 0) {
             return order.honeypot;
         }
         match (self.stage, settings.graylist.as_ref().map(|graylist| graylist.escalate)) {
