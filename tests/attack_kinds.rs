@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use common::{captures, frames};
 use flate2::read::GzDecoder;
 
 /// Captures that were made to stay at or just below a threshold of the program they come from, and say so.
@@ -250,4 +251,51 @@ fn mixtures_raise_what_they_hold() {
         found.is_empty()
             || MIXED.iter().all(|(kind, actor)| found.iter().any(|(_, f)| f.kind == *kind && f.actor == *actor))
     );
+}
+
+/// A query for a name.
+fn question(name: &str) -> Vec<u8> {
+    let labels = name.split('.').flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+    [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0].into_iter().chain(labels).chain([0, 0, 16, 0, 1]).collect()
+}
+
+/// What is in no flow record, in frames made here: long names, and ARP answers nobody asked for.
+fn made() -> Vec<u8> {
+    let ends = ("10.0.1.10", "10.0.2.20");
+    let mut all = Vec::new();
+    for i in 0..12u16 {
+        let name = format!("{i:02}45a7c9e1f3b5d7f90213243546576879.tunnel.example");
+        all.push(frames::udp(ends, (41_000 + i, 53), &question(&name)));
+    }
+    let mut forged = frames::arp("10.0.1.1", "10.0.1.10");
+    forged[20..22].copy_from_slice(&2u16.to_be_bytes());
+    all.extend(std::iter::repeat_n(forged, 3));
+    captures::pcap(1, false, false, &all)
+}
+
+#[test]
+fn what_is_in_no_record_reaches_the_detectors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let capture = folder.path().join("made.pcap");
+    std::fs::write(&capture, made()).expect("written");
+    let found = |name: &str, workers: &str, config: &str| {
+        let (file, out) = (folder.path().join(format!("{name}.toml")), folder.path().join(name));
+        std::fs::write(&file, config).expect("written");
+        let arguments = ["replay", "-q", "--workers", workers, "-c"].map(PathBuf::from).into_iter();
+        let all = arguments.chain([file, "-o".into(), out.clone(), capture.clone()]);
+        common::succeeds(&common::gnomon(all.map(PathBuf::into_os_string)));
+        let text = std::fs::read_to_string(out.join("alerts.jsonl")).expect("alerts.jsonl");
+        (alerts(&out.join("alerts.jsonl")), text)
+    };
+    let (all, text) = found("all", "1", "");
+    let kinds: Vec<&str> = all.iter().map(|f| &*f.kind).collect();
+    assert_eq!(kinds, ["dns_tunnel", "arp_spoof"]);
+    assert_eq!((&*all[0].actor, &*all[0].victim), ("10.0.1.10", "10.0.2.20"));
+    assert_eq!((all[0].domain.as_deref(), all[0].count), (Some("tunnel.example"), 12));
+    assert_eq!((&*all[1].victim, all[1].hosts.as_slice()), ("10.0.1.1", &["10.0.1.10".to_owned()][..]));
+    assert_eq!(found("three", "3", "").1, text, "whatever the number of workers");
+    let but = "[[group]]\nname = 'resolvers'\ncidrs = ['10.0.2.20/32']\n\
+               [[detect]]\nto = 'resolvers'\nkinds = ['dns_tunnel']\nexclude = true\n\
+               [[detect]]\nfrom = '10.0.1.0/24'\nkinds = ['arp_spoof']\nthreshold = 4\n";
+    assert_eq!(found("but", "1", but).0.len(), 0);
 }

@@ -54,7 +54,10 @@ const CASES: &[Case] = &[
     ("[scorer.detect]\ninside = ['10.0.0.0/8', 'here']", &[(4, "scorer.detect.inside[1]", "not a network", None)]),
     ("[[detect]]\nkinds = ['port_scn']\nexclude = true", &[(4, "detect[0].kinds[0]", "cannot be", Some("port_scan"))]),
     ("[[detect]]\nfrom = '10.0.0.1'", &[(3, "detect[0]", "either that there is no alert", None)]),
-    ("[[detect]]\nexclude = true\nthreshold = 5", &[(3, "detect[0]", "either that there is no alert", None)]),
+    (
+        "[[detect]]\nkinds = ['volume']\nexclude = true\nthreshold = 5",
+        &[(3, "detect[0]", "either that there is no alert", None)],
+    ),
     ("[[detect]]\nthreshold = 5", &[(3, "detect[0]", "for one of them", None)]),
     ("[[detect]]\nfrom = 'nobody'\nexclude = true", &[(4, "detect[0].from", "unknown group `nobody`", None)]),
     // Outputs.

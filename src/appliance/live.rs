@@ -320,13 +320,18 @@ impl Appliance {
     /// Sections that a reload would have to change and cannot.
     fn unchangeable(&self, next: &Config) -> Vec<&'static str> {
         let now = &self.config;
+        let usual = |config: &Config| {
+            let detect = config::Detect { exceptions: Vec::new(), ..config.scorer.detect.clone() };
+            config::Scorer { detect, ..config.scorer.clone() }
+        };
         let sections = [
             ("[cores]", now.cores == next.cores),
             ("[eal]", now.eal == next.eal),
             ("[[port]]", now.ports == next.ports),
             ("[[pair]]", now.pairs == next.pairs),
             ("[flow]", now.flow == next.flow),
-            ("[scorer]", now.scorer == next.scorer),
+            ("[scorer]", usual(now) == usual(next)),
+            ("[[detect]]", now.scorer.detect.exceptions == next.scorer.detect.exceptions),
             ("[export]", now.export == next.export),
             ("[control]", now.control == next.control),
             ("[[ipfix]]", now.ipfix == next.ipfix),

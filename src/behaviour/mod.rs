@@ -1,6 +1,7 @@
 //! Flow records → score, flags, alerts.
 //!
-//! In: [`FlowRecord`](crate::flow::FlowRecord)s, ordered by when they were emitted. Out: every record
+//! In: [`FlowRecord`](crate::flow::FlowRecord)s, ordered by when they were emitted, and between them the
+//! [`Observation`](crate::worker::Observation)s that are in no record. Out: every record
 //! again, with its calibrated score and flags, and one alert per episode. Runs on the scorer's own
 //! core; [`Scorer`] itself is pure: no thread, clock or file. When the ring in front of it is full
 //! the workers drop records and count them; nothing is dropped in here, but the least recently used
@@ -8,7 +9,8 @@
 //!
 //! ```text
 //! record ─► features ─► model ─► calibrated score ────┐
-//!        └► detect (scans, sweeps, floods) ──► flags ─┴─► scored record, alerts
+//!        └► detect (attack patterns) ───────► flags ─┴─► scored record, alerts
+//! ARP, long DNS names ─► detect ──────────────────────► alerts
 //! ```
 
 mod alert;

@@ -1,9 +1,9 @@
 //! The lcore loop: receives bursts, takes each packet through the stages, sends what may pass.
 //!
 //! In: bursts from the receive queues this worker owns. Out: packets on transmit queues nobody else uses,
-//! copies on mirror queues, flow records on a bounded ring. Runs on one lcore; nobody else touches its flow
-//! table. When full: a transmit or mirror queue drops the packet or copy and counts it; the record ring
-//! drops the record and counts it; in replay all of them wait instead.
+//! copies on mirror queues, flow records on a bounded ring, observations for the scorer on another. Runs on one
+//! lcore; nobody else touches its flow table. When full: a transmit or mirror queue drops the packet or copy and
+//! counts it; the rings of records and observations drop and count as well; in replay all of them wait instead.
 
 mod copies;
 mod counters;

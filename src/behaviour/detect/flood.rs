@@ -106,7 +106,7 @@ fn unasked(r: &FlowRecord) -> Option<(FlowRecord, f64)> {
             let one_way = back == 0 && r.state == FlowState::New;
             let answers = service::is_amplifier(t.src_port) && t.src_port != t.dst_port;
             let fragments = t.src_port == 0 && t.dst_port == 0;
-            (one_way && (answers || fragments)).then(|| (*r, there as f64))
+            (one_way && (answers || fragments)).then_some((*r, there as f64))
         }
         _ => None,
     }

@@ -45,6 +45,16 @@ pub(crate) struct Lan {
     sweeps: Recent<Host, Fan>,
 }
 
+/// A station speaks for an address.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    mac: Mac,
+    address: Host,
+    told: Host,
+    /// It answers what `told` did not ask.
+    unasked: bool,
+}
+
 /// Who answers for an address.
 #[derive(Clone, Copy, Debug, Default)]
 struct Owner {
@@ -98,7 +108,7 @@ impl Lan {
         if arp.operation == REPLY && asks {
             self.sweep(book, limits, o, target, sender, false);
         }
-        self.claim(book, limits, o, arp.sender_mac, sender, target, unasked);
+        self.claim(book, limits, o, &Claim { mac: arp.sender_mac, address: sender, told: target, unasked });
     }
 
     fn is_unasked(&mut self, clock: u64, sender: Host, asker: Host) -> bool {
@@ -106,19 +116,10 @@ impl Lan {
     }
 
     /// A station speaks for an address.
-    #[allow(clippy::too_many_arguments)]
-    fn claim(
-        &mut self,
-        book: &mut Book,
-        limits: &Limits,
-        o: &Observation,
-        mac: Mac,
-        address: Host,
-        told: Host,
-        unasked: bool,
-    ) {
+    fn claim(&mut self, book: &mut Book, limits: &Limits, o: &Observation, claim: &Claim) {
+        let Claim { mac, address, told, unasked } = *claim;
         let window = limits.window;
-        let Some(threshold) = limits.of(AlertKind::ArpSpoof, &told, &address) else { return };
+        let Some(threshold) = limits.of(AlertKind::ArpSpoof, &address, &told) else { return };
         let station = self.stations.get_or((mac, o.tuple.vlan, o.tuple.vni), Station::default);
         station.note(address, told, o.clock, window, unasked);
         let owner = self.owners.get_or(address, Owner::default);

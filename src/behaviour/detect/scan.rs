@@ -9,9 +9,9 @@
 //! | of administration | the same, on ports by which hosts are managed and share files | one host manages few that are dead |
 //! | of pings | distinct hosts asked for an echo within ten seconds, a quarter of them silent | monitoring knows whom it asks |
 //!
-//! Thresholds are of the order of Zeek's scan policy (15 ports, 25 hosts in five minutes) and of the sweeps of Snort's
-//! `port_scan` at medium level (7 hosts); failures must be half of all tries. Time is the start of the flow, not when
-//! its record came: flows that time out are recorded later than flows that are refused.
+//! Thresholds are of the order of Zeek's scan policy (15 ports, 25 hosts in five minutes), that of administration
+//! lower because nobody tries there by accident; failures must be half of all tries. Time is the start of the flow, not
+//! when its record came: flows that time out are recorded later than flows that are refused.
 
 use crate::behaviour::alert::{AlertKind, Party};
 use crate::behaviour::bounded::Recent;

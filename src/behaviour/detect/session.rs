@@ -9,8 +9,7 @@
 //! **Slow HTTP** counts connections to one web service that lasted ten seconds or more and in which the client sent
 //! something, but at less than 100 bytes of payload a second, and the server nothing or less than a page of error (1 KiB),
 //! within `window`, when they outweigh all others. Idle browsers keep a few connections open that brought a page before;
-//! the threshold, 50, is a third of the places of a server of the kind that suffers (150, Apache's `MaxRequestWorkers`
-//! of many years).
+//! the threshold, 50, is a third of what Apache serves at a time as Debian ships it (150 `MaxRequestWorkers`).
 
 use crate::behaviour::alert::{AlertKind, Party};
 use crate::flow::{EndReason, FlowRecord, TO_CLIENT, TO_SERVER};

@@ -189,11 +189,11 @@ fn sweeps() {
 #[test]
 fn ping_sweep_counts_the_answered() {
     let host = |i: u64| format!("10.0.0.{i}");
-    let ping = |i: u64| echo([1, u64::from(i % 3 != 0)], (60, 60));
+    let ping = |i: u64| echo([1, u64::from(!i.is_multiple_of(3))], (60, 60));
     between(14, 15, "host_sweep 10.1.0.1 many", |b, i| b.record(i * MS, "10.1.0.1", &host(i), 1, 0, ping(i)));
     // Monitoring: two hundred machines each minute, all but a few alive.
     never(|b, i| {
-        let alive = u64::from(i % 20 != 0);
+        let alive = u64::from(!i.is_multiple_of(20));
         b.record(i * 300 * MS, "10.1.0.1", &host(i % 200), 1, 0, echo([3, 3 * alive], (98, 98)));
     });
 }
