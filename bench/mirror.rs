@@ -5,7 +5,7 @@
 //! Both workers are driven by this thread, a few milliseconds each in turn, hundreds of times; their work is charged by CPU
 //! time. The ratio is the median of those of neighbouring turns, so what the machine does besides changes little.
 //!
-//! `cargo bench --bench mirror -- [--quick] [--json FILE] [--cpu N] [--only TEXT]`
+//! `cargo bench --bench mirror -- [--quick] [--json FILE] [--cpu N] [--only TEXT] [--target TOML]`
 
 mod common;
 
@@ -39,10 +39,13 @@ struct Arguments {
     /// Only cases with this in their name.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// More keys of the target, as in a configuration: `mask = "all"`.
+    #[arg(long, value_name = "TOML", default_value = "")]
+    target: String,
 }
 
 fn main() {
-    let Arguments { options, only } = Arguments::parse();
+    let Arguments { options, only, target } = Arguments::parse();
     let turns = if options.quick { 200 } else { 1000 };
     let eal = Arc::new(Eal::start(&eal_options(options.cpu)).expect("DPDK starts"));
     let pools = Pools::new(&eal, BUFFERS).expect("pools");
@@ -57,7 +60,8 @@ fn main() {
                 if !case.contains(&only) {
                     continue;
                 }
-                let mut mirrored = Bench::new(&eal, &pools, 2, Some(Mirror { blocked, wrapped, one_in }));
+                let mut mirrored =
+                    Bench::new(&eal, &pools, 2, Some(Mirror { blocked, wrapped, one_in, more: &target }));
                 let mut pair = || (mirrored.turn(), plain.turn());
                 (0..turns / 10).for_each(|_| _ = pair());
                 let pairs: Vec<(f64, f64)> = (0..turns).map(|_| pair()).collect();
@@ -80,7 +84,8 @@ fn eal_options(cpu: usize) -> EalOptions {
     }
 }
 
-struct Mirror {
+struct Mirror<'a> {
+    more: &'a str,
     blocked: bool,
     wrapped: bool,
     one_in: u32,
@@ -96,7 +101,7 @@ struct Bench {
 
 impl Bench {
     /// Devices are numbered from `first` on.
-    fn new(eal: &Arc<Eal>, pools: &Pools, first: usize, mirror: Option<Mirror>) -> Self {
+    fn new(eal: &Arc<Eal>, pools: &Pools, first: usize, mirror: Option<Mirror<'_>>) -> Self {
         let config = config::parse(&configuration(mirror.as_ref()), "bench").expect("the configuration is valid");
         let mut host = PolicyHost::new(&config, Targets::BySession { first: 1 }, 0).expect("it compiles");
         let counters = Arc::new(WorkerCounters::new(config.limits.rules));
@@ -168,10 +173,10 @@ impl Bench {
     }
 }
 
-fn configuration(mirror: Option<&Mirror>) -> String {
-    let Some(Mirror { wrapped, one_in, .. }) = mirror else { return POLICY.into() };
+fn configuration(mirror: Option<&Mirror<'_>>) -> String {
+    let Some(Mirror { wrapped, one_in, more, .. }) = mirror else { return POLICY.into() };
     let tunnel = if *wrapped { TUNNEL } else { "" };
-    let target = format!("[[target]]\nname = \"sensor\"\n{tunnel}");
+    let target = format!("[[target]]\nname = \"sensor\"\n{tunnel}{more}\n");
     format!("{POLICY}{target}[[mirror]]\nname = \"m\"\nto = \"sensor\"\ngroup = \"any\"\nsample = \"1/{one_in}\"\n")
 }
 

@@ -251,5 +251,5 @@ fn a_pool_does_without_a_collector_that_is_down_and_takes_it_back() {
     assert!(eventually(Duration::from_secs(10), || told("closed")), "{}", gnomon.process.printed());
     drop((traffic, listener));
     let summary = adds_up(gnomon, &["pool", "service"]);
-    assert!(count(&summary, &["alerts", "collector_down"]) >= 2, "{summary}");
+    assert!(count(&summary, &["alerts", "collector_down"]) >= 1, "{summary}");
 }

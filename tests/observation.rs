@@ -35,7 +35,7 @@ name = "lan"
 device = "net_pcap1,rx_pcap={rx},tx_pcap={tx1}"
 [[port]]
 name = "tap"
-device = "net_null0"
+device = "net_null0,no-rx=1"
 [[pair]]
 ports = ["wan", "lan"]
 [policy]
@@ -50,6 +50,17 @@ name = "copies"
 to = "tap"
 group = "any"
 sample = "1/2"
+[[target]]
+name = "far"
+port = "tap"
+tunnel = "vxlan"
+to = "192.0.2.10"
+from = "192.0.2.1"
+[[mirror]]
+name = "nothing"
+to = "far"
+group = "any"
+protocol = "sctp"
 [flow]
 capacity = 16
 [flow.timeouts]
@@ -217,6 +228,7 @@ fn metrics_events_and_numbers_agree() {
     assert_eq!(values["gnomon_latency_seconds_count{worker=\"0\"}"], sum(&values, "gnomon_forwarded_packets_total"));
     assert_eq!(values["gnomon_batch_packets_sum{worker=\"0\"}"], 52.0);
     assert_eq!(values["gnomon_mirror_selected_packets_total{session=\"copies\"}"], 26.0);
+    assert_eq!(values["gnomon_mirror_collectors{target=\"far\",state=\"no_neighbour\"}"], 1.0);
     let free: Vec<f64> = ["packets", "clones", "fronts"]
         .map(|pool| values[&format!("gnomon_pool_free_buffers{{pool=\"{pool}\"}}")])
         .into();

@@ -197,6 +197,7 @@ fn a_refused_connection_is_a_failure_and_an_accepted_one_is_given_up() {
     let flags: Vec<u8> = world.sent.iter().filter(|(_, f)| f[16..18] == [8, 0]).map(|(_, f)| f[18 + 33]).collect();
     assert_eq!(flags, [0x02, 0x04], "SYN, and RST when it was accepted");
     world.well = false;
+    world.now += SECOND / 2;
     let mut syn = Vec::new();
     world.watch.step(world.now, &mut |frame| syn = frame.to_vec());
     let mut headers = crate::packet::Headers::default();

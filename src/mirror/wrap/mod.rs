@@ -9,7 +9,8 @@
 //!   └───────────────────┴──────────────────────────────────└ ERSPAN III ────┴──────────────┘
 //! ```
 //! All that does not depend on the copy is made once, as an [`Envelope`]; a copy costs one `memcpy` of 50 to 110 bytes
-//! and a few stores. The copied frame itself is not touched: the header is a buffer of its own, chained before it.
+//! and a few stores. The copied frame itself is not touched: the header is a buffer of its own, chained before it, or
+//! has a short frame's bytes copied behind it.
 //!
 //! [`unwrap()`] is the way back, for whoever receives.
 mod geneve;
