@@ -34,6 +34,8 @@ impl Set {
     }
 }
 
+type Reader = fn(&Path) -> Result<Set>;
+
 /// What becomes of a column.
 enum Use {
     Plain,
@@ -45,7 +47,7 @@ enum Use {
 
 /// Reads the sets that are in `folder`.
 pub fn all(folder: &Path) -> Result<Vec<Set>> {
-    let readers: [(&str, fn(&Path) -> Result<Set>); 5] = [
+    let readers: [(&str, Reader); 5] = [
         ("adbench_http.parquet", http),
         ("kdd99_corrected.parquet", |folder| kdd(folder, "kdd99", "kdd99_10pct", "kdd99_corrected")),
         ("nslkdd_test.parquet", |folder| kdd(folder, "nslkdd", "nslkdd_train20", "nslkdd_test")),

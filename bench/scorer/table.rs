@@ -141,11 +141,13 @@ fn read_values<T: DataType, X: Missing>(
             bail!("{} of {rows} rows", all.len());
         }
         let mut values = values.iter();
-        for i in 0..records {
-            let present = level == 0 || levels[i] == level;
-            let value = if present { values.next().map(&convert) } else { None };
-            all.push(value.unwrap_or_else(X::missing));
+        if level == 0 {
+            levels.resize(records, 0);
         }
+        all.extend(levels.iter().map(|l| {
+            let value = if *l == level { values.next().map(&convert) } else { None };
+            value.unwrap_or_else(X::missing)
+        }));
     }
     Ok(all)
 }

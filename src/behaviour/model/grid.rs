@@ -33,7 +33,7 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// What is left after the last whole row is ignored. A `width` of 0 gives no rows.
     pub fn new(values: &'a [f32], width: usize) -> Self {
-        let whole = if width == 0 { 0 } else { values.len() / width * width };
+        let whole = values.len().checked_div(width).unwrap_or(0) * width;
         Self { values: &values[..whole], width: width.max(1) }
     }
 
@@ -89,7 +89,7 @@ impl Grid {
         }
         let scale = least.iter().zip(&greatest).map(|(low, high)| match high - low {
             width if width > 0.0 => STEPS / width,
-            width if width == 0.0 => STEEP,
+            0.0 => STEEP,
             _ => 0.0,
         });
         let mut scale: Vec<f32> = scale.collect();
@@ -107,8 +107,8 @@ impl Grid {
     /// The byte of value `x` of `feature`.
     pub fn byte(&self, feature: usize, x: f32) -> u8 {
         let step = (x - self.least[feature]) * self.scale[feature] + 1.5;
-        // `max` takes the other where one is not a number; the conversion cuts off.
-        step.max(0.0).min(255.0) as u8
+        // The conversion cuts off, and makes 0 of what is not a number.
+        step.clamp(0.0, 255.0) as u8
     }
 
     /// The bytes of a row.
