@@ -5,8 +5,8 @@
 //!                       └► neighbours  how far from the nearest ordinary one  ─► -ln p ─┘    square      0..1
 //! ```
 //! Members are made comparable by what they say of records that they were not trained on ([`Tail`]). A root mean
-//! square lets the one that is sure outweigh the one that sees nothing, and counts both where they agree. The most
-//! unusual records of training, by the forest, do not become neighbours: a cluster of attacks would be its own
+//! square lets the one that is sure outweigh the one that sees nothing, and counts both where they agree. Records of
+//! training that the forest sees stand apart do not become neighbours: a cluster of attacks would be its own
 //! neighbour, where the forest, from small samples, sees it stand apart.
 
 use rand_core::SeedableRng;
@@ -26,6 +26,9 @@ const MEMBERS: usize = 2;
 const WEIGHTS: [f32; MEMBERS] = [0.58, 0.42];
 /// Most records that the score is calibrated on.
 const CALIBRATED: usize = 8192;
+/// Records of training below this score of the forest are taken for ordinary: they are cut off after no less than half
+/// the expected number of splits.
+const ISOLATED: f32 = std::f32::consts::FRAC_1_SQRT_2;
 /// Below this number of records the same ones train and calibrate.
 const FEW: usize = 32;
 
@@ -174,7 +177,7 @@ fn joint(measures: [f32; MEMBERS]) -> f32 {
 }
 
 /// Rows that are the reference of the neighbours, and rows to calibrate on: halves, drawn at random; without
-/// the share of most unusual ones the first.
+/// the share of most unusual ones the first, as far as they stand apart.
 fn divide(rows: Rows<'_>, grid: &Grid, forest: &Forest, with: &Training) -> (Vec<u32>, Vec<u32>) {
     let n = rows.len();
     let mut scores = vec![0.0; n];
@@ -187,7 +190,7 @@ fn divide(rows: Rows<'_>, grid: &Grid, forest: &Forest, with: &Training) -> (Vec
     let mut sorted = scores.clone();
     sorted.sort_by(f32::total_cmp);
     let kept = ((n as f64 * (1.0 - with.contamination.clamp(0.0, 0.5))).ceil() as usize).clamp(1, n.max(1));
-    let limit = sorted.get(kept - 1).copied().unwrap_or(1.0);
+    let limit = sorted.get(kept - 1).copied().unwrap_or(1.0).max(ISOLATED);
     let mut order: Vec<u32> = (0..n as u32).collect();
     draw(&mut order, n, &mut Pcg32::seed_from_u64(with.seed));
     let (reference, calibrating) = if n < FEW { (&order[..], &order[..]) } else { order.split_at(n / 2) };
