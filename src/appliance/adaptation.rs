@@ -186,6 +186,8 @@ fn apply(signs: &mut Vec<(u64, Party, Sign)>, control: &mut Controller) {
     for (at, party, sign) in signs.drain(..) {
         let is_news = match &sign {
             Sign::Alert { .. } => true,
+            // One record alone must say more than many of a host.
+            Sign::Risk(risk) if matches!(party, Party::Flow(_)) => *risk >= control.highest_risk(),
             Sign::Risk(risk) => *risk >= control.least_risk() || control.is_watched(&party),
             Sign::Again(_) => control.is_watched(&party),
         };

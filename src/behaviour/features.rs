@@ -41,8 +41,8 @@ pub const NAMES: [&str; FEATURES] = [
     "denied",                // 1 when policy denied or rejected
     "source_destinations",   // ln of distinct destinations of the source in the window
     "source_ports",          // ln of distinct (protocol, destination port) of the source in the window
-    "novelty_groups",        // 1 / (1 + earlier records of this group pair and service)
-    "novelty_hosts",         // 1 / (1 + earlier records of this source, destination and service)
+    "novelty_groups",        // 1 / (1 + earlier records of this group pair and service), 0 from four on
+    "novelty_hosts",         // 1 / (1 + earlier records of this source, destination and service), 0 from four on
 ];
 
 const FIN: u8 = 0x01;
@@ -115,16 +115,23 @@ impl Extractor {
         (x[22], x[23]) = (ln(fan.destinations()), ln(fan.ports()));
         let relation = (r.src_groups.0, r.dst_groups.0, t.protocol, t.dst_port);
         let seen = self.relations.get_or(relation, || 0);
-        x[24] = 1.0 / (1.0 + *seen as f32);
+        x[24] = novelty(*seen);
         let pair = FlowKey::of(crate::packet::Tuple { src_port: 0, ..*t }).0.hash(self.seed);
         let known = self.pairs.get_or(pair, || 0);
-        x[25] = 1.0 / (1.0 + *known as f32);
+        x[25] = novelty(*known);
         // A slice of a flow already counted is no new encounter.
         if r.reason != EndReason::Active {
             *seen = seen.saturating_add(1);
             *known = known.saturating_add(1);
         }
     }
+}
+
+/// 1 for what was never seen. What was seen often is simply known: else everything would go on changing after the time that
+/// a model is trained on.
+fn novelty(earlier: u32) -> f32 {
+    const KNOWN: u32 = 4;
+    if earlier < KNOWN { 1.0 / (1.0 + earlier as f32) } else { 0.0 }
 }
 
 fn volume(r: &FlowRecord, x: &mut Features) {

@@ -166,9 +166,14 @@ impl Controller {
         self.refused
     }
 
-    /// Risk from which on it wants to be told.
+    /// Risk of the lowest level.
     pub fn least_risk(&self) -> f64 {
         self.settings.levels.first().map_or(f64::INFINITY, |level| level.score)
+    }
+
+    /// Risk of the highest level.
+    pub fn highest_risk(&self) -> f64 {
+        self.settings.levels.last().map_or(f64::INFINITY, |level| level.score)
     }
 
     fn decide(&mut self, decision: Decision) {
