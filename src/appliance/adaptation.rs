@@ -116,7 +116,8 @@ impl Adaptation {
         }
         let (kind, name) = (alert.kind as u8, alert.kind.name());
         let (severity, episode) = (alert.severity, alert.episode);
-        let at = if matches!(event, AlertEvent::Opened(_)) { alert.raised } else { alert.last_seen };
+        // What an update is about was seen before it was known.
+        let at = alert.raised.max(alert.last_seen);
         let signs = parties_of(alert).into_iter();
         let signs = signs.map(|(party, by)| (at, party, Sign::Alert { kind, name, severity, episode, by }));
         self.signs.extend(signs);

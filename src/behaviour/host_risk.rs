@@ -19,6 +19,8 @@ const WEIGHT: f64 = 1.0 / 8.0;
 const HABIT_WEIGHT: f64 = 1.0 / 128.0;
 /// A record adds at most so many times what is expected to that: a burst is not a habit.
 const HABIT_CLIP: f64 = 3.0;
+/// Risk below which a host is as usual.
+const CALM: f64 = 0.99;
 /// Shape of the gamma distribution: the number of independent records that the mean is worth.
 const SIZE: f64 = 4.0;
 /// No record may say more than this.
@@ -50,7 +52,9 @@ impl HostRisk {
         let mean = self.hosts.get_or(host, || Surprise { lately: 1.0, usually: 1.0 });
         mean.lately += WEIGHT * (surprise - mean.lately);
         let risk = gamma_below(mean.lately / mean.usually.max(1.0));
-        mean.usually += HABIT_WEIGHT * (surprise.min(HABIT_CLIP * mean.usually) - mean.usually);
+        // Who is at risk gets used to it much more slowly.
+        let weight = if risk < CALM { HABIT_WEIGHT } else { HABIT_WEIGHT / 16.0 };
+        mean.usually += weight * (surprise.min(HABIT_CLIP * mean.usually) - mean.usually);
         risk
     }
 }

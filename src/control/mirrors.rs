@@ -83,7 +83,7 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         "sample": packets,
         "flows": flows,
         "adapts": session.adapts,
-        "min_score": session.only.and_then(|only| only.score).map(|score| f64::from(score) / 65535.0),
+        "min_score": session.only.and_then(|only| only.score).map(|score| (f64::from(score) / 6.5535).round() / 1e4),
         "flags": session.only.map(|only| kinds_of(only.flags)).unwrap_or_default(),
         "first_packets": first_packets,
         "first_bytes": first_bytes,

@@ -69,15 +69,13 @@ pub(super) fn watch(live: &Live, request: &Request, reply: &mut Reply) -> Result
 /// How a party stands, if it is watched, then the decisions about it.
 pub(super) fn watch_why(live: &Live, request: &Request, reply: &mut Reply) -> Result<(), Failure> {
     let OneParty { about } = request.read()?;
-    let party = about.party();
-    let (view, decisions) = {
+    let (mut views, decisions) = {
         let control = control(live)?;
-        let view = control.views().into_iter().find(|view| view.party == party);
-        (view, control.recent(Some(party)).cloned().collect::<Vec<_>>())
+        let decisions = control.recent().filter(|decision| decision.party.is_some_and(|party| about.means(&party)));
+        (control.views(), decisions.cloned().collect::<Vec<_>>())
     };
-    if let Some(view) = view {
-        reply.line(&told_of(live, &view))?;
-    }
+    views.retain(|view| about.means(&view.party));
+    views.iter().try_for_each(|view| reply.line(&told_of(live, view)))?;
     for decision in &decisions {
         let mut line = Vec::new();
         write_decision(&mut line, decision, &*live.names).map_err(Failure::Gone)?;
@@ -97,8 +95,11 @@ pub(super) fn watch_set(live: &Live, request: &Request, reply: &mut Reply) -> Re
         let message = "only what a host begins outside of tunnels can be diverted: leave out `service` and `vni`";
         return Err(Refusal::new("bad_request", message).into());
     }
-    let honeypot = divert.map_or(Ok(0), |name| honeypot(live, &name))?;
+    let honeypot = divert.as_ref().map_or(Ok(0), |name| honeypot(live, name))?;
+    let goes_to = divert.as_ref().map(|name| format!("what it begins goes to {name}, ")).unwrap_or_default();
     let until = live.now().saturating_add(seconds.saturating_mul(1_000_000_000));
+    let said = if reason.is_empty() { String::new() } else { format!("{reason}; ") };
+    let reason = format!("{said}{goes_to}until {}", iso8601(until));
     let order = Order { share, honeypot, until, who, reason };
     control(live)?.order(live.now(), about.party(), order);
     reply.line(&json!({ "until": iso8601(until) }))
@@ -116,6 +117,12 @@ impl About {
         let (version, addr) = from_ip_addr(self.address);
         let host = Host { version, addr, vlan: self.vlan, vni: self.vni };
         self.service.map_or(Party::Host(host), |(protocol, port)| Party::Service(host, protocol, port))
+    }
+
+    /// A host is meant with all of its services.
+    fn means(&self, party: &Party) -> bool {
+        let own = self.party();
+        *party == own || matches!((own, party), (Party::Host(host), Party::Service(of, ..)) if host == *of)
     }
 }
 

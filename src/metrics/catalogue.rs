@@ -119,7 +119,7 @@ pub const CATALOGUE: &[Metric] = &[
         "gnomon_mirror_lost_packets_total",
         &["session", "cause"],
         "Copies not sent: `pool`, no buffer was free; `queue`, the port was full; `link`, it was down; `oversize`, larger than the \
-         target's MTU; `cap`, beyond what the target may get; `no_neighbour`, nobody answered for the next hop's address; `down`, the \
+         target's MTU; `cap`, beyond what the target may get; `budget`, beyond what all that adapt may send; `no_neighbour`, nobody answered for the next hop's address; `down`, the \
          collector failed its health checks; `duplicate`, the packet was seen elsewhere a moment ago.",
     ),
     gauge(

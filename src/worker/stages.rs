@@ -362,7 +362,8 @@ impl Worker {
     fn observe(&self, i: usize, judgement: &Judgement) {
         let Inquiry { has_flow, packet, .. } = &self.inquiries[i];
         let asks = packet.tuple.dst_port == DNS && packet.tuple.protocol == UDP && packet.payload_bytes > 0;
-        if (*has_flow && !asks) || self.parts.observations.is_none() || self.stamps[i].problem.is_some() {
+        let is_silent = self.parts.observations.is_none() || self.parts.watch.is_from_honeypot();
+        if (*has_flow && !asks) || is_silent || self.stamps[i].problem.is_some() {
             return;
         }
         self.tell_scorer(i, judgement);

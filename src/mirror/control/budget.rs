@@ -62,7 +62,12 @@ impl Budget {
             let part = |room: f64, want: f64| if want > room { room / want } else { 1.0 };
             let fits = part(room.0, full.0).min(part(room.1, full.1));
             let most = self.scales[class].max(LEAST) * rise;
-            let scale = if fits < self.scales[class] { fits } else { fits.min(most) };
+            let scale = match () {
+                // A share of flows would leave out a large one whole. What is too much is left to the meter.
+                () if class == CLASSES - 1 => 1.0,
+                () if fits < self.scales[class] => fits,
+                () => fits.min(most),
+            };
             room = ((room.0 - full.0 * scale).max(0.0), (room.1 - full.1 * scale).max(0.0));
             self.scales[class] = if scale > 0.999 { 1.0 } else { scale };
         }
@@ -113,7 +118,10 @@ mod tests {
         let mut budget = Budget::new(Cap::default());
         assert_eq!(run(&mut budget, 1, 3, [1e12; CLASSES]).0, [1.0; CLASSES]);
         let mut packets = Budget::new(Cap { bits: 0, packets: 500 });
-        let (scales, _) = run(&mut packets, 1, 10, [0., 0., 0., 0., 0., 0., 0., 1_000_000.0]);
-        assert!((scales[7] - 0.45).abs() < 0.03, "{scales:?}");
+        let (scales, _) = run(&mut packets, 1, 10, [0., 0., 0., 0., 0., 0., 1_000_000.0, 0.]);
+        assert!((scales[6] - 0.45).abs() < 0.03, "{scales:?}");
+        let (scales, _) = run(&mut packets, 20_000_000_000, 10, [100_000.0, 0., 0., 0., 0., 0., 0., 9_000_000.0]);
+        assert_eq!(scales[7], 1.0, "the most urgent is left to the meter");
+        assert!(scales[0] < 0.02, "{scales:?}");
     }
 }

@@ -39,6 +39,8 @@ pub struct Controller {
     number: u32,
     regards: Vec<(Party, Regard)>,
     scales: [u16; CLASSES],
+    /// What was last said of the scales.
+    told: [u16; CLASSES],
     /// Not handed out yet.
     decisions: Vec<Decision>,
     recent: VecDeque<Decision>,
@@ -70,6 +72,7 @@ impl Controller {
             number: 1,
             regards: Vec::new(),
             scales: [u16::MAX; CLASSES],
+            told: [u16::MAX; CLASSES],
             decisions: Vec::new(),
             recent: VecDeque::new(),
             refused: 0,
@@ -156,9 +159,9 @@ impl Controller {
         self.parties.iter().map(|(party, watched)| watched.view(*party, &self.settings)).collect()
     }
 
-    /// The latest decisions about a party, or all, the oldest first.
-    pub fn recent(&self, about: Option<Party>) -> impl Iterator<Item = &Decision> {
-        self.recent.iter().filter(move |decision| about.is_none_or(|party| decision.party == Some(party)))
+    /// The latest decisions, the oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = &Decision> {
+        self.recent.iter()
     }
 
     /// How often there was no room.
@@ -233,11 +236,12 @@ impl Controller {
         told.into_iter().for_each(|decision| self.decide(decision));
     }
 
+    /// Says what the budget leaves when that has changed by a quarter of all since it was last told, or all is back.
     fn tell_budget(&mut self, now: u64, scales: &[u16; CLASSES]) {
-        for (class, (before, after)) in self.scales.into_iter().zip(scales).enumerate() {
-            // Small movements are no decisions.
-            let [before, after] = [before, *after].map(|scale| f64::from(scale) / f64::from(u16::MAX));
-            if (before - after).abs() >= 0.05 || (before < 1.0) != (after < 1.0) {
+        for (class, scale) in scales.iter().enumerate() {
+            let [before, after] = [self.told[class], *scale].map(|scale| f64::from(scale) / f64::from(u16::MAX));
+            if (before - after).abs() >= 0.25 || (before < 1.0 && after == 1.0) {
+                self.told[class] = *scale;
                 self.decide(Decision::budget(now, class as u8, before, after));
             }
         }

@@ -60,17 +60,20 @@ fn an_alert_raises_at_once_and_holds_until_it_is_long_over() {
     assert_eq!((at, share(&list, 1)), (260 * SECOND, 0.0));
     assert_eq!(actions(&mut control), ["raise", "release"]);
     assert!(control.views().is_empty());
-    assert_eq!(control.recent(Some(party(1))).count(), 2);
+    assert_eq!(control.recent().filter(|decision| decision.party == Some(party(1))).count(), 2);
 }
 
 #[test]
 fn risk_follows_the_curve_and_is_slow_to_fall() {
-    let mut control = Controller::new(&settings());
+    // Looked at again when the hold time is over, and a little longer than that.
+    let mut control = Controller::new(&Adaptive { hold: Duration::from_secs(60), ..settings() });
     let mut at = SECOND;
     let mut then = |control: &mut Controller, risk: f64| {
-        at += SECOND;
+        at += 61 * SECOND;
         control.notice(at, party(1), &Sign::Risk(risk));
         control.tick(at, &Totals::default());
+        control.notice(at + SECOND, party(1), &Sign::Risk(0.0));
+        control.tick(at + SECOND, &Totals::default());
         control.views().first().map_or(0.0, |view| view.share)
     };
     assert_eq!(then(&mut control, 0.998), 0.0, "below the first level nobody is watched");
@@ -153,7 +156,7 @@ fn orders_count_before_everything_and_end() {
     let (at, list) = pass(&mut control, 40 * SECOND, 59 * SECOND).expect("a list");
     assert_eq!((at, share(&list, 1), share(&list, 2)), (50 * SECOND, 1.0, 0.0), "the alert is not forgotten");
     assert!(control.release(55 * SECOND, party(1), "ann") && !control.release(55 * SECOND, party(1), "ann"));
-    let why: Vec<_> = control.recent(Some(party(1))).map(|decision| decision.reason.clone()).collect();
+    let why: Vec<_> = control.recent().filter(|d| d.party == Some(party(1))).map(|d| d.reason.clone()).collect();
     assert!(
         why[0].contains("episode 1") && why[1] == "ann: known" && why.last().is_some_and(|w| w.contains("ann")),
         "{why:?}"

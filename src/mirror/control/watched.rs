@@ -126,12 +126,18 @@ impl Watched {
     fn risk(&mut self, at: u64, score: f64, settings: &Adaptive) {
         self.score = score;
         let level = level_of(score, settings);
-        // A level is kept until the score says that so many times more of all that is normal is that unusual.
+        // A level is kept until the score says that so many times more of all that is normal is that unusual, and the hold
+        // time after.
         let kept = level_of(1.0 - (1.0 - score) / settings.hysteresis.max(1.0), settings).min(self.level);
-        if level.max(kept) > 0 {
+        let level = level.max(kept);
+        if level >= self.level && level > 0 {
             self.risky = self.risky.max(at);
+        } else if at < self.risky.saturating_add(nanoseconds(settings.hold)) {
+            return;
+        } else if level > 0 {
+            self.risky = at;
         }
-        self.level = level.max(kept);
+        self.level = level;
     }
 
     fn alert(&mut self, at: u64, kind: u8, by: bool, settings: &Adaptive) -> Option<Action> {
