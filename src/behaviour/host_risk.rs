@@ -48,7 +48,9 @@ impl Default for HostRisk {
 impl HostRisk {
     /// The risk of a host after one more record, 0..=1.
     pub fn update(&mut self, host: Host, score: f32) -> f64 {
-        let surprise = (-(1.0 - f64::from(score)).ln()).max(0.0).min(MOST);
+        let surprise = -(1.0 - f64::from(score)).ln();
+        // What is no number is no surprise.
+        let surprise = if surprise.is_nan() { 0.0 } else { surprise.clamp(0.0, MOST) };
         let mean = self.hosts.get_or(host, || Surprise { lately: 1.0, usually: 1.0 });
         mean.lately += WEIGHT * (surprise - mean.lately);
         let risk = gamma_below(mean.lately / mean.usually.max(1.0));
