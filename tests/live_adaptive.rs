@@ -142,3 +142,32 @@ fn an_attacker_talks_to_a_honeypot_under_the_victims_address() {
 fn answers_of_a_honeypot_find_the_worker_of_their_flow() {
     divert(&format!("[0, {}]", worker_cpu().trim_matches(['[', ']'])), 2);
 }
+
+#[test]
+fn a_mirror_whose_link_goes_down_loses_copies_only() {
+    let Some(lab) = Lab::new("a_mirror_whose_link_goes_down", &[]) else { return };
+    let rest = format!("{POLICY}[[mirror]]\nname = \"all\"\nto = \"m\"\ngroup = \"any\"\n");
+    let gnomon = lab.run(&lab.config(&worker_cpu(), 1, &rest));
+    let account = || ask(&lab, &["show", "all"])[0]["workers"][0].clone();
+    let ping = || lab.client.ping(&["-c", "20", "-i", "0.02", SERVER]);
+    let is_up = || ask(&lab, &["list"])[0]["up"] == true;
+    assert_eq!(ping(), (20, 20));
+    assert!(eventually(Duration::from_secs(2), || count(&account(), &["sent"]) >= 40), "{}", account());
+
+    lab.sensor.succeeds(&["ip", "link", "set", "eth0", "down"]);
+    assert!(eventually(Duration::from_secs(5), || !is_up()), "{}", gnomon.process.printed());
+    let before = account();
+    assert_eq!(ping(), (20, 20), "forwarding does not notice");
+    let lost = |of: &Value| count(of, &["lost", "link"]);
+    assert!(eventually(Duration::from_secs(2), || lost(&account()) >= lost(&before) + 40), "{before} {}", account());
+    assert_eq!(count(&account(), &["sent"]), count(&before, &["sent"]));
+
+    lab.sensor.succeeds(&["ip", "link", "set", "eth0", "up"]);
+    assert!(eventually(Duration::from_secs(5), is_up), "{}", gnomon.process.printed());
+    let before = count(&account(), &["sent"]);
+    assert_eq!(ping(), (20, 20));
+    assert!(eventually(Duration::from_secs(2), || count(&account(), &["sent"]) >= before + 40), "{}", account());
+    let summary = gnomon.stop();
+    let all = &summary["mirrored"]["all"];
+    assert_eq!(count(all, &["selected"]), count(all, &["packets"]) + count(all, &["lost"]), "{summary}");
+}
