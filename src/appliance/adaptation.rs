@@ -93,13 +93,11 @@ impl Adaptation {
     /// A record of an episode: by its initiator, or in a flood by many.
     fn goes_on(&mut self, record: &FlowRecord, flags: Flags) {
         let (t, at) = (&record.tuple, record.emitted);
-        let bits = |is: fn(AlertKind) -> bool| {
-            flags.iter().filter(|kind| is(*kind)).fold(0, |bits, kind| bits | 1 << kind as u8)
-        };
-        let (of_one, of_many) = (bits(|kind| !kind.is_flood()), bits(AlertKind::is_flood));
+        // Of a flood by many the victim's side is watched too.
+        let of_many = flags.iter().filter(|kind| kind.is_flood()).collect::<Flags>().bits();
         let victim = Host::destination(t);
         let signs = [
-            (Party::Host(Host::source(t)), of_one | of_many),
+            (Party::Host(Host::source(t)), flags.bits()),
             (Party::Service(victim, t.protocol, t.dst_port), of_many),
             (Party::Host(victim), of_many),
         ];

@@ -100,7 +100,30 @@ impl AlertKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
+impl FromIterator<AlertKind> for Flags {
+    fn from_iter<I: IntoIterator<Item = AlertKind>>(kinds: I) -> Self {
+        let mut flags = Self::default();
+        kinds.into_iter().for_each(|kind| flags.insert(kind));
+        flags
+    }
+}
+
 impl Flags {
+    /// From bits as [`Flags::bits`] gives them; those that stand for no kind mean nothing.
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// A bit for each kind, by its position in [`AlertKind::ALL`].
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Names of the members, in that order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        self.iter().map(AlertKind::name)
+    }
+
     pub fn insert(&mut self, kind: AlertKind) {
         self.0 |= 1 << kind as u8;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::behaviour::AlertKind;
+use crate::behaviour::{AlertKind, Flags};
 use crate::mirror::Cap;
 use crate::packet::Mac;
 
@@ -90,7 +90,7 @@ impl Default for Graylist {
     fn default() -> Self {
         use AlertKind::{BruteForce, DnsTunnel, HostSweep, IcmpTunnel, PortScan, SlowHttp};
         let kinds = [PortScan, HostSweep, BruteForce, SlowHttp, DnsTunnel, IcmpTunnel];
-        let alerts = kinds.into_iter().fold(0, |bits, kind| bits | 1 << kind as u8);
+        let alerts = kinds.into_iter().collect::<Flags>().bits();
         Self { alerts, period: Duration::from_secs(600), escalate: Escalation::Watch }
     }
 }

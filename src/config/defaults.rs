@@ -10,7 +10,7 @@ use super::raw::{
 };
 use super::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawLevel};
 use super::text::{DurationText, Name, ShareText, SizeText};
-use crate::behaviour::AlertKind;
+use crate::behaviour::Flags;
 
 impl Default for RawCores {
     fn default() -> Self {
@@ -68,10 +68,8 @@ impl Default for RawScorer {
     }
 }
 
-/// Names of kinds of alert by their bits.
 fn kinds(bits: u32) -> Vec<String> {
-    let is_in = |kind: &&AlertKind| bits >> **kind as u8 & 1 != 0;
-    AlertKind::ALL.iter().filter(is_in).map(|kind| kind.name().to_owned()).collect()
+    Flags::from_bits(bits).names().map(str::to_owned).collect()
 }
 
 impl Default for RawAdaptive {

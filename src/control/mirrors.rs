@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::live::Live;
 use super::protocol::{Failure, Refusal, Request};
 use super::reply::Reply;
+use crate::behaviour::Flags;
 use crate::export::iso8601;
-use crate::export::kinds_of;
 use crate::mirror::hops::Route;
 use crate::mirror::wrap::Outer;
 use crate::mirror::{Head, Sample, Session, Slice, Wrap};
@@ -84,7 +84,7 @@ fn told_of(live: &Live, session: &Session, in_force: bool, workers: &[&MirrorCou
         "flows": flows,
         "adapts": session.adapts,
         "min_score": session.only.and_then(|only| only.score).map(|score| (f64::from(score) / 6.5535).round() / 1e4),
-        "flags": session.only.map(|only| kinds_of(only.flags)).unwrap_or_default(),
+        "flags": session.only.map(|only| Flags::from_bits(only.flags).names().collect::<Vec<_>>()).unwrap_or_default(),
         "first_packets": first_packets,
         "first_bytes": first_bytes,
         "rules": session.rules,

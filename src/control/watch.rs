@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::live::Live;
 use super::protocol::{Failure, Refusal, Request};
 use super::reply::Reply;
-use crate::export::{PartyLine, iso8601, kinds_of, write_decision};
+use crate::behaviour::Flags;
+use crate::export::{PartyLine, iso8601, write_decision};
 use crate::mirror::Party;
 use crate::mirror::control::{Controller, Order, Stage, View};
 use crate::packet::{Host, from_ip_addr};
@@ -152,7 +153,7 @@ fn told_of(live: &Live, view: &View) -> Value {
         "stage": stage,
         "share": view.share,
         "score": view.score,
-        "flags": kinds_of(view.flags),
+        "flags": Flags::from_bits(view.flags).names().collect::<Vec<_>>(),
         "divert": honeypot,
         "since": iso8601(view.since),
         "until": iso8601(view.until),

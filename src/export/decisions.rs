@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::eve::{Names, protocol_name, round_to_millionths, write_line};
 use super::time::iso8601;
-use crate::behaviour::AlertKind;
+use crate::behaviour::Flags;
 use crate::mirror::Party;
 use crate::mirror::control::{Action, Decision};
 use crate::packet::{Host, Orientation, Tuple};
@@ -64,15 +64,10 @@ pub fn write_decision(out: &mut impl Write, decision: &Decision, names: &impl Na
         share_before: round(decision.before),
         share: round(decision.after),
         score: round(decision.score),
-        flags: kinds_of(decision.flags),
+        flags: Flags::from_bits(decision.flags).names().collect(),
         reason: &decision.reason,
     };
     write_line(out, &line)
-}
-
-/// Names of kinds of alert by their bits.
-pub fn kinds_of(flags: u32) -> Vec<&'static str> {
-    AlertKind::ALL.iter().filter(|kind| flags >> **kind as u8 & 1 != 0).map(|kind| kind.name()).collect()
 }
 
 impl PartyLine {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::behaviour::{Alert, AlertKind, Flags, ScoredRecord};
+use crate::behaviour::{Alert, AlertKind, ScoredRecord};
 use crate::flow::{FlowRecord, Spread, TO_CLIENT, TO_SERVER};
 use crate::mirror::Rate;
 use crate::packet::{has_ports, is_icmp};
@@ -52,7 +52,7 @@ pub fn write_flow(out: &mut impl Write, scored: &ScoredRecord, seq: Option<u64>,
             diverted: r.diverted,
             vni: Some(r.tuple.vni).filter(|v| *v != 0),
             score: scored.score.map(round),
-            flags: flag_names(scored.flags),
+            flags: scored.flags.names().collect(),
         },
     };
     write_line(out, &line)
@@ -432,10 +432,6 @@ fn vlan(id: u16) -> Vec<u16> {
     if id == 0 { Vec::new() } else { vec![id] }
 }
 
-fn flag_names(flags: Flags) -> Vec<&'static str> {
-    flags.iter().map(AlertKind::name).collect()
-}
-
 fn mirrors<'a>(r: &FlowRecord, names: &'a impl Names) -> Vec<Cow<'a, str>> {
     mirror_bits(r).map(|bit| names.mirror(r.generation, bit)).collect()
 }
@@ -470,7 +466,7 @@ pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
-    use crate::behaviour::{Evidence, Host, Party, Status};
+    use crate::behaviour::{Evidence, Flags, Host, Party, Status};
     use crate::flow::{EndReason, FlowState};
     use crate::mirror::Sample;
     use crate::packet::{Tuple, from_ip_addr};

@@ -20,7 +20,7 @@ mod outputs;
 mod time;
 
 pub use community_id::community_id;
-pub use decisions::{PartyLine, kinds_of, write_decision};
+pub use decisions::{PartyLine, write_decision};
 pub use eve::{Names, write_alert, write_flow};
 pub use exports::Exports;
 pub use files::{ExportError, Files};
