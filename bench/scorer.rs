@@ -6,7 +6,7 @@
 //! seeds, average precision, the area for a model of the first rows in file order that scores all rows after them in
 //! order, and the rates.
 //!
-//! `cargo bench --bench scorer -- [--quick] [--json FILE] [--seeds 0-4] [--train FILE --test FILE --label COLUMN]`
+//! `cargo bench --bench scorer -- [--quick] [--json FILE] [--seeds 0-4] [--members forest,neighbours] [--train FILE --test FILE --label COLUMN]`
 //!
 //! Files are parquet or CSV. Without them: all known sets in $GNOMON_SHARED/flowsets (default ../shared/flowsets), or
 //! a made one.
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use gnomon::behaviour::{Model, Rows, Training};
+use gnomon::behaviour::{Member, Members, Model, Rows, Training};
 use gnomon::trie::Isa;
 
 use common::{Case, Options, Results, median};
@@ -51,6 +51,9 @@ struct Arguments {
     /// Column that is 0 for ordinary rows
     #[arg(long, value_name = "COLUMN", requires = "train")]
     label: Option<String>,
+    /// What the whole model looks with, as in `[scorer] members`
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = member)]
+    members: Option<Vec<Member>>,
     /// First and last seed
     #[arg(long, value_name = "FIRST-LAST", default_value = "0-4")]
     seeds: String,
@@ -72,6 +75,8 @@ fn main() -> Result<()> {
     core_affinity::set_for_current(core_affinity::CoreId { id: options.cpu });
     let (first, last) = arguments.seeds.split_once('-').unwrap_or((&arguments.seeds, &arguments.seeds));
     let seeds: Vec<u64> = (first.parse()?..=last.parse()?).collect();
+    let members = arguments.members.iter().flatten().copied().collect();
+    let members = if arguments.members.is_some() { members } else { Members::default() };
     let sets = chosen(&arguments)?;
     let mut peer = Peer::start()?;
     match &peer {
@@ -96,10 +101,16 @@ fn main() -> Result<()> {
     );
     let mut results = Results::new("scorer");
     for set in &sets {
-        measure(set, &seeds, options, peer.as_mut(), &mut results)?;
+        measure(set, (members, &seeds), options, peer.as_mut(), &mut results)?;
     }
     results.finish(options);
     Ok(())
+}
+
+fn member(name: &str) -> Result<Member> {
+    let names = Member::ALL.map(Member::name).join(", ");
+    let found = Member::ALL.into_iter().find(|member| member.name() == name);
+    found.with_context(|| format!("no member {name}; there are {names}"))
 }
 
 fn chosen(arguments: &Arguments) -> Result<Vec<Set>> {
@@ -118,7 +129,7 @@ fn chosen(arguments: &Arguments) -> Result<Vec<Set>> {
 
 fn measure(
     set: &Set,
-    seeds: &[u64],
+    (members, seeds): (Members, &[u64]),
     options: &Options,
     mut peer: Option<&mut Peer>,
     results: &mut Results,
@@ -131,21 +142,21 @@ fn measure(
     }
     let mut found = Vec::new();
     for seed in seeds {
-        found.push(one_seed(set, *seed, peer.as_deref_mut())?);
+        found.push(one_seed(set, members, *seed, peer.as_deref_mut())?);
     }
-    let rates = rates(set, if options.quick { 3 } else { 9 }, peer)?;
+    let rates = rates(set, members, if options.quick { 3 } else { 9 }, peer)?;
     print(set, &found, &rates);
     results.cases.extend(cases(set, &found, &rates));
     Ok(())
 }
 
-fn training(seed: u64) -> Training {
-    Training { trees: 100, sample: 256, contamination: 0.01, seed, isa: Isa::best() }
+fn training(members: Members, seed: u64) -> Training {
+    Training { members, trees: 100, sample: 256, contamination: 0.01, seed, isa: Isa::best() }
 }
 
-fn one_seed(set: &Set, seed: u64, peer: Option<&mut Peer>) -> Result<Seed> {
+fn one_seed(set: &Set, members: Members, seed: u64, peer: Option<&mut Peer>) -> Result<Seed> {
     let (train, test) = (Rows::new(&set.train, set.width), Rows::new(&set.test, set.width));
-    let model = Model::train(train, &training(seed));
+    let model = Model::train(train, &training(members, seed));
     let mut scratch = model.scratch();
     let mut scores = vec![0.0; set.rows()];
     model.score_forest(test, &mut scratch, &mut scores);
@@ -164,14 +175,14 @@ fn one_seed(set: &Set, seed: u64, peer: Option<&mut Peer>) -> Result<Seed> {
         peer,
         fused: auc(&calibrated, &set.attack),
         precision: average_precision(&calibrated, &set.attack),
-        in_order: in_order(set, seed),
+        in_order: in_order(set, members, seed),
     })
 }
 
 /// As in the appliance: learns from the first rows in file order, whatever they are, and scores what comes after them.
-fn in_order(set: &Set, seed: u64) -> f64 {
+fn in_order(set: &Set, members: Members, seed: u64) -> f64 {
     let (train, test) = (Rows::new(&set.train, set.width), Rows::new(&set.test, set.width));
-    let model = Model::train(train.part(0, WINDOW), &training(seed));
+    let model = Model::train(train.part(0, WINDOW), &training(members, seed));
     let skipped = if set.train.len() == set.test.len() { WINDOW.min(set.rows()) } else { 0 };
     let rest = test.part(skipped, set.rows());
     let mut scores = vec![0.0; rest.len()];
@@ -180,8 +191,8 @@ fn in_order(set: &Set, seed: u64) -> f64 {
 }
 
 /// Records a second by turns: our forest, our model, their forest.
-fn rates(set: &Set, rounds: usize, mut peer: Option<&mut Peer>) -> Result<Vec<[f64; 3]>> {
-    let model = Model::train(Rows::new(&set.train, set.width), &training(0));
+fn rates(set: &Set, members: Members, rounds: usize, mut peer: Option<&mut Peer>) -> Result<Vec<[f64; 3]>> {
+    let model = Model::train(Rows::new(&set.train, set.width), &training(members, 0));
     let (mut scratch, rows) = (model.scratch(), Rows::new(&set.test, set.width).part(0, TIMED));
     let mut scores = vec![0.0; rows.len()];
     let mut all = Vec::new();

@@ -29,5 +29,5 @@ pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, St
 pub use detect::Host;
 pub use features::{Extractor, FEATURES, Features, NAMES};
 pub use host_risk::HostRisk;
-pub use model::{Calibration, Model, Rows, Scratch, Training};
+pub use model::{Calibration, Member, Members, Model, Rows, Scratch, Training};
 pub use scorer::{ScoredRecord, Scorer, Stats};

@@ -16,6 +16,7 @@ const EPOCH: u64 = 1_463_044_282 * SECOND;
 
 fn settings(warmup_records: usize) -> config::Scorer {
     config::Scorer {
+        members: Default::default(),
         enabled: true,
         warmup_records,
         trees: 100,

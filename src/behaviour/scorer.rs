@@ -263,6 +263,7 @@ impl Scorer {
         }
         let data: Vec<Features> = records.iter().map(|w| w.features).collect();
         let training = Training {
+            members: self.config.members,
             trees: self.config.trees,
             sample: self.config.sample,
             contamination: self.config.contamination,

@@ -63,8 +63,9 @@ impl Default for RawTimeouts {
 
 impl Default for RawScorer {
     fn default() -> Self {
-        let Scorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = Scorer::default();
-        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: Default::default() }
+        let Scorer { enabled, warmup_records, members, trees, sample, contamination, ring, .. } = Scorer::default();
+        let (members, detect) = (members.iter().collect(), Default::default());
+        Self { enabled, warmup_records, members, trees, sample, contamination, ring, detect }
     }
 }
 

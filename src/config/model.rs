@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adaptive::{Adaptive, Honeypot};
 use super::detect::Detect;
+use crate::behaviour::Members;
 use crate::flow::TcpRules;
 use crate::mirror::Session;
 use crate::packet::KeyFrom;
@@ -190,8 +191,9 @@ pub struct Timeouts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scorer {
     pub enabled: bool,
-    /// The forest is trained when this many records were seen.
+    /// The model is trained when this many records were seen.
     pub warmup_records: usize,
+    pub members: Members,
     pub trees: usize,
     pub sample: usize,
     /// Share of the warm-up window that is taken to be unusual; sets the `outlier` threshold.
@@ -385,6 +387,7 @@ impl Default for Scorer {
         Self {
             enabled: true,
             warmup_records: 1000,
+            members: Members::default(),
             trees: 100,
             sample: 256,
             contamination: 0.005,

@@ -11,6 +11,7 @@ use super::raw_mirrors::{RawMirror, RawTarget};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
 };
+use crate::behaviour::Member;
 use crate::rules::{Action, Decision, LiveFlows, Mode};
 
 /// Configuration of gnomon.
@@ -352,9 +353,13 @@ pub(super) struct RawTimeouts {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawScorer {
     pub enabled: bool,
-    /// The forest is trained when this many records were seen.
+    /// The model is trained when this many records were seen.
     #[schemars(range(min = 2, max = 10_000_000))]
     pub warmup_records: usize,
+    /// What the model looks with: isolation forest, nearest neighbours, empirical tails of each feature, principal
+    /// components, one-class support vector machine (slower: about 0.4 million records a second).
+    #[schemars(length(min = 1))]
+    pub members: Vec<Member>,
     /// Trees of the isolation forest.
     #[schemars(range(min = 1, max = 10_000))]
     pub trees: usize,

@@ -1,8 +1,10 @@
-//! The model: a grid, two members that look at a record in different ways, and one score out of them.
+//! The model: a grid, members that look at a record in different ways, and one score out of them.
 //!
 //! ```text
 //! row ─► grid ─► block ─┬► forest      how soon it is cut off from others     ─► -ln p ─┬► root mean ─► calibrated
-//!                       └► neighbours  how far from the nearest ordinary one  ─► -ln p ─┘    square      0..1
+//!                       ├► neighbours  how far from the nearest ordinary one  ─► -ln p ─┤    square      0..1
+//!                       ├► ecod        how far out each feature is            ─► -ln p ─┤
+//!                       └► pca, svm    where asked for                        ─► -ln p ─┘
 //! ```
 //! Members are made comparable by what they say of records that they were not trained on ([`Tail`]). A root mean
 //! square lets the one that is sure outweigh the one that sees nothing, and counts both where they agree. Records of
@@ -15,15 +17,16 @@ use rand_pcg::Pcg32;
 use crate::trie::Isa;
 
 use super::calibrate::Calibration;
+use super::ecod::{self, Ecod};
 use super::forest::{Bytes, Forest, draw};
 use super::grid::{Column, Grid, LANES, Rows};
 use super::kernel;
+use super::member::{Member, Members};
 use super::neighbours::{self, Neighbours};
+use super::pca::{self, Pca};
+use super::svm::{self, Svm};
 use super::tail::Tail;
 
-const MEMBERS: usize = 2;
-/// Of the squares of forest and neighbours; the same for all traffic.
-const WEIGHTS: [f32; MEMBERS] = [0.58, 0.42];
 /// Neighbours count from so many records of training on. In fewer most of what is ordinary is still far from all that was
 /// seen: in generated traffic, of the harmless records that followed a warm-up of 742, 29 % were as unusual as "one in a
 /// hundred", with the forest alone 3 %; after a warm-up of 1,950 it was 5 % and 3 %.
@@ -39,6 +42,7 @@ const FEW: usize = 32;
 /// How a model is trained.
 #[derive(Clone, Copy, Debug)]
 pub struct Training {
+    pub members: Members,
     pub trees: usize,
     /// Records of each tree.
     pub sample: usize,
@@ -53,10 +57,14 @@ pub struct Training {
 pub struct Model {
     pub(super) grid: Grid,
     pub(super) forest: Forest,
-    pub(super) neighbours: Neighbours,
-    pub(super) tails: [Tail; MEMBERS],
-    /// Of the squares of what members say.
-    weights: [f32; MEMBERS],
+    pub(super) neighbours: Option<Neighbours>,
+    pub(super) ecod: Option<Ecod>,
+    pub(super) pca: Option<Pca>,
+    pub(super) svm: Option<Svm>,
+    /// What members say, made comparable, in the order of [`Member::ALL`].
+    pub(super) tails: [Tail; Member::COUNT],
+    /// Of the squares of what members say; 0 for one that does not take part.
+    weights: [f32; Member::COUNT],
     pub(super) calibration: Calibration,
     pub(super) isa: Isa,
 }
@@ -66,12 +74,16 @@ pub struct Model {
 pub struct Scratch {
     block: Vec<Column>,
     forest: kernel::Scratch,
-    neighbours: neighbours::Scratch,
-    scores: [Vec<f32>; MEMBERS],
+    neighbours: Option<neighbours::Scratch>,
+    ecod: Option<ecod::Scratch>,
+    pca: Option<pca::Scratch>,
+    svm: Option<svm::Scratch>,
+    scores: [Vec<f32>; Member::COUNT],
 }
 
 impl Model {
-    /// The same rows, settings and seed give the same model. A model of no rows finds nothing unusual.
+    /// The same rows, settings and seed give the same model. A model of no rows finds nothing unusual. A member that
+    /// the rows do not suffice for is left out.
     pub fn train(rows: Rows<'_>, with: &Training) -> Self {
         let grid = Grid::fit(rows);
         let bytes: Vec<u8> = rows.iter().flat_map(|row| grid.bytes(row)).collect();
@@ -79,23 +91,49 @@ impl Model {
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         let forest = Forest::train(data, &all, with.trees, with.sample, with.seed, with.isa);
         let (reference, calibrating) = divide(rows, &grid, &forest, with);
-        let neighbours = Neighbours::train(data, &reference, with.seed, with.isa);
-        let tails = std::array::from_fn(|_| Tail::fit(&[]));
-        let calibration = Calibration::fit(&[], with.contamination);
-        let weights = if rows.len() < DENSE { [1.0, 0.0] } else { WEIGHTS };
-        let mut model = Self { grid, forest, neighbours, tails, weights, calibration, isa: with.isa };
+        let wants = |member| with.members.contains(member);
+        let most = |count: usize| &reference[..reference.len().min(count)];
+        let mut model = Self {
+            neighbours: (wants(Member::Neighbours) && rows.len() >= DENSE)
+                .then(|| Neighbours::train(data, &reference, with.seed, with.isa)),
+            ecod: (wants(Member::Ecod) && !rows.is_empty()).then(|| Ecod::train(data)),
+            pca: wants(Member::Pca).then(|| Pca::train(data, most(pca::MOST))).flatten(),
+            svm: wants(Member::Svm).then(|| Svm::train(data, most(svm::MOST))).flatten(),
+            tails: std::array::from_fn(|_| Tail::fit(&[])),
+            weights: [0.0; Member::COUNT],
+            calibration: Calibration::fit(&[], with.contamination),
+            grid,
+            forest,
+            isa: with.isa,
+        };
+        model.weights = Members::from_iter(with.members.iter().filter(|member| model.has(*member))).weights();
         model.calibrate(rows, &calibrating, with.contamination);
         model
+    }
+
+    fn has(&self, member: Member) -> bool {
+        match member {
+            Member::Forest => true,
+            Member::Neighbours => self.neighbours.is_some(),
+            Member::Ecod => self.ecod.is_some(),
+            Member::Pca => self.pca.is_some(),
+            Member::Svm => self.svm.is_some(),
+        }
+    }
+
+    /// Those that take part in the score.
+    pub fn members(&self) -> Members {
+        Member::ALL.into_iter().filter(|member| self.weights[*member as usize] > 0.0).collect()
     }
 
     fn calibrate(&mut self, rows: Rows<'_>, of: &[u32], contamination: f64) {
         let values: Vec<f32> = of.iter().flat_map(|i| rows.row(*i as usize)).copied().collect();
         let rows = Rows::new(&values, rows.width());
         let mut scratch = self.scratch();
-        let mut members: [Vec<f32>; MEMBERS] = Default::default();
+        let mut members: [Vec<f32>; Member::COUNT] = Default::default();
         for from in (0..rows.len()).step_by(LANES) {
             let part = rows.part(from, LANES);
-            self.members(part, &mut scratch);
+            self.look(part, &mut scratch);
             for (all, some) in members.iter_mut().zip(&scratch.scores) {
                 all.extend_from_slice(&some[..part.len()]);
             }
@@ -110,7 +148,10 @@ impl Model {
         Scratch {
             block: vec![[0; LANES]; self.grid.width()],
             forest: self.forest.scratch(),
-            neighbours: self.neighbours.scratch(),
+            neighbours: self.neighbours.as_ref().map(Neighbours::scratch),
+            ecod: self.ecod.as_ref().map(Ecod::scratch),
+            pca: self.pca.as_ref().map(Pca::scratch),
+            svm: self.svm.as_ref().map(Svm::scratch),
             scores: std::array::from_fn(|_| vec![0.0; LANES]),
         }
     }
@@ -128,7 +169,7 @@ impl Model {
     /// Raw scores, 0..1: `m / (1 + m)` of the joint measure `m` of the members. Rows are as wide as the model.
     pub fn score(&self, rows: Rows<'_>, scratch: &mut Scratch, out: &mut [f32]) {
         for (i, out) in out[..rows.len()].chunks_mut(LANES).enumerate() {
-            self.members(rows.part(i * LANES, LANES), scratch);
+            self.look(rows.part(i * LANES, LANES), scratch);
             for (k, out) in out.iter_mut().enumerate() {
                 let joint = self.joint(self.measures(scratch, k));
                 *out = joint / (1.0 + joint);
@@ -148,13 +189,14 @@ impl Model {
     /// between the members by their squares, and a member's part, in proportion, among the features that make the
     /// record unusual to it.
     pub fn contributions(&self, row: &[f32], scratch: &mut Scratch) -> Vec<f32> {
-        self.members(Rows::new(row, self.width()), scratch);
+        self.look(Rows::new(row, self.width()), scratch);
         let measures = self.measures(scratch, 0);
         let joint = self.joint(measures);
         let x: Vec<u8> = self.grid.bytes(row).collect();
-        let shares = [self.forest.contributions(&x), self.neighbours.contributions(&x)];
         let mut sum = vec![0.0; self.width()];
-        for ((measure, weight), share) in measures.into_iter().zip(self.weights).zip(shares) {
+        for member in self.members().iter() {
+            let (measure, weight) = (measures[member as usize], self.weights[member as usize]);
+            let share = self.shares(member, &x);
             let part = if joint > 0.0 { weight * measure * measure / joint } else { 0.0 };
             let whole: f32 = share.iter().map(|s| s.max(0.0)).sum();
             for (sum, share) in sum.iter_mut().zip(share) {
@@ -164,23 +206,47 @@ impl Model {
         sum
     }
 
+    /// What each feature is to a member that takes part.
+    fn shares(&self, member: Member, x: &[u8]) -> Vec<f32> {
+        let shares = match member {
+            Member::Forest => Some(self.forest.contributions(x)),
+            Member::Neighbours => self.neighbours.as_ref().map(|m| m.contributions(x)),
+            Member::Ecod => self.ecod.as_ref().map(|m| m.contributions(x)),
+            Member::Pca => self.pca.as_ref().map(|m| m.contributions(x)),
+            Member::Svm => self.svm.as_ref().map(|m| m.contributions(x)),
+        };
+        shares.unwrap_or_else(|| vec![0.0; self.width()])
+    }
+
     /// Scores of all members for at most a block of rows, into `scratch.scores`.
-    fn members(&self, rows: Rows<'_>, scratch: &mut Scratch) {
-        let Scratch { block, forest, neighbours, scores: [by_forest, by_neighbours] } = scratch;
+    fn look(&self, rows: Rows<'_>, scratch: &mut Scratch) {
+        let Scratch { block, forest, neighbours, ecod, pca, svm, scores } = scratch;
+        let [by_forest, by_neighbours, by_ecod, by_pca, by_svm] = scores.each_mut().map(|s| &mut s[..rows.len()]);
         self.grid.bin(self.isa, rows, block);
-        self.forest.score(block, forest, &mut by_forest[..rows.len()]);
-        if self.weights[1] > 0.0 {
-            self.neighbours.score(block, neighbours, &mut by_neighbours[..rows.len()]);
+        if self.weights[Member::Forest as usize] > 0.0 {
+            self.forest.score(block, forest, by_forest);
+        }
+        if let (Some(member), Some(scratch)) = (&self.neighbours, neighbours) {
+            member.score(block, scratch, by_neighbours);
+        }
+        if let (Some(member), Some(scratch)) = (&self.ecod, ecod) {
+            member.score(block, scratch, by_ecod);
+        }
+        if let (Some(member), Some(scratch)) = (&self.pca, pca) {
+            member.score(block, scratch, by_pca);
+        }
+        if let (Some(member), Some(scratch)) = (&self.svm, svm) {
+            member.score(block, scratch, by_svm);
         }
     }
 
     /// What each member says of the `k`-th record that was scored last.
-    fn measures(&self, scratch: &Scratch, k: usize) -> [f32; MEMBERS] {
-        std::array::from_fn(|m| self.tails[m].measure(scratch.scores[m][k]))
+    fn measures(&self, scratch: &Scratch, k: usize) -> [f32; Member::COUNT] {
+        std::array::from_fn(|m| if self.weights[m] > 0.0 { self.tails[m].measure(scratch.scores[m][k]) } else { 0.0 })
     }
 
     /// Weighted root mean square.
-    fn joint(&self, measures: [f32; MEMBERS]) -> f32 {
+    fn joint(&self, measures: [f32; Member::COUNT]) -> f32 {
         measures.iter().zip(self.weights).map(|(m, weight)| weight * m * m).sum::<f32>().sqrt()
     }
 }
@@ -215,7 +281,7 @@ mod tests {
     const WIDTH: usize = 6;
 
     fn training(isa: Isa) -> Training {
-        Training { trees: 100, sample: 256, contamination: 0.01, seed: 1, isa }
+        Training { members: Members::default(), trees: 100, sample: 256, contamination: 0.01, seed: 1, isa }
     }
 
     /// Two features that go together, the others noise.

@@ -6,13 +6,18 @@
 
 mod bits;
 mod calibrate;
+mod ecod;
 mod forest;
 mod fused;
 mod grid;
 mod kernel;
+mod member;
 mod neighbours;
+mod pca;
+mod svm;
 mod tail;
 
 pub use calibrate::Calibration;
 pub use fused::{Model, Scratch, Training};
 pub use grid::Rows;
+pub use member::{Member, Members};

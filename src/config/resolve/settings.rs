@@ -159,7 +159,7 @@ fn timeouts(problems: &mut Problems<'_>, raw: &RawTimeouts) -> Timeouts {
 
 fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
     let place = Place::root().key("scorer");
-    let RawScorer { enabled, warmup_records, trees, sample, contamination, ring, detect } =
+    let RawScorer { enabled, warmup_records, members, trees, sample, contamination, ring, detect } =
         shaped.section(problems, "scorer");
     if sample > warmup_records && enabled && !shaped.touched(&place) {
         let message = format!("each tree asks for {sample} records but only {warmup_records} are collected");
@@ -167,7 +167,8 @@ fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
         problems.warning(&place.key(at), message).allowed("`sample` not larger than `warmup_records`");
     }
     let detect = detect::thresholds(problems, &place.key("detect"), detect);
-    Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect }
+    let members = members.into_iter().collect();
+    Scorer { enabled, warmup_records, members, trees, sample, contamination, ring, detect }
 }
 
 pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
