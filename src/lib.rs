@@ -24,6 +24,7 @@ pub mod behaviour;
 pub mod export;
 pub mod filter;
 pub mod metrics;
+pub mod policy;
 
 pub mod appliance;
 pub mod capture;

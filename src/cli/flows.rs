@@ -1,17 +1,16 @@
 //! `gnomon flows`: live flows of the running appliance, or those of a file.
 
 use std::cmp::Ordering;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
-use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
+use super::flow_file::FlowFile;
 use super::flow_table::{Row, csv, table};
 use super::live::Appliance;
 use crate::control::{Client, FlowsArguments, Key, MOST_SORTED, Part, SortKey};
@@ -149,13 +148,8 @@ fn watch(args: &FlowsArgs, text: &str, limit: Option<usize>, seconds: f64) -> Re
 fn of_file(path: &Path, filter: &Expression, order: Option<SortKey>, limit: Option<usize>) -> Result<Found> {
     let mut found = Found::default();
     let mut ranked: Vec<(Key, Value)> = Vec::new();
-    for (number, line) in open(path)?.lines().enumerate() {
-        let place = || format!("{}, line {}", path.display(), number + 1);
-        let line = line.with_context(place)?;
-        let value: Value = serde_json::from_str(&line).with_context(place)?;
-        if value["event_type"] != "flow" {
-            continue;
-        }
+    for value in FlowFile::open(path)? {
+        let value = value?;
         found.flows += 1;
         if !filter.matches(&JsonLine(&value)) {
             continue;
@@ -183,17 +177,6 @@ fn of_file(path: &Path, filter: &Expression, order: Option<SortKey>, limit: Opti
 /// Those of equal rank stay in the order of the file.
 fn sort(ranked: &mut [(Key, Value)], order: SortKey) {
     ranked.sort_by(|(a, _), (b, _)| -> Ordering { a.rank(b, order.descending) });
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    let context = || format!("reading {}", path.display());
-    let mut file = BufReader::with_capacity(256 * 1024, File::open(path).with_context(context)?);
-    let zipped = file.fill_buf().with_context(context)?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    Ok(Box::new(BufReader::with_capacity(256 * 1024, reader)))
 }
 
 fn show(args: &FlowsArgs, found: &Found) -> Result<()> {

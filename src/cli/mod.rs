@@ -3,8 +3,10 @@
 mod capture;
 mod check;
 mod explain;
+mod flow_file;
 mod flow_table;
 mod flows;
+mod learn;
 mod live;
 mod mirror;
 mod receive;
@@ -63,6 +65,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// List live flows of the running appliance, or flow records of a file.
     Flows(flows::FlowsArgs),
+    /// Learn what the VMs of groups talk to from flow records; make rules of it; find what is new.
+    Learn(learn::LearnArgs),
     /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
     Top(top::TopArgs),
     /// Mirror sessions of the running appliance: what they take, what became of every copy.
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Verb::Rules(args) => rules::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Flows(args) => flows::run(args),
+        Verb::Learn(args) => learn::run(args),
         Verb::Top(args) => top::run(args),
         Verb::Mirror(args) => mirror::run(args),
         Verb::Receive(args) => receive::run(args),

@@ -83,7 +83,7 @@ pub(super) fn flow_text(subject: &Subject) -> String {
 }
 
 /// A protocol's name, or its number as text.
-pub(super) fn protocol_name(protocol: u8) -> String {
+pub fn protocol_name(protocol: u8) -> String {
     let named = PROTOCOLS.iter().find(|(_, number)| *number == protocol);
     named.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
 }

@@ -1,0 +1,50 @@
+//! Parties of attacks, from a file of alerts.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::behaviour::AlertKind;
+use crate::filter::instant;
+use crate::policy::Seen;
+
+/// Who attacked whom, and from when to when; no victim: anybody.
+#[derive(Debug, Default)]
+pub(super) struct Attacks {
+    by: HashMap<IpAddr, Vec<(Option<IpAddr>, u64, u64)>>,
+}
+
+impl Attacks {
+    /// Episodes of kinds that are attacks. Their latest account holds.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut found = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let place = || format!("{}, line {}", path.display(), number + 1);
+            let alert: serde_json::Value = serde_json::from_str(line).with_context(place)?;
+            let text = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).unwrap_or("");
+            let harmless = [AlertKind::Outlier, AlertKind::NewRelationship, AlertKind::Volume].map(AlertKind::name);
+            let time = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).and_then(instant);
+            let (Ok(actor), Some(start), Some(end)) = (text("actor").parse(), time("start"), time("end")) else {
+                continue;
+            };
+            if !harmless.contains(&text("kind")) {
+                found.by.entry(actor).or_default().push((text("victim").parse().ok(), start, end));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a flow is between the parties of an attack while it lasted.
+    pub(super) fn has(&self, seen: &Seen) -> bool {
+        let by = |from: IpAddr, to: IpAddr| {
+            let attacks = self.by.get(&from).map(Vec::as_slice).unwrap_or_default();
+            attacks.iter().any(|(victim, start, end)| {
+                victim.is_none_or(|victim| victim == to) && seen.start <= *end && seen.end >= *start
+            })
+        };
+        by(seen.from.address, seen.to.address) || by(seen.to.address, seen.from.address)
+    }
+}

@@ -1,0 +1,143 @@
+//! `gnomon learn`: what VMs of a group talk to, out of flow records; rules from it; what it does not cover.
+
+mod alerts;
+mod graph;
+mod mirror;
+mod rules;
+mod unseen;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::flow_file::FlowFile;
+use crate::config::{self, Config};
+use crate::filter::JsonLine;
+use crate::policy::{Graph, Seen};
+
+const EXAMPLES: &str = "\
+Examples, on a synthetic data centre:
+  gnomon scenario -o lab --attacks none
+  gnomon replay lab/scenario.pcap -c lab/scenario.toml -o result
+  gnomon learn graph result/flows.jsonl -c lab/scenario.toml -w graph.json --dot graph.dot
+  gnomon learn rules graph.json --deny-rest
+  gnomon learn mirror graph.json --from web --to web-new --strength 50
+  gnomon learn unseen graph.json result/flows.jsonl -c lab/scenario.toml";
+
+/// Learn what the VMs of groups talk to, and make rules of it.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct LearnArgs {
+    #[command(subcommand)]
+    verb: LearnVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum LearnVerb {
+    Graph(graph::GraphArgs),
+    Rules(rules::RulesArgs),
+    Mirror(mirror::MirrorArgs),
+    Unseen(unseen::UnseenArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Table,
+    Json,
+}
+
+pub(super) fn run(args: &LearnArgs) -> Result<ExitCode> {
+    match &args.verb {
+        LearnVerb::Graph(args) => graph::run(args),
+        LearnVerb::Rules(args) => rules::run(args),
+        LearnVerb::Mirror(args) => mirror::run(args),
+        LearnVerb::Unseen(args) => unseen::run(args),
+    }
+}
+
+/// What a configuration says of groups and VMs.
+struct Members {
+    sizes: BTreeMap<Arc<str>, usize>,
+    vms: BTreeMap<IpAddr, Arc<str>>,
+}
+
+impl Members {
+    fn of(path: &Path) -> Result<Self> {
+        let config: Config = config::load(path)?;
+        let sizes = config.policy.groups.iter().map(|group| {
+            let addresses = |net: &ipnet::IpNet| 1usize.checked_shl((net.max_prefix_len() - net.prefix_len()).into());
+            let nets = group.nets.iter().map(|net| addresses(net).unwrap_or(usize::MAX));
+            let others = group.macs.len() + group.vlans.len() + group.vnis.len();
+            (Arc::from(group.name.as_str()), nets.fold(others, usize::saturating_add))
+        });
+        let addresses = config.vms.iter().flat_map(|vm| {
+            let id: Arc<str> = vm.id.as_str().into();
+            let parsed = vm.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
+            parsed.map(move |address| (address, id.clone())).collect::<Vec<_>>()
+        });
+        Ok(Self { sizes: sizes.collect(), vms: addresses.collect() })
+    }
+
+    /// The groups asked for; all when none is.
+    fn chosen(&self, asked: &[String]) -> Result<Vec<Arc<str>>> {
+        for name in asked {
+            if !self.sizes.contains_key(name.as_str()) {
+                let known: Vec<&str> = self.sizes.keys().map(|name| &**name).collect();
+                bail!("the configuration has no group `{name}`; it has {}", known.join(", "));
+            }
+        }
+        match asked {
+            [] => Ok(self.sizes.keys().cloned().collect()),
+            some => Ok(some.iter().map(|name| name.as_str().into()).collect()),
+        }
+    }
+}
+
+/// Every connection in some files of flow records, with its line.
+fn each_flow(
+    files: &[PathBuf],
+    members: &Members,
+    mut take: impl FnMut(&Seen, JsonLine<'_>) -> Result<()>,
+) -> Result<u64> {
+    let bar = ProgressBar::no_length().with_style(
+        ProgressStyle::with_template("{spinner} {human_pos} flows, {per_sec}").expect("the template is well-formed"),
+    );
+    let mut flows = 0;
+    for file in files {
+        for value in FlowFile::open(file)? {
+            let value = value?;
+            if let Some(seen) = Seen::of(&JsonLine(&value), |address| members.vms.get(&address).cloned()) {
+                take(&seen, JsonLine(&value))?;
+            }
+            flows += 1;
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(flows)
+}
+
+fn read_graphs(path: &Path) -> Result<Vec<Graph>> {
+    let file = File::open(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_reader(BufReader::new(file))
+        .with_context(|| format!("{} is not a file that `gnomon learn graph --write` made", path.display()))
+}
+
+/// To a file, or to standard output.
+fn write(path: Option<&Path>, text: &str) -> Result<()> {
+    match path {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("writing {}", path.display())),
+        None => {
+            use std::io::Write as _;
+            std::io::stdout().lock().write_all(text.as_bytes()).map_err(Into::into)
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Connections of all VMs of a group → one graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::connection::{Connection, Endpoint};
+use super::fold::{Tallies, folded};
+use super::graph::{Graph, LeftOut, Tally};
+use super::seen::{Answer, Seen};
+
+/// What evidence a connection needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Flows that were let through and answered.
+    pub min_flows: u64,
+    /// Different days on which it was seen, in UTC.
+    pub min_days: usize,
+    /// Connections in memory, of all groups; flows of more are counted and forgotten.
+    pub limit: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { min_flows: 1, min_days: 1, limit: 1_000_000 }
+    }
+}
+
+/// Learns the graphs of several groups at once.
+#[derive(Clone, Debug)]
+pub struct Learner {
+    settings: Settings,
+    /// Members of each group, as far as known: the smaller of two groups names a peer.
+    sizes: BTreeMap<Arc<str>, usize>,
+    groups: BTreeMap<Arc<str>, Learning>,
+    connections: usize,
+}
+
+/// One group's.
+#[derive(Clone, Debug, Default)]
+struct Learning {
+    tallies: Tallies,
+    since: Option<u64>,
+    until: u64,
+    flows: u64,
+    left_out: LeftOut,
+}
+
+impl Learner {
+    /// For these groups, of all that there are with their sizes.
+    pub fn new(settings: Settings, wanted: &[Arc<str>], sizes: BTreeMap<Arc<str>, usize>) -> Self {
+        let groups = wanted.iter().map(|group| (group.clone(), Learning::default())).collect();
+        Self { settings, sizes, groups, connections: 0 }
+    }
+
+    /// The next flow, in any order. `excluded`: the administrator does not want it learnt.
+    pub fn observe(&mut self, seen: &Seen, excluded: bool) {
+        for name in self.groups_of(seen) {
+            let connection = self.connection(seen, &name);
+            let full = self.connections >= self.settings.limit;
+            let Some(learning) = self.groups.get_mut(&name) else { continue };
+            learning.note(seen);
+            let left_out = &mut learning.left_out;
+            match seen.answer {
+                _ if seen.attack => left_out.attack += 1,
+                _ if excluded => left_out.excluded += 1,
+                Answer::Unanswered => left_out.unanswered += 1,
+                _ if full && !learning.tallies.contains_key(&connection) => left_out.overflow += 1,
+                answer => {
+                    left_out.denied += u64::from(answer == Answer::Denied);
+                    let before = learning.tallies.len();
+                    learning.tallies.entry(connection).or_default().merge(tally(seen, &name));
+                    self.connections += learning.tallies.len() - before;
+                }
+            }
+        }
+    }
+
+    /// As the group's policy would name it, before anything is folded.
+    pub fn connection(&self, seen: &Seen, group: &str) -> Connection {
+        let size = |name: &str| self.sizes.get(name).copied().unwrap_or(usize::MAX);
+        let end = |place: &super::Place| match place.is_in(group) {
+            true => Endpoint::group(group),
+            false => place.endpoint(size),
+        };
+        Connection { from: end(&seen.from), to: end(&seen.to), service: seen.service.clone() }
+    }
+
+    /// Groups to be learnt that have a part in it.
+    pub fn groups_of(&self, seen: &Seen) -> BTreeSet<Arc<str>> {
+        let both = seen.from.groups.iter().chain(&seen.to.groups);
+        both.filter(|name| self.groups.contains_key(*name)).cloned().collect()
+    }
+
+    /// The graphs, in the order of their groups' names.
+    pub fn finish(self) -> Vec<Graph> {
+        let settings = self.settings;
+        self.groups.into_iter().map(|(group, learning)| learning.finish(group, settings)).collect()
+    }
+}
+
+impl Learning {
+    fn note(&mut self, seen: &Seen) {
+        self.since = Some(self.since.map_or(seen.start, |since| since.min(seen.start)));
+        self.until = self.until.max(seen.end);
+        self.flows += 1;
+    }
+
+    fn finish(self, group: Arc<str>, settings: Settings) -> Graph {
+        let mut left_out = self.left_out;
+        let mut edges = Vec::new();
+        for (connection, tally) in folded(self.tallies) {
+            let enough = tally.permitted >= settings.min_flows && tally.days.len() >= settings.min_days;
+            if tally.permitted > 0 && !enough && !connection.service.is_protected() {
+                left_out.rare += tally.permitted;
+                left_out.rare_connections += 1;
+            } else {
+                edges.push(tally.into_edge(connection));
+            }
+        }
+        let permitted = edges.iter().filter(|edge| edge.permitted > 0);
+        Graph {
+            group,
+            since: self.since.unwrap_or(0),
+            until: self.until,
+            stable_since: permitted.map(|edge| edge.first).max().unwrap_or(0),
+            flows: self.flows,
+            edges,
+            left_out,
+        }
+    }
+}
+
+fn tally(seen: &Seen, group: &str) -> Tally {
+    let answered = u64::from(seen.answer == Answer::Answered);
+    let vms = [&seen.from, &seen.to].into_iter().filter(|place| place.is_in(group)).map(|place| place.name());
+    Tally {
+        permitted: answered,
+        denied: 1 - answered,
+        bytes: seen.bytes,
+        first: seen.start,
+        last: seen.end,
+        days: BTreeSet::from([Tally::day_of(seen.start)]),
+        vms: vms.collect(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+    use crate::policy::{Place, Service};
+
+    const DAY: u64 = 86_400 * 1_000_000_000;
+
+    pub(in crate::policy) fn place(address: &str, groups: &[&str]) -> Place {
+        let vm = groups.first().map(|_| format!("vm-{address}").into());
+        Place { address: address.parse().unwrap(), vm, groups: groups.iter().map(|g| (*g).into()).collect() }
+    }
+
+    pub(in crate::policy) fn seen(from: Place, to: Place, port: u16, day: u64) -> Seen {
+        Seen {
+            flow_id: 1,
+            start: day * DAY,
+            end: day * DAY + 5,
+            from,
+            to,
+            service: Service::of_port(6, port),
+            answer: Answer::Answered,
+            bytes: 100,
+            attack: false,
+            score: None,
+        }
+    }
+
+    fn learner(settings: Settings) -> Learner {
+        let sizes = [("web", 2), ("app", 2), ("all", 9)].map(|(name, size)| (name.into(), size));
+        Learner::new(settings, &["web".into(), "app".into()], sizes.into())
+    }
+
+    fn edges(graph: &Graph) -> Vec<String> {
+        graph.edges.iter().map(|e| format!("{} {}/{}", e.connection, e.permitted, e.denied)).collect()
+    }
+
+    #[test]
+    fn all_vms_of_a_group_make_one_graph() {
+        let mut learner = learner(Settings::default());
+        for (web, day) in [("10.0.0.1", 1), ("10.0.0.2", 3), ("10.0.0.2", 2)] {
+            learner.observe(&seen(place(web, &["all", "web"]), place("10.0.1.1", &["app", "all"]), 8080, day), false);
+        }
+        let outside = Place { vm: None, ..place("192.0.2.7", &[]) };
+        learner.observe(&seen(outside, place("10.0.0.1", &["web"]), 443, 2), false);
+        learner.observe(&seen(place("10.0.0.1", &["web"]), place("10.0.0.2", &["web"]), 7000, 2), false);
+        let graphs = learner.finish();
+        let [app, web] = &graphs[..] else { panic!("{graphs:?}") };
+        assert_eq!(edges(app), ["web > app tcp 8080 3/0"]);
+        assert_eq!(edges(web), ["web > app tcp 8080 3/0", "web > web tcp 7000 1/0", "192.0.2.7 > web tcp 443 1/0"]);
+        let edge = &web.edges[0];
+        assert_eq!((edge.days, edge.vm_count, edge.first, edge.last), (3, 2, DAY, 3 * DAY + 5));
+        assert_eq!(&*edge.vms[0], "vm-10.0.0.1");
+        assert_eq!((web.since, web.until, web.stable_since, web.flows), (DAY, 3 * DAY + 5, 2 * DAY, 5));
+    }
+
+    #[test]
+    fn attacks_failures_and_what_is_rare_are_left_out() {
+        let mut learner = learner(Settings { min_days: 2, ..Settings::default() });
+        let (web, app) = (place("10.0.0.1", &["web"]), place("10.0.1.1", &["app"]));
+        let flow = |port: u16, day: u64| seen(web.clone(), app.clone(), port, day);
+        learner.observe(&Seen { attack: true, ..flow(22, 1) }, false);
+        learner.observe(&Seen { answer: Answer::Unanswered, ..flow(23, 1) }, false);
+        learner.observe(&Seen { answer: Answer::Denied, ..flow(24, 1) }, false);
+        learner.observe(&flow(25, 1), true);
+        learner.observe(&flow(26, 1), false);
+        learner.observe(&flow(53, 1), false);
+        (1..=2).for_each(|day| learner.observe(&flow(80, day), false));
+        let graph = learner.finish().remove(0);
+        assert_eq!(edges(&graph), ["web > app tcp 24 0/1", "web > app tcp 53 1/0", "web > app tcp 80 2/0"]);
+        let expected =
+            LeftOut { attack: 1, unanswered: 1, denied: 1, excluded: 1, rare: 1, rare_connections: 1, overflow: 0 };
+        assert_eq!(graph.left_out, expected);
+        assert!(graph.covers(&graph.edges[2].connection) && !graph.covers(&graph.edges[0].connection));
+    }
+
+    #[test]
+    fn memory_has_a_limit_and_any_order_gives_the_same() {
+        let flows: Vec<Seen> = (0..50u16)
+            .map(|i| seen(place("10.0.0.1", &["web"]), place("10.0.1.1", &["app"]), 100 + i % 20, u64::from(i % 7)))
+            .collect();
+        let learnt = |flows: &mut dyn Iterator<Item = &Seen>, limit: usize| {
+            let mut learner = learner(Settings { limit, ..Settings::default() });
+            flows.for_each(|seen| learner.observe(seen, false));
+            learner.finish()
+        };
+        assert_eq!(learnt(&mut flows.iter(), 1000), learnt(&mut flows.iter().rev(), 1000));
+        let few = learnt(&mut flows.iter(), 10);
+        assert_eq!(few.iter().map(|graph| graph.edges.len()).sum::<usize>(), 10);
+        assert!(few.iter().all(|graph| graph.left_out.overflow > 0));
+    }
+
+    #[test]
+    fn graphs_are_files() {
+        let mut learner = learner(Settings::default());
+        learner.observe(&seen(place("10.0.0.1", &["web"]), place("10.0.1.1", &["app"]), 80, 1), false);
+        let graphs = learner.finish();
+        let text = serde_json::to_string(&graphs).unwrap();
+        assert!(text.contains("\"since\":\"1970-01-02T00:00:00.000000+0000\""), "{text}");
+        let read: Vec<Graph> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read[0].edges[0].connection, graphs[0].edges[0].connection);
+        let dot = Graph::dot(&graphs);
+        assert_eq!(dot.matches("\"web\" -> \"app\" [label=\"tcp 80 (1)\"];").count(), 1, "{dot}");
+    }
+}
