@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::connection::{Connection, Endpoint, Service};
-use super::graph::Tally;
 
 /// Ports of a server with fewer flows than this, and this many of them, are one range.
 const RARE_FLOWS: u64 = 3;
@@ -17,11 +16,15 @@ const MANY_NETS: usize = 16;
 const WIDTHS_V4: [u8; 4] = [24, 20, 16, 12];
 const WIDTHS_V6: [u8; 4] = [64, 56, 48, 40];
 
-pub(super) type Tallies = BTreeMap<Connection, Tally>;
+/// What can be folded: how many flows it had, and what it is together with another one.
+pub(super) trait Foldable: Default {
+    fn flows(&self) -> u64;
+    fn merge(&mut self, other: Self);
+}
 
 /// Peers first, so that ports are counted over all of them.
-pub(super) fn folded(tallies: Tallies) -> Tallies {
-    ports(nets(nets(tallies, Side::From), Side::To))
+pub(super) fn folded<T: Foldable>(all: BTreeMap<Connection, T>) -> BTreeMap<Connection, T> {
+    ports(nets(nets(all, Side::From), Side::To))
 }
 
 #[derive(Clone, Copy)]
@@ -40,9 +43,9 @@ impl Side {
 }
 
 /// Networks on one side, where they are many for the same other side and service.
-fn nets(tallies: Tallies, side: Side) -> Tallies {
+fn nets<T: Foldable>(all: BTreeMap<Connection, T>, side: Side) -> BTreeMap<Connection, T> {
     let mut peers: BTreeMap<Connection, BTreeSet<IpNet>> = BTreeMap::new();
-    for connection in tallies.keys() {
+    for connection in all.keys() {
         let mut rest = connection.clone();
         if let Endpoint::Net(net) = std::mem::replace(side.of(&mut rest), Endpoint::Any) {
             peers.entry(rest).or_default().insert(net);
@@ -50,7 +53,7 @@ fn nets(tallies: Tallies, side: Side) -> Tallies {
     }
     let widened: BTreeMap<Connection, Vec<Endpoint>> =
         peers.into_iter().filter(|(_, nets)| nets.len() > MANY_NETS).map(|(rest, nets)| (rest, wide(&nets))).collect();
-    regroup(tallies, |mut connection| {
+    regroup(all, |mut connection| {
         let mut rest = connection.clone();
         let own = std::mem::replace(side.of(&mut rest), Endpoint::Any);
         if let (Endpoint::Net(net), Some(wide)) = (own, widened.get(&rest)) {
@@ -90,15 +93,15 @@ fn widen(net: IpNet, v4: u8, v6: u8) -> IpNet {
 }
 
 /// Ports that were seen once or twice each, where they are many between the same ends.
-fn ports(tallies: Tallies) -> Tallies {
+fn ports<T: Foldable>(all: BTreeMap<Connection, T>) -> BTreeMap<Connection, T> {
     let ends = |c: &Connection| (c.from.clone(), c.to.clone(), c.service.protocol);
-    let rare_port = |c: &Connection, tally: &Tally| {
+    let rare_port = |c: &Connection, one: &T| {
         let (first, last) = c.service.ports?;
-        (first == last && first >= RANGES[2].0 && tally.permitted + tally.denied < RARE_FLOWS).then_some(first)
+        (first == last && first >= RANGES[2].0 && one.flows() < RARE_FLOWS).then_some(first)
     };
     let mut rare: BTreeMap<(Endpoint, Endpoint, u8), BTreeSet<u16>> = BTreeMap::new();
-    for (connection, tally) in &tallies {
-        if let Some(port) = rare_port(connection, tally) {
+    for (connection, one) in &all {
+        if let Some(port) = rare_port(connection, one) {
             rare.entry(ends(connection)).or_default().insert(port);
         }
     }
@@ -107,7 +110,7 @@ fn ports(tallies: Tallies) -> Tallies {
         let within = |range: &&(u16, u16)| ports.first().is_some_and(|first| range.0 <= *first);
         RANGES.iter().find(within).copied().unwrap_or(RANGES[2])
     };
-    regroup(tallies, |mut connection| {
+    regroup(all, |mut connection| {
         let single = connection.service.ports.filter(|(first, last)| first == last);
         if let (Some((port, _)), Some(ports)) = (single, rare.get(&ends(&connection)))
             && ports.contains(&port)
@@ -118,10 +121,13 @@ fn ports(tallies: Tallies) -> Tallies {
     })
 }
 
-fn regroup(tallies: Tallies, to: impl Fn(Connection) -> Connection) -> Tallies {
-    let mut out = Tallies::new();
-    for (connection, tally) in tallies {
-        out.entry(to(connection)).or_default().merge(tally);
+fn regroup<T: Foldable>(
+    all: BTreeMap<Connection, T>,
+    to: impl Fn(Connection) -> Connection,
+) -> BTreeMap<Connection, T> {
+    let mut out: BTreeMap<Connection, T> = BTreeMap::new();
+    for (connection, one) in all {
+        out.entry(to(connection)).or_default().merge(one);
     }
     out
 }
@@ -130,6 +136,9 @@ fn regroup(tallies: Tallies, to: impl Fn(Connection) -> Connection) -> Tallies {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::policy::graph::Tally;
+
+    type Tallies = BTreeMap<Connection, Tally>;
 
     fn tally(permitted: u64) -> Tally {
         Tally { permitted, first: 1, last: 2, ..Tally::default() }

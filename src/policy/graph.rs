@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, Endpoint};
+use super::fold::Foldable;
 
 /// VMs of the group that are named on an edge; of more, their number is kept.
 const NAMED_VMS: usize = 16;
@@ -85,17 +86,6 @@ impl Tally {
         time / DAY
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
-        let unused = self.permitted + self.denied == 0;
-        self.first = if unused { other.first } else { self.first.min(other.first) };
-        self.last = self.last.max(other.last);
-        self.permitted += other.permitted;
-        self.denied += other.denied;
-        self.bytes += other.bytes;
-        self.days.extend(other.days);
-        self.vms.extend(other.vms);
-    }
-
     pub(super) fn into_edge(self, connection: Connection) -> Edge {
         Edge {
             connection,
@@ -108,6 +98,23 @@ impl Tally {
             vm_count: self.vms.len(),
             vms: self.vms.into_iter().take(NAMED_VMS).collect(),
         }
+    }
+}
+
+impl Foldable for Tally {
+    fn flows(&self) -> u64 {
+        self.permitted + self.denied
+    }
+
+    fn merge(&mut self, other: Self) {
+        let unused = self.flows() == 0;
+        self.first = if unused { other.first } else { self.first.min(other.first) };
+        self.last = self.last.max(other.last);
+        self.permitted += other.permitted;
+        self.denied += other.denied;
+        self.bytes += other.bytes;
+        self.days.extend(other.days);
+        self.vms.extend(other.vms);
     }
 }
 

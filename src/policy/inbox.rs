@@ -1,11 +1,12 @@
 //! Connections that the consolidated policy does not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::connection::Connection;
+use super::fold::{Foldable, folded};
 use super::graph::{Graph, instant};
 use super::learner::Learner;
 use super::seen::{Answer, Seen};
@@ -16,9 +17,17 @@ const EVIDENCE: usize = 5;
 /// A connection never seen before, however often it has come since.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Item {
-    pub group: Arc<str>,
     #[serde(flatten)]
     pub connection: Connection,
+    #[serde(flatten)]
+    pub evidence: Evidence,
+}
+
+/// What is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Evidence {
+    /// Groups whose policy does not know it.
+    pub groups: BTreeSet<Arc<str>>,
     pub flows: u64,
     /// Of the flows, how many were let through and answered, and how many were refused.
     pub answered: u64,
@@ -30,23 +39,23 @@ pub struct Item {
     #[serde(serialize_with = "instant::serialize")]
     pub last: u64,
     pub max_score: Option<f64>,
-    /// VMs and addresses of both ends, first come.
-    pub clients: Vec<Arc<str>>,
-    pub servers: Vec<Arc<str>>,
+    /// Some VMs and addresses of both ends.
+    pub clients: BTreeSet<Arc<str>>,
+    pub servers: BTreeSet<Arc<str>>,
     pub flow_ids: Vec<u64>,
 }
 
-/// Gathers what graphs do not cover, one item a group and connection, up to a limit.
+/// Gathers what graphs do not cover, one item a connection, up to a limit.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     graphs: BTreeMap<Arc<str>, Graph>,
     /// To name connections as the graphs do.
     namer: Learner,
-    items: BTreeMap<(Arc<str>, Connection), Item>,
+    found: BTreeMap<Connection, Evidence>,
     limit: usize,
     /// Flows of connections beyond the limit.
     pub overflow: u64,
-    /// Flows that were looked at, and that some graph covers.
+    /// Flows that were looked at, and that the graphs cover.
     pub flows: u64,
     pub covered: u64,
 }
@@ -55,7 +64,7 @@ impl Inbox {
     /// `namer` has the groups and sizes that the graphs were learnt with.
     pub fn new(graphs: Vec<Graph>, namer: Learner, limit: usize) -> Self {
         let graphs = graphs.into_iter().map(|graph| (graph.group.clone(), graph)).collect();
-        Self { graphs, namer, items: BTreeMap::new(), limit, overflow: 0, flows: 0, covered: 0 }
+        Self { graphs, namer, found: BTreeMap::new(), limit, overflow: 0, flows: 0, covered: 0 }
     }
 
     pub fn observe(&mut self, seen: &Seen) {
@@ -64,69 +73,80 @@ impl Inbox {
             return;
         }
         self.flows += 1;
-        let mut unknown = false;
+        let mut unknown: BTreeMap<Connection, BTreeSet<Arc<str>>> = BTreeMap::new();
         for group in groups {
-            let Some(graph) = self.graphs.get(&group) else { continue };
             let connection = self.namer.connection(seen, &group);
-            if graph.covers(&connection) {
-                continue;
+            if self.graphs.get(&group).is_some_and(|graph| !graph.covers(&connection)) {
+                unknown.entry(connection).or_default().insert(group);
             }
-            unknown = true;
-            let full = self.items.len() >= self.limit;
-            let key = (group, connection);
-            if full && !self.items.contains_key(&key) {
-                self.overflow += 1;
-                continue;
-            }
-            let (group, connection) = key.clone();
-            self.items.entry(key).or_insert_with(|| Item::new(group, connection, seen)).add(seen);
         }
-        self.covered += u64::from(!unknown);
+        self.covered += u64::from(unknown.is_empty());
+        for (connection, groups) in unknown {
+            if self.found.len() >= self.limit && !self.found.contains_key(&connection) {
+                self.overflow += 1;
+            } else {
+                self.found.entry(connection).or_default().merge(Evidence::of(seen, groups));
+            }
+        }
     }
 
-    /// Most telling first: what was answered, of many flows.
+    /// Most telling first: what was answered, of many flows. Peers without number and ports that are chosen anew are one
+    /// item, as in graphs.
     pub fn into_items(self) -> Vec<Item> {
-        let mut items: Vec<Item> = self.items.into_values().collect();
-        items.sort_by_key(|item| std::cmp::Reverse((item.answered, item.flows)));
+        let items = folded(self.found).into_iter().map(|(connection, evidence)| Item { connection, evidence });
+        let mut items: Vec<Item> = items.collect();
+        items.sort_by_key(|item| std::cmp::Reverse((item.evidence.answered, item.evidence.flows)));
         items
     }
 }
 
 impl Item {
-    fn new(group: Arc<str>, connection: Connection, seen: &Seen) -> Self {
+    /// Detectors named half of its flows or more: that is told as an alert.
+    pub fn is_attack(&self) -> bool {
+        2 * self.evidence.attack >= self.evidence.flows
+    }
+}
+
+impl Evidence {
+    fn of(seen: &Seen, groups: BTreeSet<Arc<str>>) -> Self {
         Self {
-            group,
-            connection,
-            flows: 0,
-            answered: 0,
-            denied: 0,
-            attack: 0,
+            groups,
+            flows: 1,
+            answered: u64::from(seen.answer == Answer::Answered),
+            denied: u64::from(seen.answer == Answer::Denied),
+            attack: u64::from(seen.attack),
             first: seen.start,
             last: seen.end,
-            max_score: None,
-            clients: Vec::new(),
-            servers: Vec::new(),
-            flow_ids: Vec::new(),
+            max_score: seen.score,
+            clients: BTreeSet::from([seen.from.name()]),
+            servers: BTreeSet::from([seen.to.name()]),
+            flow_ids: vec![seen.flow_id],
         }
     }
+}
 
-    fn add(&mut self, seen: &Seen) {
-        self.flows += 1;
-        self.answered += u64::from(seen.answer == Answer::Answered);
-        self.denied += u64::from(seen.answer == Answer::Denied);
-        self.attack += u64::from(seen.attack);
-        self.first = self.first.min(seen.start);
-        self.last = self.last.max(seen.end);
-        self.max_score = [self.max_score, seen.score].into_iter().flatten().reduce(f64::max);
-        for (names, place) in [(&mut self.clients, &seen.from), (&mut self.servers, &seen.to)] {
-            let name = place.name();
-            if names.len() < EVIDENCE && !names.contains(&name) {
-                names.push(name);
+impl Foldable for Evidence {
+    fn flows(&self) -> u64 {
+        self.flows
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.first = if self.flows == 0 { other.first } else { self.first.min(other.first) };
+        self.last = self.last.max(other.last);
+        self.flows += other.flows;
+        self.answered += other.answered;
+        self.denied += other.denied;
+        self.attack += other.attack;
+        self.max_score = [self.max_score, other.max_score].into_iter().flatten().reduce(f64::max);
+        self.groups.extend(other.groups);
+        for (names, others) in [(&mut self.clients, other.clients), (&mut self.servers, other.servers)] {
+            names.extend(others);
+            while names.len() > EVIDENCE {
+                names.pop_last();
             }
         }
-        if self.flow_ids.len() < EVIDENCE {
-            self.flow_ids.push(seen.flow_id);
-        }
+        self.flow_ids.extend(other.flow_ids);
+        self.flow_ids.truncate(EVIDENCE);
     }
 }
 
@@ -161,9 +181,12 @@ mod tests {
         assert_eq!((inbox.flows, inbox.covered, inbox.overflow), (10, 1, 1));
         let items = inbox.into_items();
         let brief: Vec<(String, u64, u64)> =
-            items.iter().map(|i| (i.connection.to_string(), i.flows, i.denied)).collect();
+            items.iter().map(|i| (i.connection.to_string(), i.evidence.flows, i.evidence.denied)).collect();
         assert_eq!(brief, [("web > app tcp 22".to_owned(), 7, 0), ("web > app tcp 23".to_owned(), 1, 1)]);
-        assert_eq!((items[0].flow_ids.len(), items[0].flow_ids[0], items[0].max_score), (5, 2, Some(0.8)));
-        assert_eq!(items[0].clients.iter().map(|c| &**c).collect::<Vec<_>>(), ["vm-10.0.0.1"]);
+        assert_eq!(
+            (items[0].evidence.flow_ids.len(), items[0].evidence.flow_ids[0], items[0].evidence.max_score),
+            (5, 2, Some(0.8))
+        );
+        assert_eq!(items[0].evidence.clients.iter().map(|c| &**c).collect::<Vec<_>>(), ["vm-10.0.0.1"]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::connection::{Connection, Endpoint};
-use super::fold::{Tallies, folded};
+use super::fold::{Foldable, folded};
 use super::graph::{Graph, LeftOut, Tally};
 use super::seen::{Answer, Seen};
 
@@ -38,7 +38,7 @@ pub struct Learner {
 /// One group's.
 #[derive(Clone, Debug, Default)]
 struct Learning {
-    tallies: Tallies,
+    tallies: BTreeMap<Connection, Tally>,
     since: Option<u64>,
     until: u64,
     flows: u64,

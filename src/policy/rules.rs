@@ -18,9 +18,9 @@ pub struct LearnedRule {
     pub from: String,
     pub to: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
+    pub protocol: Option<Word>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ports: Option<String>,
+    pub ports: Option<Word>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_type: Option<u8>,
     pub action: &'static str,
@@ -29,10 +29,24 @@ pub struct LearnedRule {
     pub comment: String,
 }
 
+/// A number, or what numbers cannot say: a name, a range.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Word {
+    Number(u16),
+    Text(String),
+}
+
 /// A file with rules.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuleFile {
     pub rule: Vec<LearnedRule>,
+}
+
+impl Word {
+    fn of(text: String) -> Self {
+        text.parse().map_or(Self::Text(text), Self::Number)
+    }
 }
 
 impl LearnedRule {
@@ -47,10 +61,10 @@ impl LearnedRule {
             id: format!("{prefix}-{:012x}", connection.fingerprint() >> 16),
             from: from.text(),
             to: to.text(),
-            protocol: Some(protocol_name(service.protocol)),
+            protocol: Some(Word::of(protocol_name(service.protocol))),
             ports: service.ports.map(|(first, last)| match first == last {
-                true => first.to_string(),
-                false => format!("{first}-{last}"),
+                true => Word::Number(first),
+                false => Word::Text(format!("{first}-{last}")),
             }),
             icmp_type: service.icmp_type,
             action: "allow",

@@ -150,13 +150,14 @@ fn answer(record: &impl Fields, protocol: u8, backwards: bool) -> Answer {
     if !matches!(record.value(Field::Action), Value::Text("allow") | Value::Absent) {
         return Answer::Denied;
     }
-    let (back, flags) = match backwards {
-        false => (number(Field::PacketsToClient), number(Field::TcpFlagsToClient)),
-        true => (number(Field::PacketsToServer), number(Field::TcpFlagsToServer)),
-    };
+    let both = [
+        (number(Field::PacketsToServer), number(Field::TcpFlagsToServer)),
+        (number(Field::PacketsToClient), number(Field::TcpFlagsToClient)),
+    ];
+    let [(_, client), (back, server)] = if backwards { [both[1], both[0]] } else { both };
     let answered = match protocol {
-        // A reset alone is a host that does not want to.
-        TCP => back > 0 && (flags & SYN != 0 || (flags & ACK != 0 && back > 1)),
+        // A client that never acknowledges is none, and a reset alone is a host that does not want to.
+        TCP => client & ACK != 0 && back > 0 && (server & SYN != 0 || (server & ACK != 0 && back > 1)),
         // One-way services are common: logs, telemetry.
         _ => true,
     };
@@ -202,6 +203,7 @@ mod tests {
         assert_eq!(answer(&[("gnomon.action", json!("deny"))]), Answer::Denied);
         assert_eq!(answer(&[("flow.pkts_toclient", json!(0)), ("tcp.tcp_flags_tc", json!("00"))]), Answer::Unanswered);
         assert_eq!(answer(&[("flow.pkts_toclient", json!(1)), ("tcp.tcp_flags_tc", json!("14"))]), Answer::Unanswered);
+        assert_eq!(answer(&[("tcp.tcp_flags_ts", json!("02"))]), Answer::Unanswered, "a half-open connection");
         assert_eq!(answer(&[("proto", json!("UDP")), ("flow.pkts_toclient", json!(0))]), Answer::Answered);
         assert!(seen(&[("gnomon.flags", json!(["port_scan"]))]).unwrap().attack);
         assert!(!seen(&[("gnomon.flags", json!(["outlier"]))]).unwrap().attack);

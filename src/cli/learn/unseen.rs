@@ -16,6 +16,8 @@ const MOST: usize = 100_000;
 
 /// List connections that were never seen while learning, each once, with evidence.
 ///
+/// Left out are those of whose flows detectors named half or more: they are told as alerts.
+///
 /// Exit codes: 0 done (with --strict: and nothing is new), 1 failed (with --strict: or something is new), 2 wrong use.
 #[derive(Args, Debug)]
 pub(super) struct UnseenArgs {
@@ -31,6 +33,12 @@ pub(super) struct UnseenArgs {
     /// A table, or a JSON object a line.
     #[arg(short, long, value_name = "FORM", default_value = "table")]
     output: Form,
+    /// Connections of attacks, too.
+    #[arg(long)]
+    attacks: bool,
+    /// Most rows of the table; 0 for all.
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    limit: usize,
     /// Exit with 1 when anything is new.
     #[arg(long)]
     strict: bool,
@@ -47,13 +55,20 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
         Ok(())
     })?;
     let (flows, covered, overflow) = (inbox.flows, inbox.covered, inbox.overflow);
-    let items = inbox.into_items();
+    let mut items = inbox.into_items();
+    let all = items.len();
+    items.retain(|item| args.attacks || !item.is_attack());
+    let attacks = all - items.len();
     match args.output {
         Form::Json => {
             let lines: Result<Vec<String>, _> = items.iter().map(serde_json::to_string).collect();
             write(None, &lines?.into_iter().map(|line| line + "\n").collect::<String>())?;
         }
-        Form::Table => write(None, &text(&items, flows, covered))?,
+        Form::Table => {
+            write(None, &text(&items, args.limit))?;
+            let told = if attacks > 0 { format!(", {attacks} more are of attacks") } else { String::new() };
+            println!("{} connections are new{told}; {covered} of {flows} flows are of known ones", items.len());
+        }
     }
     if overflow > 0 {
         eprintln!("gnomon: {overflow} flows of further connections are not listed: no more than {MOST} are kept apart");
@@ -61,24 +76,20 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
     Ok(if args.strict && !items.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn text(items: &[Item], flows: u64, covered: u64) -> String {
-    let mut rows = table(&["group", "connection", "flows", "answered", "denied", "attack", "score", "clients"]);
-    for item in items {
+fn text(items: &[Item], limit: usize) -> String {
+    let mut rows = table(&["connection", "new to", "flows", "answered", "denied", "attack", "score", "clients"]);
+    let shown = if limit == 0 { items.len() } else { limit };
+    for Item { connection, evidence } in items.iter().take(shown) {
         let [flows, answered, denied, attack] =
-            [item.flows, item.answered, item.denied, item.attack].map(|n| n.to_string());
-        let score = item.max_score.map_or(String::new(), |score| format!("{score:.3}"));
-        let connection = item.connection.to_string();
-        rows.add_row([
-            item.group.to_string(),
-            connection,
-            flows,
-            answered,
-            denied,
-            attack,
-            score,
-            item.clients.join(" "),
-        ]);
+            [evidence.flows, evidence.answered, evidence.denied, evidence.attack].map(|n| n.to_string());
+        let score = evidence.max_score.map_or(String::new(), |score| format!("{score:.3}"));
+        let [groups, clients] = [&evidence.groups, &evidence.clients]
+            .map(|names| names.iter().map(|name| &**name).collect::<Vec<_>>().join(" "));
+        rows.add_row([connection.to_string(), groups, flows, answered, denied, attack, score, clients]);
     }
-    let told = format!("{} connections are new; {covered} of {flows} flows are of known ones\n", items.len());
-    if items.is_empty() { told } else { format!("{rows}\n{told}") }
+    match items.len() {
+        0 => String::new(),
+        all if all > shown => format!("{rows}\n{} more; --limit 0 shows all\n", all - shown),
+        _ => format!("{rows}\n"),
+    }
 }
