@@ -37,8 +37,13 @@ impl Attacks {
         Ok(found)
     }
 
+    /// The flow, known for a part of an attack where it is one.
+    pub(super) fn judged(&self, seen: &Seen) -> Seen {
+        Seen { attack: seen.attack || self.has(seen), ..seen.clone() }
+    }
+
     /// Whether a flow is between the parties of an attack while it lasted.
-    pub(super) fn has(&self, seen: &Seen) -> bool {
+    fn has(&self, seen: &Seen) -> bool {
         let by = |from: IpAddr, to: IpAddr| {
             let attacks = self.by.get(&from).map(Vec::as_slice).unwrap_or_default();
             attacks.iter().any(|(victim, start, end)| {

@@ -71,8 +71,7 @@ pub(super) fn run(args: &GraphArgs) -> Result<ExitCode> {
     let mut learner = Learner::new(settings, &wanted, members.sizes.clone());
     each_flow(&args.flows, &members, |seen, line| {
         let excluded = except.iter().any(|expression| expression.matches(&line));
-        let attack = seen.attack || attacks.has(seen);
-        learner.observe(&crate::policy::Seen { attack, ..seen.clone() }, excluded);
+        learner.observe(&attacks.judged(seen), excluded);
         Ok(())
     })?;
     let graphs: Vec<Graph> = learner.finish().into_iter().filter(|graph| graph.flows > 0).collect();

@@ -27,10 +27,10 @@ const EXAMPLES: &str = "\
 Examples, on a synthetic data centre:
   gnomon scenario -o lab --attacks none
   gnomon replay lab/scenario.pcap -c lab/scenario.toml -o result
-  gnomon learn graph result/flows.jsonl -c lab/scenario.toml -w graph.json --dot graph.dot
+  gnomon learn graph result/flows.jsonl --alerts result/alerts.jsonl -c lab/scenario.toml -w graph.json
   gnomon learn rules graph.json --deny-rest
   gnomon learn mirror graph.json --from web --to web-new --strength 50
-  gnomon learn unseen graph.json result/flows.jsonl -c lab/scenario.toml";
+  gnomon learn unseen graph.json result/flows.jsonl -c lab/scenario.toml --alerts result/alerts.jsonl";
 
 /// Learn what the VMs of groups talk to, and make rules of it.
 #[derive(Args, Debug)]

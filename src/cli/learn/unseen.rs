@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 
+use super::alerts::Attacks;
 use super::{Form, Members, each_flow, read_graphs, write};
 use crate::cli::report::table;
 use crate::policy::{Inbox, Item, Learner, Settings};
@@ -30,6 +31,9 @@ pub(super) struct UnseenArgs {
     /// Configuration that the flows were recorded with: its groups and VMs.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    /// Alerts of the same time, alerts.jsonl: flows between the parties of an attack while it lasted are part of it.
+    #[arg(long, value_name = "FILE")]
+    alerts: Option<PathBuf>,
     /// A table, or a JSON object a line.
     #[arg(short, long, value_name = "FORM", default_value = "table")]
     output: Form,
@@ -49,16 +53,17 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
     let graphs = read_graphs(&args.graph)?;
     let groups: Vec<Arc<str>> = graphs.iter().map(|graph| graph.group.clone()).collect();
     let namer = Learner::new(Settings::default(), &groups, members.sizes.clone());
+    let attacks = args.alerts.as_deref().map(Attacks::read).transpose()?.unwrap_or_default();
     let mut inbox = Inbox::new(graphs, namer, MOST);
     each_flow(&args.flows, &members, |seen, _| {
-        inbox.observe(seen);
+        inbox.observe(&attacks.judged(seen));
         Ok(())
     })?;
     let (flows, covered, overflow) = (inbox.flows, inbox.covered, inbox.overflow);
     let mut items = inbox.into_items();
     let all = items.len();
     items.retain(|item| args.attacks || !item.is_attack());
-    let attacks = all - items.len();
+    let of_attacks = all - items.len();
     match args.output {
         Form::Json => {
             let lines: Result<Vec<String>, _> = items.iter().map(serde_json::to_string).collect();
@@ -66,7 +71,7 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
         }
         Form::Table => {
             write(None, &text(&items, args.limit))?;
-            let told = if attacks > 0 { format!(", {attacks} more are of attacks") } else { String::new() };
+            let told = if of_attacks > 0 { format!(", {of_attacks} more are of attacks") } else { String::new() };
             println!("{} connections are new{told}; {covered} of {flows} flows are of known ones", items.len());
         }
     }
