@@ -127,8 +127,8 @@ impl AttackKind {
             Self::IcmpTunnel => "400 echoes of all sizes between a VM and a host outside, about four a second",
             Self::ArpSpoof => "a VM tells another one 60 times that a server's address is its own",
             Self::SlowHttp => "120 connections to one web server that send a line of a request every 10 s",
-            Self::SlowPortScan => "one host tries 240 ports of another, one a minute",
-            Self::SlowHostSweep => "one host tries port 445 of 120 addresses, one a minute",
+            Self::SlowPortScan => "one host tries 200 ports of another, one every two minutes",
+            Self::SlowHostSweep => "one host tries port 445 of 100 addresses, one every two minutes",
             Self::SpreadPortScan => "40 hosts outside try ten ports of one VM each, three tries a second in all",
             Self::SlowBruteForce => "150 SSH connections guessing passwords, less than two a minute",
             Self::SlowBeacon => "a VM calls the same host outside every ten minutes, give or take a tenth, 45 times",
@@ -141,8 +141,9 @@ impl AttackKind {
     pub(super) fn lasts(self) -> u64 {
         match self {
             Self::Beacon => 3 * 3600,
-            Self::SlowPortScan => 16_000,
-            Self::SlowHostSweep | Self::LateralMovement => 8_000,
+            Self::SlowPortScan => 26_000,
+            Self::SlowHostSweep => 13_000,
+            Self::LateralMovement => 6_000,
             Self::SlowBruteForce => 6_000,
             Self::SlowBeacon => 28_000,
             Self::SlowExfiltration => 19_000,

@@ -16,10 +16,10 @@ pub(in crate::scenario) const PORTS: u16 = 1000;
 /// Addresses tried by one host sweep.
 pub(in crate::scenario) const ADDRESSES: u8 = 200;
 
-/// Ports and addresses tried by slow ones: one a minute.
-const SLOW_PORTS: u16 = 240;
-const SLOW_ADDRESSES: u8 = 120;
-const SLOW_GAP_NS: u64 = 60 * S;
+/// Ports and addresses tried by slow ones: one every two minutes.
+const SLOW_PORTS: u16 = 200;
+const SLOW_ADDRESSES: u8 = 100;
+const SLOW_GAP_NS: u64 = 120 * S;
 /// Hosts that scan together, ports that each of them tries, and the time between any two tries.
 const SCANNERS: u16 = 40;
 const PORTS_EACH: u16 = 10;
