@@ -31,15 +31,8 @@ pub(super) enum OddityKind {
 }
 
 impl OddityKind {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Deployment,
-        Self::FailingServer,
-        Self::NewVm,
-        Self::Rush,
-        Self::Firmware,
-        Self::BulkCopy,
-        Self::Strays,
-    ];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Deployment, Self::FailingServer, Self::NewVm, Self::Rush, Self::Firmware, Self::BulkCopy, Self::Strays];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -56,8 +49,12 @@ impl OddityKind {
     /// What happens, in words.
     pub(super) fn story(self) -> &'static str {
         match self {
-            Self::Deployment => "commands and 3 MB by SSH on every web and application server; these are away for 30 s each",
-            Self::FailingServer => "an application server or database refuses, or does not answer, one try a second for 20 minutes",
+            Self::Deployment => {
+                "commands and 3 MB by SSH on every web and application server; these are away for 30 s each"
+            }
+            Self::FailingServer => {
+                "an application server or database refuses, or does not answer, one try a second for 20 minutes"
+            }
             Self::NewVm => "one more application server begins to work, to the end of the capture",
             Self::Rush => "eight times as many clients read pages, for 40 minutes",
             Self::Firmware => "every device gets 1 to 2 MB from an application server, within half an hour",

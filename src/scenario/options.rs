@@ -195,7 +195,8 @@ fn oddities(words: &[String], span: &Span) -> Result<Vec<Oddity>, OptionError> {
     };
     let mut placed: Vec<(OddityKind, u64, usize)> = match daily("oddity", words)? {
         Some(count) => {
-            let kinds = OddityKind::ALL.map(|kind| Placed { kind, lasts_ns: kind.lasts() * 1_000_000_000, later: false });
+            let kinds =
+                OddityKind::ALL.map(|kind| Placed { kind, lasts_ns: kind.lasts() * 1_000_000_000, later: false });
             scatter(&kinds, count, span, 11)
         }
         None => {

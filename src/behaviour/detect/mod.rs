@@ -142,7 +142,13 @@ impl Detectors {
 
     pub(crate) fn evicted(&self) -> u64 {
         let [scans, counted, names] = [self.scans.evicted(), self.gauges.evicted(), self.names.evicted()];
-        scans + counted + names + self.logins.evicted() + self.beacons.evicted() + self.volumes.evicted() + self.lan.evicted()
+        scans
+            + counted
+            + names
+            + self.logins.evicted()
+            + self.beacons.evicted()
+            + self.volumes.evicted()
+            + self.lan.evicted()
     }
 
     pub(crate) fn entries(&self) -> usize {

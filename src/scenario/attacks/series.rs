@@ -58,7 +58,8 @@ pub(super) fn steps(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties
     hosts.truncate(STEPS.0);
     let port = WAYS_IN[cue.nth % WAYS_IN.len()];
     let visits = hosts.into_iter().map(|host| ([actor, host], port)).collect();
-    let talk: Talk = |dice| Box::new(Session::new("SSH-2.0-OpenSSH_9.6\r\n", Work::Command { runs: 2 + dice.below(6) }));
+    let talk: Talk =
+        |dice| Box::new(Session::new("SSH-2.0-OpenSSH_9.6\r\n", Work::Command { runs: 2 + dice.below(6) }));
     play(stage, cue, dice, visits, STEPS.1, talk)
 }
 

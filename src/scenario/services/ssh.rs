@@ -75,7 +75,12 @@ impl Session {
         };
         if self.echo_due {
             self.echo_due = false;
-            return sealed(Side::Server, dice.within(20 * MS..900 * MS), dice.log_normal(1_200.0, 1.2, 60..64_000), dice);
+            return sealed(
+                Side::Server,
+                dice.within(20 * MS..900 * MS),
+                dice.log_normal(1_200.0, 1.2, 60..64_000),
+                dice,
+            );
         }
         if *runs == 0 {
             return Next::Close { from: Side::Client, after_ns: 5 * MS };
