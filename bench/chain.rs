@@ -98,6 +98,13 @@ fn compare(eal: &Arc<Eal>, arguments: &Arguments, results: &mut Results) -> Resu
         pairs.push((both[0].rate, both[1].rate));
     }
     let kept = reading.stop()?;
+    report(&circle, &kept, (pairs, made), results);
+    ensure!(circle.finish(), "every packet forwarded");
+    Ok(kept)
+}
+
+fn report(circle: &Circle<'_>, kept: &reader::Kept, (pairs, made): (Vec<(f64, f64)>, Vec<f64>), results: &mut Results) {
+    let turns = pairs.len();
     let lost = circle.line.counters.records_lost.get();
     let effects: Vec<f64> = pairs.iter().map(|(on, off)| 100.0 * (1.0 - on / off)).collect();
     let lag = |q: f64| kept.lag.value_at_quantile(q) as f64 / 1e6;
@@ -118,8 +125,6 @@ fn compare(eal: &Arc<Eal>, arguments: &Arguments, results: &mut Results) -> Resu
     results.measured("records made", "records/s", made);
     results.measured("lag from making to line, p99", "ms", vec![lag(0.99)]);
     results.measured("records lost", "records", vec![lost as f64]);
-    ensure!(circle.finish(), "every packet forwarded");
-    Ok(kept)
 }
 
 fn turn(circle: &mut Circle<'_>, reading: &Reading, mode: Mode, time: Duration) -> Turn {

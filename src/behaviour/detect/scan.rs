@@ -21,7 +21,7 @@ use crate::packet::{has_ports, is_icmp};
 use super::attempt::{self, Outcome};
 use super::book::{Book, Known};
 use super::episode::{Bar, Key, Scene, Sighting};
-use super::fan::{self, Fan, Try};
+use super::fan::{self, Fan, Tally, Try};
 use super::limits::Limits;
 use super::service;
 use crate::packet::Host;
@@ -69,6 +69,12 @@ pub(crate) struct Rule {
     pub(crate) window: u64,
     /// What an episode waits for, at most, before it is over.
     pub(crate) quiet: u64,
+}
+
+impl Rule {
+    fn is_met(&self, tally: Tally) -> bool {
+        tally.total >= self.limit && tally.failed >= self.failed && tally.failed * self.one_in >= tally.total
+    }
 }
 
 /// A try, and what it would be called.
@@ -251,10 +257,7 @@ pub(crate) fn advance(
         Some((_, Known::No)) => fan.restart(a_try.time.saturating_sub(window)),
         Some((_, Known::Late)) | None => {}
     }
-    let met = |rule: &&Rule| {
-        let tally = fan.around(a_try.time, rule.window);
-        tally.total >= rule.limit && tally.failed >= rule.failed && tally.failed * rule.one_in >= tally.total
-    };
+    let met = |rule: &&Rule| rule.is_met(fan.around(a_try.time, rule.window));
     // Where answered tries count, one of them may be the last that was wanting.
     let may_open = |rule: &&Rule| a_try.failed || rule.failed < rule.limit;
     let Some(rule) = rules.iter().filter(may_open).find(met) else { return false };
