@@ -10,6 +10,7 @@
 
 mod common;
 #[path = "flows/line.rs"]
+#[allow(dead_code, reason = "records are read otherwise here")]
 mod line;
 #[path = "chain/parts.rs"]
 mod parts;
@@ -79,7 +80,7 @@ fn compare(eal: &Arc<Eal>, arguments: &Arguments, results: &mut Results) -> Resu
     let clones = Mempool::clones(eal, "chain_clones", 1023)?;
     let records = gnomon::config::Config::default_pair().scorer.ring;
     let line = Line::new(eal, [&packets, &clones], &format!("{POLICY}{TIMES}"), records)?;
-    let mut reading = Reading::start(&line, arguments.reader_cpu)?;
+    let reading = Reading::start(&line, arguments.reader_cpu)?;
     let mut circle = Circle::new(line, &packets, arguments.flows_a_second);
     let (turns, time) = if arguments.options.quick { (6, 2) } else { (16, 4) };
     let time = Duration::from_secs(time);

@@ -67,10 +67,9 @@ impl Reading {
         self.mode.store(if mode == Mode::Score { SCORE } else { 0 }, Ordering::Relaxed);
     }
 
-    pub fn stop(&mut self) -> Result<Kept> {
+    pub fn stop(self) -> Result<Kept> {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = std::mem::replace(&mut self.thread, std::thread::spawn(|| Err(anyhow!("stopped before"))));
-        thread.join().map_err(|_| anyhow!("the reader panicked"))?
+        self.thread.join().map_err(|_| anyhow!("the reader panicked"))?
     }
 }
 
