@@ -2,25 +2,27 @@
 //!
 //! A share of `contamination` of ordinary traffic is called unusual by construction, so a single
 //! unusual record is only a flag. An episode is opened for a source when, within the window, it has at
-//! least three unusual records and four times as many as its amount of traffic would have by chance,
-//! or when a record is more unusual than everything in the warm-up. At most 16 episodes are opened in
-//! a window; what is above is counted.
+//! least five unusual records and four times as many as its amount of traffic would have by chance,
+//! or three that are more unusual than everything in the warm-up. Tries that failed do not count: scans and floods are
+//! counted by detectors, and what else fails is a server that is down. An episode is over after half an hour without
+//! unusual records. At most 16 episodes are opened in a window; what is above is counted.
 
 use super::alert::{AlertKind, Party};
 use super::bounded::Recent;
 use super::detect::{Host, Key};
 
-const LEAST: u32 = 3;
+const LEAST: u32 = 5;
+const LEAST_BEYOND: u32 = 3;
 const TIMES_CHANCE: f64 = 4.0;
 const SOURCES: usize = 16_384;
 const OPENINGS: u32 = 16;
 
-/// Records and unusual records of one source, this half window and the one before.
+/// Records of one source, unusual ones, and those beyond the warm-up, this half window and the one before.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     epoch: u64,
-    now: (u32, u32),
-    before: (u32, u32),
+    now: [u32; 3],
+    before: [u32; 3],
 }
 
 /// Unusual records per source.
@@ -51,15 +53,15 @@ impl Watch {
         let epoch = emitted / (self.window / 2);
         let share = self.sources.get_or(source, Share::default);
         if epoch > share.epoch {
-            let before = if epoch == share.epoch + 1 { share.now } else { (0, 0) };
-            *share = Share { epoch, now: (0, 0), before };
+            let before = if epoch == share.epoch + 1 { share.now } else { [0; 3] };
+            *share = Share { epoch, now: [0; 3], before };
         }
-        share.now.0 = share.now.0.saturating_add(1);
-        share.now.1 = share.now.1.saturating_add(u32::from(unusual));
-        let all = f64::from(share.now.0) + f64::from(share.before.0);
-        let odd = share.now.1.saturating_add(share.before.1);
-        let excess = odd >= LEAST && f64::from(odd) >= TIMES_CHANCE * self.contamination * all;
-        unusual && (beyond || excess)
+        for (count, is) in share.now.iter_mut().zip([true, unusual, beyond]) {
+            *count = count.saturating_add(u32::from(is));
+        }
+        let [all, odd, far] = [0, 1, 2].map(|i| share.now[i].saturating_add(share.before[i]));
+        let excess = odd >= LEAST && f64::from(odd) >= TIMES_CHANCE * self.contamination * f64::from(all);
+        unusual && (far >= LEAST_BEYOND || excess)
     }
 
     /// Whether one more episode may be opened at flow time `emitted`; if not, that is counted.
@@ -103,9 +105,9 @@ mod tests {
         for i in 0..10_000u64 {
             assert!(!watch.note(host(1), i, i % 100 == 99, false), "{i}");
         }
-        assert!(!watch.note(host(2), 1, true, false));
-        assert!(!watch.note(host(2), 2, true, false));
+        assert!((1..5).all(|i| !watch.note(host(2), i, true, false)));
         assert!(watch.note(host(2), 3, true, false));
+        assert!((1..3).all(|i| !watch.note(host(3), i, true, true)));
         assert!(watch.note(host(3), 3, true, true));
         assert!(!watch.note(host(2), 4, false, false));
         // Two windows later all is forgotten.

@@ -16,6 +16,8 @@ use super::outlier::Watch;
 
 /// Records scored together once the model is trained.
 const BATCH: usize = 256;
+/// Windows that the quiet at the end of an outlier's episode is the double of.
+const QUIET: u64 = 15;
 /// Share of the warm-up that must remain after attack traffic was taken out; else it is prolonged.
 const LEAST_CLEAN: usize = 4;
 
@@ -184,7 +186,7 @@ impl Scorer {
     fn finish(&mut self, record: FlowRecord, features: &Features, place: Option<usize>) -> ScoredRecord {
         let finding = self.detectors.observe(&record);
         let mut flags = finding.flags;
-        let score = place.map(|place| self.judge(&record, features, place, &mut flags));
+        let score = place.map(|place| self.judge(&record, features, place, finding.failed, &mut flags));
         self.collect_alerts();
         if score.is_none() {
             self.warm_up(&record, features, finding);
@@ -193,22 +195,22 @@ impl Scorer {
     }
 
     /// Calibrated score of a record, and the outlier episode of its source if there is one.
-    fn judge(&mut self, r: &FlowRecord, features: &Features, place: usize, flags: &mut Flags) -> f32 {
+    fn judge(&mut self, r: &FlowRecord, features: &Features, place: usize, failed: bool, flags: &mut Flags) -> f32 {
         let Phase::Trained(trained) = &mut self.phase else { return 0.0 };
         let (calibration, raw) = (trained.model.calibration(), trained.raw[place]);
         let score = calibration.calibrate(raw);
         self.stats.scored += 1;
         let unusual = score >= calibration.threshold();
         let beyond = calibration.is_beyond(raw);
-        // Attack traffic has its own alert.
-        let stands_out = !flags.is_attack() && self.watch.note(Host::source(&r.tuple), r.emitted, unusual, beyond);
+        // Attack traffic has its own alert; what was tried in vain is counted by detectors.
+        let left_out = flags.is_attack() || failed;
+        let stands_out = !left_out && self.watch.note(Host::source(&r.tuple), r.emitted, unusual, beyond);
         if !unusual {
             return score;
         }
         self.stats.outliers += 1;
-        let attack = flags.is_attack();
         flags.insert(AlertKind::Outlier);
-        if attack {
+        if left_out {
             return score;
         }
         let key = Watch::key(Host::source(&r.tuple));
@@ -217,7 +219,7 @@ impl Scorer {
         match book.known(&key, r.start) {
             Known::Open => book.add(&key, &sighting, r.emitted),
             Known::No if stands_out && self.watch.may_open(r.emitted) => {
-                let bar = Bar { threshold: 1.0, window: nanoseconds(self.config.detect.window) };
+                let bar = Bar { threshold: 1.0, window: QUIET * nanoseconds(self.config.detect.window) };
                 book.open(key, bar, &[], &sighting, r);
             }
             Known::No | Known::Late => return score,

@@ -33,7 +33,7 @@ pub struct ScenarioArgs {
 
     /// New flows per second at the busiest hour (two in the afternoon)
     ///
-    /// Other hours have less: about half at nine in the morning, an eighth at two at night. Time
+    /// Other hours have less: about half at nine in the morning, an eighth at two at night, weekends two fifths. Time
     /// synchronisation, monitoring and backups run on their own timetables besides.
     #[arg(long, default_value_t = 5.0)]
     pub rate: f64,
@@ -42,11 +42,16 @@ pub struct ScenarioArgs {
     #[arg(long, value_delimiter = ',', value_name = "NAME[=SIZE]")]
     pub groups: Vec<String>,
 
-    /// Attacks, each with an optional minute, as in port_scan@5,beacon@2; or all, or none
+    /// Attacks, each with an optional minute, as in port_scan@5,beacon@2; or all, none, every, daily=N
     ///
-    /// Attacks without a minute are spread evenly over the time.
+    /// Attacks without a minute are spread evenly over the time. `all` is one of each that shows within half an hour,
+    /// `every` one of each; `daily=N` are so many a day, of all kinds in turn, at any time.
     #[arg(long, value_delimiter = ',', value_name = "KIND[@MINUTE]", default_value = "all")]
     pub attacks: Vec<String>,
+
+    /// Harmless oddities: like attacks
+    #[arg(long, value_delimiter = ',', value_name = "KIND[@MINUTE]", default_value = "none")]
+    pub oddities: Vec<String>,
 
     /// When it starts (UTC): a date and time, or a time like 01:50 of the default day
     ///
@@ -93,6 +98,7 @@ fn wishes(args: &ScenarioArgs) -> Wishes {
         rate: args.rate,
         groups: args.groups.clone(),
         attacks: args.attacks.clone(),
+        oddities: args.oddities.clone(),
         start: args.start.clone(),
         ipv6_share: args.ipv6_share,
         loss: args.loss,
@@ -129,9 +135,14 @@ fn after_help() -> String {
     for (name, story) in scenario::attack_names() {
         text.push_str(&format!("  {name:<17} {story}\n"));
     }
+    text.push_str("\nHarmless oddities:\n");
+    for (name, story) in scenario::oddity_names() {
+        text.push_str(&format!("  {name:<17} {story}\n"));
+    }
     text.push_str(
         "\nExamples:\n  gnomon scenario -o demo\n  \
          gnomon scenario -o night --start 01:50 --minutes 60 --attacks exfiltration@40,beacon\n  \
+         gnomon scenario -o week --minutes 10080 --rate 0.3 --attacks daily=6 --oddities daily=2\n  \
          gnomon scenario -o quiet --groups web=2,app=2,db,dns,clients=20 --attacks none --seed 7\n",
     );
     text

@@ -63,15 +63,11 @@ fn text(topology: &Topology, seed: u64, flows: u64) -> String {
     out.push_str(PORTS);
     let groups: Vec<&Group> =
         topology.groups.iter().filter(|g| g.kind != Kind::Outside && !g.hosts.is_empty()).collect();
-    for group in groups.iter().filter(|g| g.kind.is_local()) {
-        for &host in &group.hosts {
-            let id = &topology.host(host).id;
-            let list = list(addresses(topology, host).iter().map(String::as_str));
-            put(
-                &mut out,
-                format_args!("\n[[vm]]\nid = \"{id}\"\naddresses = {list}\ntags = [\"role={}\"]\n", group.kind.name()),
-            );
-        }
+    let local = groups.iter().filter(|g| g.kind.is_local()).flat_map(|group| &group.hosts);
+    for &host in local.chain(&topology.spare) {
+        let (id, kind) = (&topology.host(host).id, topology.host(host).kind.name());
+        let list = list(addresses(topology, host).iter().map(String::as_str));
+        put(&mut out, format_args!("\n[[vm]]\nid = \"{id}\"\naddresses = {list}\ntags = [\"role={kind}\"]\n"));
     }
     for group in &groups {
         let name = group.kind.name();

@@ -8,7 +8,8 @@
 //! ```text
 //!   services ─┐ arrivals by time of day          ┌► scenario.pcap
 //!   attacks  ─┼─► sources ─► heap by time ─► stage ┼► ledger ─► truth-flows.csv, truth.json
-//!   tcp      ─┘   (merge)                        └► neighbours resolved before first use
+//!   oddities ─┤   (merge)                        └► neighbours resolved before first use
+//!   tcp      ─┘
 //! ```
 
 mod attacks;
@@ -20,6 +21,7 @@ mod frames;
 mod ledger;
 mod merge;
 mod neighbours;
+mod oddities;
 mod options;
 mod rhythm;
 mod services;
@@ -32,9 +34,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::capture::{CaptureError, PcapWriter};
-use attacks::AttackKind;
+use attacks::{AttackKind, Planned};
 use dice::Dice;
 use ledger::Ledger;
+use oddities::OddityKind;
 use stage::Stage;
 use topology::{KINDS, Topology};
 use truth::Staged;
@@ -78,7 +81,9 @@ pub struct Summary {
 /// When a file cannot be written.
 pub fn generate(options: &Options, files: &Files, mut progress: impl FnMut(u64)) -> Result<Summary, CaptureError> {
     let seed = options.wishes.seed;
+    let newcomers = options.oddities.iter().filter(|oddity| oddity.kind == OddityKind::NewVm).count();
     let topology = Topology::new(&options.groups, &mut Dice::new(seed, 1));
+    let topology = topology.with_spare(newcomers, &mut Dice::new(seed, 2));
     let ledger = Ledger::create(&files.flows, options.attacks.len())?;
     let writer = PcapWriter::create(&files.capture)?;
     let mut stage = Stage::new(&topology, (options.start_ns, options.end_ns), ledger, writer);
@@ -86,6 +91,10 @@ pub fn generate(options: &Options, files: &Files, mut progress: impl FnMut(u64))
     stage.loss = options.wishes.loss;
     services::start(&mut stage, options.wishes.rate, seed);
     let staged = stage_attacks(&mut stage, &options.attacks, seed);
+    let odd: Vec<_> = (0..)
+        .zip(&options.oddities)
+        .map(|(number, oddity)| oddities::start(&mut stage, oddity, number, (seed, options.wishes.rate)))
+        .collect();
     merge::run(&mut stage, |now| progress(now.saturating_sub(options.start_ns)));
     let Stage { mut ledger, writer, error, .. } = stage;
     if let Some(error) = error {
@@ -93,7 +102,7 @@ pub fn generate(options: &Options, files: &Files, mut progress: impl FnMut(u64))
     }
     writer.finish()?;
     ledger.finish()?;
-    truth::write(&files.truth, options, &topology, &staged, &ledger)?;
+    truth::write(&files.truth, options, &topology, (&staged, &odd), &ledger)?;
     let attack_flows: u64 = ledger.attacks.iter().map(|a| a.totals.flows).sum();
     configuration::write(&files.configuration, &topology, seed, ledger.totals.flows - attack_flows)?;
     let attacks = staged.iter().zip(&ledger.attacks).map(|((kind, _), seen)| (kind.name(), seen.totals)).collect();
@@ -110,13 +119,14 @@ pub fn attack_names() -> impl Iterator<Item = (&'static str, &'static str)> {
     AttackKind::ALL.into_iter().map(|kind| (kind.name(), kind.story()))
 }
 
-fn stage_attacks(stage: &mut Stage<'_>, attacks: &[(AttackKind, u64)], seed: u64) -> Vec<Staged> {
-    let mut staged: Vec<Staged> = Vec::new();
-    for (number, &(kind, at)) in (0_u16..).zip(attacks) {
-        let nth = staged.iter().filter(|(k, _)| *k == kind).count();
-        staged.push((kind, attacks::start(stage, kind, at, (number, nth), seed)));
-    }
-    staged
+/// Kinds of harmless oddity and what each is.
+pub fn oddity_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OddityKind::ALL.into_iter().map(|kind| (kind.name(), kind.story()))
+}
+
+fn stage_attacks(stage: &mut Stage<'_>, attacks: &[Planned], seed: u64) -> Vec<Staged> {
+    let start = |(number, planned): (u16, &Planned)| (planned.kind, attacks::start(stage, planned, number, seed));
+    (0_u16..).zip(attacks).map(start).collect()
 }
 
 #[cfg(test)]

@@ -9,12 +9,20 @@ const PEAK_HOUR: f64 = 14.0;
 /// Traffic in the dead of night, as a share of that at the peak.
 const NIGHT: f64 = 0.12;
 
-/// How busy a moment is, `NIGHT..=1.0`; `ns` is UTC since 1970. A raised cosine, squared so that working
-/// hours stand out.
+/// Traffic at a weekend, as a share of that of the same hour of a working day.
+const WEEKEND: f64 = 0.4;
+
+/// Whether it is a Saturday or Sunday; 1970 began on a Thursday.
+pub(super) fn is_weekend(ns: u64) -> bool {
+    matches!(ns / DAY_NS % 7, 2 | 3)
+}
+
+/// How busy a moment is, at most 1.0; `ns` is UTC since 1970. A raised cosine, squared so that working
+/// hours stand out, and less of it at weekends.
 pub(super) fn activity(ns: u64) -> f64 {
     let hour = (ns % DAY_NS) as f64 / 3.6e12;
     let swing = (1.0 + ((hour - PEAK_HOUR) / 24.0 * std::f64::consts::TAU).cos()) / 2.0;
-    NIGHT + (1.0 - NIGHT) * swing * swing
+    (NIGHT + (1.0 - NIGHT) * swing * swing) * if is_weekend(ns) { WEEKEND } else { 1.0 }
 }
 
 /// Start of the day that `ns` lies in.
@@ -119,5 +127,14 @@ mod tests {
         assert!((at(2) - NIGHT).abs() < 1e-9);
         assert!(at(10) > 2.0 * at(6));
         assert!((0..24).all(|h| (NIGHT..=1.0).contains(&at(h))));
+    }
+
+    #[test]
+    fn weekends_are_quiet() {
+        let at = |text: &str| parse(text, 0).unwrap();
+        let (friday, saturday) = (at("2025-01-17T14:00"), at("2025-01-18T14:00"));
+        assert!(!is_weekend(friday) && is_weekend(saturday) && is_weekend(at("2025-01-19T23:59")));
+        assert!(!is_weekend(at("2025-01-20T00:00")));
+        assert!((activity(saturday) / activity(friday) - WEEKEND).abs() < 1e-9);
     }
 }

@@ -52,6 +52,12 @@ pub(super) trait Conversation: fmt::Debug {
     fn next(&mut self, dice: &mut Dice) -> Next;
 }
 
+impl Conversation for Box<dyn Conversation> {
+    fn next(&mut self, dice: &mut Dice) -> Next {
+        (**self).next(dice)
+    }
+}
+
 /// A conversation that is known from the start; closed by the client when it runs out.
 #[derive(Debug)]
 pub(super) struct Script(VecDeque<Next>);

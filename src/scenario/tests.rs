@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::attacks::AttackKind;
+use super::oddities::OddityKind;
 use super::*;
 use crate::capture::CaptureReader;
 
@@ -322,17 +323,51 @@ fn every_attack_is_there_with_its_parties() {
         ("dns_tunnel", 1, 600),
         ("exfiltration", 1, 20_000),
         ("new_relationship", 3, 40),
+        ("amplification", 24, 6_000),
+        ("icmp_tunnel", 1, 800),
+        ("arp_spoof", 0, 60),
+        ("slow_http", 120, 1_500),
     ] {
         let found = attack(kind);
         assert_eq!(found["flows"], flows, "{kind}");
         assert!(found["packets"].as_u64().unwrap() >= least_packets, "{kind}");
         assert!(found["start"].as_str().unwrap() < found["end"].as_str().unwrap());
         assert!(!found["victims"].as_array().unwrap().is_empty());
-        assert_eq!(found["actors"].as_array().unwrap().is_empty(), kind == "syn_flood");
+        let nobody = ["syn_flood", "amplification"].contains(&kind);
+        assert_eq!(found["actors"].as_array().unwrap().is_empty(), nobody);
     }
     assert!((10..=13).contains(&attack("beacon")["flows"].as_u64().unwrap()));
     assert_eq!(attack("syn_flood")["forged_sources"], "198.18.0.0/15");
-    assert_eq!(played.summary.attacks.len(), 10);
+    assert_eq!(attack("amplification")["sources"], "192.0.2.0/24");
+    assert_eq!(played.summary.attacks.len(), AttackKind::ALL.len());
+    // Slow ones have begun, and are named apart.
+    for (name, kind) in AttackKind::ALL.map(|kind| (kind.name(), kind.alert())) {
+        let attacks = truth["attacks"].as_array().unwrap();
+        let found = attacks.iter().find(|a| a["name"] == name).unwrap();
+        assert!(found["kind"] == kind && found["packets"].as_u64().unwrap() > 0, "{name}");
+    }
+}
+
+#[test]
+fn oddities_are_there_and_are_no_attacks() {
+    let played = play(|w| {
+        (w.minutes, w.rate) = (6.0, 2.0);
+        w.oddities = OddityKind::ALL.iter().map(|kind| format!("{}@0.5", kind.name())).collect();
+    });
+    let found = examine(&played.files);
+    assert_eq!(found.frames, played.summary.totals.packets);
+    let truth = truth(&played.files);
+    assert!(truth["attacks"].as_array().unwrap().is_empty() && played.summary.attacks.is_empty());
+    assert_eq!(truth["oddities"].as_array().unwrap().len(), OddityKind::ALL.len());
+    for name in ["deployment", "failing_server", "firmware", "bulk_copy", "strays"] {
+        assert!(played.summary.by_label[name].packets > 0, "{name}");
+    }
+    // The machine that joins is in the configuration, and silent before.
+    let newcomer: IpAddr = "10.2.0.5".parse().unwrap();
+    assert!(std::fs::read_to_string(&played.files.configuration).unwrap().contains("\"10.2.0.5\""));
+    assert!(found.connections.keys().any(|(_, a, b)| a.0 == newcomer || b.0 == newcomer));
+    let without = play(|w| w.rate = 2.0);
+    assert!(!examine(&without.files).flows.keys().any(|(_, a, b)| a.0 == newcomer || b.0 == newcomer));
 }
 
 #[test]

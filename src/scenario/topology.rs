@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::dice::Dice;
+use super::frames::End;
 
 /// The kinds of group that a scenario knows, with how many hosts each has by default.
 pub(super) const KINDS: [(Kind, usize); 9] = [
@@ -88,6 +89,14 @@ pub(super) struct Group {
     pub(super) hosts: Vec<HostIx>,
 }
 
+/// Machines on the internet that take part only by address: those who scan together, reflectors, passers-by.
+pub(super) const STRANGERS: &str = "192.0.2.0/24";
+
+/// How packets of one of them look at the gateway.
+pub(super) fn stranger(n: u8) -> End {
+    End { mac: ROUTER_MAC, ip: Ipv4Addr::new(192, 0, 2, n.saturating_add(1)).into(), ttl: 44 + n % 16 }
+}
+
 /// The router that everything outside is behind.
 pub(super) const ROUTER_MAC: [u8; 6] = [0x02, 0x47, 0x4e, 0, 0, 1];
 pub(super) const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -98,12 +107,14 @@ pub(super) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfd47, 0x6e6f, 0x6d6f, 0, 
 pub(super) struct Topology {
     pub(super) groups: Vec<Group>,
     pub(super) hosts: Vec<Host>,
+    /// Application servers that are planned for, and do not work from the beginning.
+    pub(super) spare: Vec<HostIx>,
 }
 
 impl Topology {
     /// Lays out groups of these sizes, and a few machines outside for attacks.
     pub(super) fn new(sizes: &[(Kind, usize)], dice: &mut Dice) -> Self {
-        let mut topology = Self { groups: Vec::new(), hosts: Vec::new() };
+        let mut topology = Self { groups: Vec::new(), hosts: Vec::new(), spare: Vec::new() };
         for &(kind, size) in sizes.iter().chain(&[(Kind::Outside, 4)]) {
             let first = topology.hosts.len() as u32;
             for n in 1..=size.min(MAX_GROUP) as u16 {
@@ -113,6 +124,17 @@ impl Topology {
             topology.groups.push(Group { kind, hosts });
         }
         topology
+    }
+
+    /// Plans so many more application servers.
+    #[must_use]
+    pub(super) fn with_spare(mut self, count: usize, dice: &mut Dice) -> Self {
+        for n in 0..count {
+            let number = (self.of(Kind::App).len() + n).min(MAX_GROUP + count) as u16 + 1;
+            self.spare.push(HostIx(self.hosts.len() as u32));
+            self.hosts.push(host(Kind::App, number, dice));
+        }
+        self
     }
 
     pub(super) fn host(&self, ix: HostIx) -> &Host {

@@ -82,7 +82,7 @@ fn flood(
     let Some(threshold) = limits.of(kind, &source, &victim) else { return false };
     let key = Key { kind, actor: Party::Many, victim: Party::Host(victim) };
     let bar = Bar { threshold, window };
-    gauges.count(book, &Count { key, part: 0, weight, per: 2.0, bar, host: source }, r)
+    gauges.count(book, &Count { key, part: 0, weight, per: 2.0, bar, over: None, host: source }, r)
 }
 
 /// The record as seen from who answers, and how many of the packets were not asked for.

@@ -22,6 +22,8 @@ pub(crate) struct Count {
     pub(crate) weight: (f64, f64),
     pub(crate) per: f64,
     pub(crate) bar: Bar,
+    /// Window of the count, where it is longer than that of the episode.
+    pub(crate) over: Option<u64>,
     /// Who is named in the evidence.
     pub(crate) host: Host,
 }
@@ -56,7 +58,7 @@ impl Gauges {
                 None => return false,
             },
         };
-        let level = arrivals.add(r.start, r.end, c.weight, c.bar.window);
+        let level = arrivals.add(r.start, r.end, c.weight, c.over.unwrap_or(c.bar.window));
         if c.weight.0 <= 0.0 {
             return false;
         }
@@ -69,6 +71,9 @@ impl Gauges {
             Known::Open if level.counted * 2.0 >= limit => book.add(&c.key, &last, r.emitted),
             Known::Late if passed => {}
             Known::No if passed => {
+                if c.weight.0 >= level.counted {
+                    arrivals.start_afresh();
+                }
                 let earlier = (level.counted - c.weight.0).max(0.0);
                 book.open_counted(c.key, c.bar, arrivals, earlier, &last, Scene::from(r));
             }

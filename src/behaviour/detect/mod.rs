@@ -52,6 +52,7 @@ use limits::Limits;
 use outward::Beacons;
 use relation::Relations;
 use scan::Scans;
+use session::Logins;
 use tunnel::Names;
 use volume::Volumes;
 
@@ -70,6 +71,7 @@ pub(crate) struct Detectors {
     limits: Limits,
     scans: Scans,
     gauges: Gauges,
+    logins: Logins,
     names: Names,
     beacons: Beacons,
     relations: Relations,
@@ -84,6 +86,8 @@ pub(crate) struct Finding {
     pub(crate) flags: Flags,
     /// A failed attempt, or unanswered: may belong to an attack not yet noticed.
     pub(crate) suspicious: bool,
+    /// Somebody tried in vain: scans and floods are made of that, and so is every server that is down.
+    pub(crate) failed: bool,
 }
 
 impl Detectors {
@@ -92,6 +96,7 @@ impl Detectors {
         Self {
             scans: Scans::new(),
             gauges: Gauges::new(),
+            logins: Logins::new(),
             names: Names::new(),
             beacons: Beacons::new(),
             relations: Relations::new(),
@@ -111,6 +116,7 @@ impl Detectors {
         let mut scanning = false;
         if let Some(outcome) = attempt::outcome(sent) {
             finding.suspicious = outcome.fails_for_port_scan();
+            finding.failed = outcome.fails_for_sweep();
             scanning = self.attempt(sent, outcome, &mut finding.flags);
         }
         let probe = scanning && sent.packets[0] <= PROBE_PACKETS && sent.bytes[0] <= PROBE_BYTES * sent.packets[0];
@@ -136,23 +142,29 @@ impl Detectors {
 
     pub(crate) fn evicted(&self) -> u64 {
         let [scans, counted, names] = [self.scans.evicted(), self.gauges.evicted(), self.names.evicted()];
-        scans + counted + names + self.beacons.evicted() + self.volumes.evicted() + self.lan.evicted()
+        scans
+            + counted
+            + names
+            + self.logins.evicted()
+            + self.beacons.evicted()
+            + self.volumes.evicted()
+            + self.lan.evicted()
     }
 
     pub(crate) fn entries(&self) -> usize {
         let [scans, counted, names] = [self.scans.len(), self.gauges.len(), self.names.len()];
         let [beacons, relations, volumes] = [self.beacons.len(), self.relations.len(), self.volumes.len()];
-        scans + counted + names + beacons + relations + volumes + self.lan.len()
+        scans + counted + names + self.logins.len() + beacons + relations + volumes + self.lan.len()
     }
 
     /// Somebody tries to reach a service. True when it is part of a port scan.
     fn attempt(&mut self, r: &FlowRecord, outcome: Outcome, flags: &mut Flags) -> bool {
-        let Self { scans, gauges, relations, limits, book, .. } = self;
+        let Self { scans, gauges, logins, relations, limits, book, .. } = self;
         let scanning = scans.ports(book, limits, r, outcome);
         let found = [
             (AlertKind::PortScan, scanning),
             (AlertKind::HostSweep, scans.hosts(book, limits, r, outcome)),
-            (AlertKind::BruteForce, session::guess(gauges, book, limits, r, outcome)),
+            (AlertKind::BruteForce, session::guess((logins, gauges), book, limits, r, outcome)),
             (AlertKind::SlowHttp, session::slow(gauges, book, limits, r, outcome)),
             (AlertKind::NewRelationship, relations.observe(book, limits, r, outcome)),
         ];

@@ -2,7 +2,8 @@
 //!
 //! **Exfiltration** counts payload bytes of a host inside to one outside over `slow_window`, when they are at least three
 //! times what came back; and, at a tenth of the threshold, when they are fifty times that. Browsing, mail and calls bring
-//! back as much as they send; what uploads by trade (backups, video) wants an exception.
+//! back as much as they send; what uploads by trade (backups, video) wants an exception. In small pieces it is told at
+//! twice as much as a bare one, over twelve times the time.
 //!
 //! **Beacon** counts contacts (beginnings of connections, answered or not, and answered datagrams) with one service outside at even distances: of
 //! the last `beacon` contacts, half of the distances deviate by at most `beacon_jitter` of their median, three quarters
@@ -28,6 +29,9 @@ const UPLOAD: f64 = 3.0;
 const BARE_UPLOAD: f64 = 50.0;
 /// Share of the threshold for bare ones.
 const BARE_SHARE: f64 = 0.1;
+/// In pieces: share of the threshold, and how many times the window.
+const PIECES_SHARE: f64 = 0.2;
+const PIECES_OVER: u64 = 12;
 /// Distances of a beacon.
 const SHORTEST: u64 = SECOND;
 const LONGEST: u64 = 3600 * SECOND;
@@ -45,13 +49,19 @@ pub(crate) fn upload(gauges: &mut Gauges, book: &mut Book, limits: &Limits, r: &
     }
     let Some(threshold) = limits.of(AlertKind::Exfiltration, &actor, &victim) else { return false };
     let key = Key { kind: AlertKind::Exfiltration, actor: Party::Host(actor), victim: Party::Host(victim) };
-    let mut counted = |part, times: f64, share: f64| {
+    let mut counted = |part, times: f64, share: f64, over: Option<u64>| {
         let bar = Bar { threshold: (threshold * share).max(1.0), window: limits.slow_window };
-        let count = Count { key, part, weight: (up, down * times), per: 1.0, bar, host: victim };
+        let count = Count { key, part, weight: (up, down * times), per: 1.0, bar, over, host: victim };
         // What was sent in small amounts starts no count of its own.
         (up > down) && gauges.count(book, &count, r)
     };
-    counted(0, UPLOAD, 1.0) || counted(1, BARE_UPLOAD, BARE_SHARE)
+    let long = limits.slow_window.saturating_mul(PIECES_OVER);
+    let found = [
+        counted(0, UPLOAD, 1.0, None),
+        counted(1, BARE_UPLOAD, BARE_SHARE, None),
+        counted(2, BARE_UPLOAD, PIECES_SHARE, Some(long)),
+    ];
+    found.contains(&true)
 }
 
 fn leaves(limits: &Limits, from: &Host, to: &Host) -> bool {

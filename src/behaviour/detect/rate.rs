@@ -65,15 +65,20 @@ impl Arrivals {
     /// itself starts afresh.
     pub(crate) fn remember(&mut self, source: Host, weight: f64, (start, flow_id): (u64, u64), level: f64) {
         if weight >= level {
-            self.sources = Shares::default();
-            self.flow_ids.clear();
-            self.since = None;
+            self.start_afresh();
         }
         self.sources.add(source, weight);
         self.since = Some(self.since.map_or(start, |s| s.min(start)));
         if self.flow_ids.len() < NAMED_FLOWS {
             self.flow_ids.push(flow_id);
         }
+    }
+
+    /// What led to the level before does not lead to this one.
+    pub(crate) fn start_afresh(&mut self) {
+        self.sources = Shares::default();
+        self.flow_ids.clear();
+        self.since = None;
     }
 
     fn bucket(&mut self, index: u64) -> &mut Bucket {

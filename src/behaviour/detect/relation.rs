@@ -3,11 +3,13 @@
 //! For the time of `learning` from the first record on, and until a thousand records were seen, because quiet teaches
 //! nothing, it is noted which groups talk to which on which service; and, where one end is in no group, which host
 //! inside manages which (see `service::is_administration`). The other side must have answered. Afterwards each new
-//! relation is told once, and known from then on. An intruder who moves on needs relations that the network does not
+//! relation is told. It is known, and not told again, once it was there in six different hours without a longer break, as
+//! one that is there to stay; or was told three times. A group that talks to three others on a service, or serves three
+//! others, is made for that: one more is nothing new. An intruder who moves on needs relations that the network does not
 //! have; these are few, and change when people change them. What is learnt has a limit: beyond it nothing is told,
 //! because what is new could not be told from what found no room.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::behaviour::alert::{AlertKind, Party};
 use crate::behaviour::bounded::Recent;
@@ -29,6 +31,12 @@ use crate::packet::Host;
 const MOST: usize = 65_536;
 /// Records that must have been seen.
 const LEAST_RECORDS: u64 = 1_000;
+/// Different hours that make a relation usual, the longest break in hours, and times that it is told.
+const HOURS: u8 = 6;
+const TIMES: u8 = 3;
+const HOUR: u64 = 3_600_000_000_000;
+/// Others that a group talks to, or serves, which make one more nothing new.
+const MANY: u32 = 3;
 /// Hosts with new relations remembered.
 const HOSTS: usize = 1_024;
 /// Ports from here on are given to clients.
@@ -37,17 +45,55 @@ const EPHEMERAL: u16 = 32_768;
 /// What was learnt.
 #[derive(Clone, Debug)]
 pub(crate) struct Relations {
-    hosts: HashSet<(Host, Host, u16)>,
-    groups: HashSet<(GroupSetHandle, GroupSetHandle, u32)>,
+    hosts: HashMap<(Host, Host, u16), Habit>,
+    groups: HashMap<(GroupSetHandle, GroupSetHandle, u32), Habit>,
+    /// By group, whether it serves, and service: how many others are known.
+    peers: HashMap<(GroupSetHandle, bool, u32), u32>,
     /// By actor: whom it met newly.
     new: Recent<Host, Fan>,
     began: Option<u64>,
     records: u64,
 }
 
+/// How usual a relation has become.
+#[derive(Clone, Copy, Debug, Default)]
+struct Habit {
+    known: bool,
+    told: u8,
+    /// Different hours in which it was there, and the latest one.
+    hours: u8,
+    hour: u64,
+}
+
+impl Habit {
+    /// Notes that it is there. True when that is to be told.
+    fn note(&mut self, time: u64, learning: bool) -> bool {
+        let hour = time / HOUR;
+        self.known |= learning;
+        if self.known {
+            return false;
+        }
+        let is_new = self.told == 0 || hour.saturating_sub(self.hour) > u64::from(HOURS);
+        if is_new {
+            (self.told, self.hours) = (self.told + 1, 0);
+        }
+        self.hours += u8::from(self.hours == 0 || hour > self.hour);
+        self.hour = self.hour.max(hour);
+        self.known = self.told >= TIMES || self.hours >= HOURS;
+        is_new
+    }
+}
+
 impl Relations {
     pub(crate) fn new() -> Self {
-        Self { hosts: HashSet::new(), groups: HashSet::new(), new: Recent::new(HOSTS), began: None, records: 0 }
+        Self {
+            hosts: HashMap::new(),
+            groups: HashMap::new(),
+            peers: HashMap::new(),
+            new: Recent::new(HOSTS),
+            began: None,
+            records: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -71,12 +117,22 @@ impl Relations {
             return false;
         }
         let of_groups = (r.src_groups, r.dst_groups, u32::from(t.protocol) << 16 | u32::from(port));
-        let is_new = match grouped {
-            true => has_ports(t.protocol) && self.groups.insert(of_groups),
-            false => managed && self.hosts.insert((actor, victim, port)),
+        let sides = [(of_groups.0, false, of_groups.2), (of_groups.1, true, of_groups.2)];
+        let (habit, expected) = match grouped {
+            true if has_ports(t.protocol) => {
+                let many = sides.iter().any(|side| self.peers.get(side).is_some_and(|count| *count >= MANY));
+                (self.groups.entry(of_groups).or_default(), many)
+            }
+            false if managed => (self.hosts.entry((actor, victim, port)).or_default(), false),
+            _ => return false,
         };
         let learning = r.emitted.saturating_sub(began) < nanoseconds(limits.detect.learning);
-        if !is_new || learning || self.records < LEAST_RECORDS {
+        let was_known = habit.known;
+        let is_new = habit.note(r.emitted, expected || learning || self.records < LEAST_RECORDS);
+        if grouped && habit.known && !was_known {
+            sides.into_iter().for_each(|side| *self.peers.entry(side).or_default() += 1);
+        }
+        if !is_new {
             return false;
         }
         self.tell(book, limits, r)

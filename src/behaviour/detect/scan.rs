@@ -3,7 +3,7 @@
 //! | | counted | why ordinary traffic stays below |
 //! | --- | --- | --- |
 //! | port scan | distinct ports one host tries on another and fails | clients use few ports of a server, and these answer |
-//! | slow | the same over `slow_window`, twice the threshold | an hour has more everyday failures than a minute |
+//! | slow | the same over `slow_window`, twice the threshold; over twelve times that, three times the threshold | hours have more everyday failures than a minute, of the same few ports |
 //! | spread | ports that at least five hosts together try, five times the threshold | a public address gets stray packets from many sides |
 //! | sweep | distinct hosts on one port, failing | a crawler or resolver finds most of its peers alive |
 //! | of administration | the same, on ports by which hosts are managed and share files | one host manages few that are dead |
@@ -21,7 +21,7 @@ use crate::packet::{has_ports, is_icmp};
 use super::attempt::{self, Outcome};
 use super::book::{Book, Known};
 use super::episode::{Bar, Key, Scene, Sighting};
-use super::fan::{self, Fan, Try};
+use super::fan::{self, Fan, Tally, Try};
 use super::limits::Limits;
 use super::service;
 use crate::packet::Host;
@@ -35,6 +35,9 @@ const SEPARATE_VICTIMS: usize = 8;
 /// Times the threshold: over the slow window, and of many scanners together.
 const SLOW: f64 = 2.0;
 const SPREAD: f64 = 5.0;
+/// Very slow: times the threshold, and times the slow window.
+const CREEPING: f64 = 3.0;
+const CREEPING_OVER: u64 = 12;
 /// Scanners of a spread scan.
 const SCANNERS: usize = 5;
 /// Pings come at once.
@@ -64,6 +67,14 @@ pub(crate) struct Rule {
     pub(crate) failed: usize,
     pub(crate) one_in: usize,
     pub(crate) window: u64,
+    /// What an episode waits for, at most, before it is over.
+    pub(crate) quiet: u64,
+}
+
+impl Rule {
+    fn is_met(&self, tally: Tally) -> bool {
+        tally.total >= self.limit && tally.failed >= self.failed && tally.failed * self.one_in >= tally.total
+    }
 }
 
 /// A try, and what it would be called.
@@ -109,7 +120,12 @@ impl Scans {
             let flooded = t.protocol == attempt::UDP && book.known(&flood, r.start) == Known::Open;
             (!flooded).then(|| port_scan_key(book, actor, victim, r.start))
         };
-        let rules = [rule(limit, limits.window), rule(SLOW * limit, limits.slow_window)];
+        let creeping = limits.slow_window.saturating_mul(CREEPING_OVER);
+        let rules = [
+            rule(limit, limits.window),
+            rule(SLOW * limit, limits.slow_window),
+            Rule { quiet: limits.slow_window, ..rule(CREEPING * limit, creeping) },
+        ];
         let attempt = Attempt { a_try, last, scene: r.into() };
         advance(book, fan, &rules, attempt, key, |t| of_port(last, t))
             || failed && self.spread_ports(book, limits, r, SPREAD * limit)
@@ -158,14 +174,17 @@ impl Scans {
         let key = Key { kind: AlertKind::HostSweep, actor: Party::Host(actor), victim: Party::Many };
         let d = &limits.detect;
         let special = |own: u32| limits.or(AlertKind::HostSweep, &actor, &target, own.max(1).into()).unwrap_or(limit);
+        let slow = rule(SLOW * limit, limits.slow_window);
+        let creeping = limits.slow_window.saturating_mul(CREEPING_OVER);
+        let creeping = Rule { quiet: limits.slow_window, ..rule(CREEPING * limit, creeping) };
         let rules = match t.protocol {
-            _ if ping => [rule(limit, limits.window), pings(special(d.ping_sweep))],
+            _ if ping => [rule(limit, limits.window), pings(special(d.ping_sweep)), pings(special(d.ping_sweep))],
             attempt::TCP if service::is_administration(port) => {
-                [rule(special(d.admin_sweep), limits.window), rule(SLOW * limit, limits.slow_window)]
+                [rule(special(d.admin_sweep), limits.window), slow, creeping]
             }
-            attempt::TCP => [rule(limit, limits.window), rule(SLOW * limit, limits.slow_window)],
+            attempt::TCP => [rule(limit, limits.window), slow, slow],
             // Peers of distributed applications come and go.
-            _ => [rule(limit, limits.window); 2],
+            _ => [rule(limit, limits.window); 3],
         };
         let attempt = Attempt { a_try, last, scene: r.into() };
         advance(book, fan, &rules, attempt, |_| Some(key), |t| of_host(last, target, t))
@@ -174,13 +193,13 @@ impl Scans {
 
 pub(crate) fn rule(limit: f64, window: u64) -> Rule {
     let limit = limit as usize;
-    Rule { limit, failed: limit, one_in: 2, window }
+    Rule { limit, failed: limit, one_in: 2, window, quiet: window }
 }
 
 /// Pings are counted answered or not.
 fn pings(limit: f64) -> Rule {
     let limit = limit as usize;
-    Rule { limit, failed: limit.div_ceil(4), one_in: 4, window: PING_WINDOW }
+    Rule { limit, failed: limit.div_ceil(4), one_in: 4, window: PING_WINDOW, quiet: PING_WINDOW }
 }
 
 /// What an earlier try of a port adds to an episode.
@@ -238,10 +257,7 @@ pub(crate) fn advance(
         Some((_, Known::No)) => fan.restart(a_try.time.saturating_sub(window)),
         Some((_, Known::Late)) | None => {}
     }
-    let met = |rule: &&Rule| {
-        let tally = fan.around(a_try.time, rule.window);
-        tally.total >= rule.limit && tally.failed >= rule.failed && tally.failed * rule.one_in >= tally.total
-    };
+    let met = |rule: &&Rule| rule.is_met(fan.around(a_try.time, rule.window));
     // Where answered tries count, one of them may be the last that was wanting.
     let may_open = |rule: &&Rule| a_try.failed || rule.failed < rule.limit;
     let Some(rule) = rules.iter().filter(may_open).find(met) else { return false };
@@ -250,7 +266,7 @@ pub(crate) fn advance(
     let earlier: Vec<Sighting> = tries.iter().filter(|t| t.target != a_try.target).map(sighting).collect();
     fan.episode = Some(key);
     match book.known(&key, a_try.time) {
-        Known::No => book.open(key, Bar { threshold: rule.limit as f64, window: rule.window }, &earlier, &last, scene),
+        Known::No => book.open(key, Bar { threshold: rule.limit as f64, window: rule.quiet }, &earlier, &last, scene),
         Known::Open => earlier.iter().chain([&last]).for_each(|s| book.add(&key, s, scene.emitted)),
         Known::Late => {}
     }

@@ -104,7 +104,7 @@ pub(crate) fn echo(gauges: &mut Gauges, book: &mut Book, limits: &Limits, r: &Fl
     let packets = (r.packets[TO_SERVER] + r.packets[TO_CLIENT]) as f64;
     let weight = if carries(r) { (packets, 0.0) } else { (0.0, packets) };
     let bar = Bar { threshold, window: limits.window };
-    gauges.count(book, &Count { key, part: 0, weight, per: 1.0, bar, host: victim }, r)
+    gauges.count(book, &Count { key, part: 0, weight, per: 1.0, bar, over: None, host: victim }, r)
 }
 
 /// Sizes differ from frame to frame, or from question to echo.

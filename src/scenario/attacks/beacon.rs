@@ -15,7 +15,7 @@ pub(super) fn start(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties
     let actor = stage.topology.choose(&[Kind::Iot, Kind::App], cue.nth + 4, None);
     let home = stage.topology.choose(&[Kind::Outside], cue.nth + 2, Some(actor));
     stage.spawn(cue.at, Beacon { hosts: [actor, home], cue, dice: dice.fork() });
-    Parties { actors: vec![actor], victims: vec![home], forged: None }
+    Parties { actors: vec![actor], victims: vec![home], ..Parties::default() }
 }
 
 #[derive(Debug)]
@@ -27,6 +27,9 @@ struct Beacon {
 
 impl Source for Beacon {
     fn fire(&mut self, now: u64, stage: &mut Stage<'_>) -> Option<u64> {
+        if now >= self.cue.until {
+            return None;
+        }
         let dice = &mut self.dice;
         let say = |from, after_ns, body| Next::Say { from, after_ns, body };
         let hello = Body::exact(content::client_hello("cdn-sync.example.org", dice));

@@ -14,7 +14,7 @@ pub(super) fn start(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties
     let actor = stage.topology.choose(&[Kind::Outside], cue.nth, None);
     let victim = stage.topology.choose(&[Kind::Web, Kind::App], cue.nth, Some(actor));
     stage.spawn(cue.at, Guessing { hosts: [actor, victim], left: CONNECTIONS, cue, dice: dice.fork() });
-    Parties { actors: vec![actor], victims: vec![victim], forged: None }
+    Parties { actors: vec![actor], victims: vec![victim], ..Parties::default() }
 }
 
 #[derive(Debug)]

@@ -17,7 +17,7 @@ pub(super) fn start(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties
     let wire = stage.wire([actor, server], UDP, 53, cue.label, false, dice);
     let at = stage.resolve(cue.at, [actor, server], false);
     stage.spawn(at, Tunnel { wire, left: QUERIES, asked: None, dice: dice.fork() });
-    Parties { actors: vec![actor], victims: vec![server], forged: None }
+    Parties { actors: vec![actor], victims: vec![server], ..Parties::default() }
 }
 
 #[derive(Debug)]

@@ -26,5 +26,5 @@ pub(super) fn start(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties
         Next::Close { from: Side::Client, after_ns: MS },
     ];
     stage.connect(cue.at, [actor, drop], 443, cue.label, dice, Script::new(steps));
-    Parties { actors: vec![actor], victims: vec![drop], forged: None }
+    Parties { actors: vec![actor], victims: vec![drop], ..Parties::default() }
 }

@@ -25,7 +25,7 @@ pub(super) fn syn(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties {
     let victim = stage.topology.choose(&[Kind::Web, Kind::App], cue.nth, None);
     let flood = SynFlood { to: stage.end(victim, false), left: SYNS, cue, dice: dice.fork() };
     stage.spawn(cue.at, flood);
-    Parties { actors: Vec::new(), victims: vec![victim], forged: Some(FORGED) }
+    Parties { actors: Vec::new(), victims: vec![victim], forged: Some(FORGED), ..Parties::default() }
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(super) fn udp(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties {
     let at = stage.resolve(cue.at, [actor, victim], false);
     let payload = dice.bytes(1000);
     stage.spawn(at, Flood { wires, left: DATAGRAMS, per_second: 3_000.0, payload, dice: dice.fork() });
-    Parties { actors: vec![actor], victims: vec![victim], forged: None }
+    Parties { actors: vec![actor], victims: vec![victim], ..Parties::default() }
 }
 
 pub(super) fn icmp(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties {
@@ -76,17 +76,17 @@ pub(super) fn icmp(stage: &mut Stage<'_>, cue: Cue, dice: &mut Dice) -> Parties 
     let at = stage.resolve(cue.at, [actor, victim], false);
     let payload = vec![0x61; 1000];
     stage.spawn(at, Flood { wires, left: ECHOES, per_second: 1_000.0, payload, dice: dice.fork() });
-    Parties { actors: vec![actor], victims: vec![victim], forged: None }
+    Parties { actors: vec![actor], victims: vec![victim], ..Parties::default() }
 }
 
 /// Datagrams or echo requests, in turn over some wires; one echo in ten is answered.
 #[derive(Debug)]
-struct Flood {
-    wires: Vec<Wire>,
-    left: u32,
-    per_second: f64,
-    payload: Vec<u8>,
-    dice: Dice,
+pub(super) struct Flood {
+    pub(super) wires: Vec<Wire>,
+    pub(super) left: u32,
+    pub(super) per_second: f64,
+    pub(super) payload: Vec<u8>,
+    pub(super) dice: Dice,
 }
 
 impl Source for Flood {

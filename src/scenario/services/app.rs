@@ -6,11 +6,24 @@ use crate::scenario::dice::Dice;
 use crate::scenario::ledger::Label;
 use crate::scenario::stage::{Side, Stage};
 use crate::scenario::tcp::{Next, Script};
-use crate::scenario::topology::Kind;
+use crate::scenario::topology::{HostIx, Kind};
 
 pub(in crate::scenario) fn open(stage: &mut Stage<'_>, dice: &mut Dice, now: u64) {
     let (callers, servers) = (stage.topology.of(Kind::Web), stage.topology.of(Kind::App));
     let hosts = [*dice.pick(callers), *dice.pick(servers)];
+    talk(stage, dice, now, hosts);
+}
+
+/// A web server calls this one.
+pub(in crate::scenario) fn open_with(stage: &mut Stage<'_>, dice: &mut Dice, now: u64, server: HostIx) {
+    let callers = stage.topology.of(Kind::Web);
+    if !callers.is_empty() {
+        let caller = *dice.pick(callers);
+        talk(stage, dice, now, [caller, server]);
+    }
+}
+
+fn talk(stage: &mut Stage<'_>, dice: &mut Dice, now: u64, hosts: [HostIx; 2]) {
     let mut steps = Vec::new();
     for _ in 0..1 + dice.below(5) {
         let item = dice.below(10_000);

@@ -17,13 +17,14 @@ const HOUR: u64 = 3600 * S;
 /// Between two segments: about 8 Mbit/s.
 const GAP_NS: u64 = 1_460_000;
 
-pub(super) fn start(stage: &mut Stage<'_>, dice: &mut Dice) {
+/// Where less than one flow a second begins there is as much less to back up, by `share`.
+pub(super) fn start(stage: &mut Stage<'_>, share: f64, dice: &mut Dice) {
     let topology = stage.topology;
     let Some(&server) = topology.of(Kind::Backup).first() else { return };
     let hour = stage.start_ns - stage.start_ns % HOUR;
     for &host in topology.of(Kind::Db).iter().chain(topology.of(Kind::App)) {
         let minute = 10 * 60 * S + dice.within(0..120 * S);
-        let job = Job { hosts: [host, server], dice: dice.fork() };
+        let job = Job { hosts: [host, server], share, dice: dice.fork() };
         let first = hour + minute;
         stage.spawn(if first < stage.start_ns { first + HOUR } else { first }, job);
     }
@@ -32,6 +33,7 @@ pub(super) fn start(stage: &mut Stage<'_>, dice: &mut Dice) {
 #[derive(Debug)]
 struct Job {
     hosts: [HostIx; 2],
+    share: f64,
     dice: Dice,
 }
 
@@ -40,6 +42,7 @@ impl Source for Job {
         let dice = &mut self.dice;
         let full = (now - midnight(now)) / HOUR == 2;
         let size = if full { dice.within(40_000_000..90_000_000) } else { dice.within(500_000..2_500_000) };
+        let size = (size as f64 * self.share) as u64;
         let say = |from, after_ns, body| Next::Say { from, after_ns, body };
         let steps = [
             say(Side::Client, MS, Body::exact(b"@RSYNCD: 31.0\n".to_vec())),

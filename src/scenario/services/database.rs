@@ -6,7 +6,7 @@ use crate::scenario::dice::Dice;
 use crate::scenario::ledger::Label;
 use crate::scenario::stage::{Side, Stage};
 use crate::scenario::tcp::{Next, Script};
-use crate::scenario::topology::Kind;
+use crate::scenario::topology::{HostIx, Kind};
 
 const QUERIES: [&str; 4] = [
     "SELECT name FROM items WHERE id = 4711",
@@ -21,6 +21,17 @@ pub(in crate::scenario) fn open(stage: &mut Stage<'_>, dice: &mut Dice, now: u64
     let queries = 1 + dice.below(8);
     let steps = conversation(queries, dice);
     stage.connect(now, hosts, 5432, Label::service("database"), dice, Script::new(steps));
+}
+
+/// This host asks a database.
+pub(in crate::scenario) fn open_from(stage: &mut Stage<'_>, dice: &mut Dice, now: u64, caller: HostIx) {
+    let servers = stage.topology.of(Kind::Db);
+    if !servers.is_empty() {
+        let hosts = [caller, *dice.pick(servers)];
+        let queries = 1 + dice.below(8);
+        let steps = conversation(queries, dice);
+        stage.connect(now, hosts, 5432, Label::service("database"), dice, Script::new(steps));
+    }
 }
 
 /// Log in, ask some queries, leave.

@@ -29,7 +29,6 @@ pub(in crate::scenario) const TXT: u16 = 16;
 const AAAA: u16 = 28;
 
 pub(in crate::scenario) fn open(stage: &mut Stage<'_>, dice: &mut Dice, now: u64) {
-    let servers = stage.topology.of(Kind::Dns);
     let groups: Vec<&[HostIx]> = stage
         .topology
         .groups
@@ -41,7 +40,17 @@ pub(in crate::scenario) fn open(stage: &mut Stage<'_>, dice: &mut Dice, now: u64
         return;
     }
     let asker = *dice.pick(&groups);
-    let hosts = [*dice.pick(asker), servers[dice.skewed(servers.len())]];
+    let asker = *dice.pick(asker);
+    open_from(stage, dice, now, asker);
+}
+
+/// This host asks for a name.
+pub(in crate::scenario) fn open_from(stage: &mut Stage<'_>, dice: &mut Dice, now: u64, asker: HostIx) {
+    let servers = stage.topology.of(Kind::Dns);
+    if servers.is_empty() {
+        return;
+    }
+    let hosts = [asker, servers[dice.skewed(servers.len())]];
     let v6 = dice.chance(stage.ipv6_share);
     let wire = stage.wire(hosts, UDP, 53, Label::service("dns"), v6, dice);
     let mut at = stage.resolve(now, hosts, v6);

@@ -52,7 +52,8 @@ pub(super) fn start(stage: &mut Stage<'_>, rate: f64, seed: u64) {
     }
     ntp::start(stage, &mut Dice::new(seed, 200));
     monitoring::start(stage, &mut Dice::new(seed, 201));
-    backup::start(stage, &mut Dice::new(seed, 202));
+    let share = if rate > 0.0 { rate.min(1.0) } else { 1.0 };
+    backup::start(stage, share, &mut Dice::new(seed, 202));
 }
 
 /// A Poisson process, thinned by the time of day.

@@ -24,6 +24,8 @@ pub(in crate::scenario) fn open(stage: &mut Stage<'_>, dice: &mut Dice, now: u64
 pub(in crate::scenario) enum Work {
     /// Log in, type lines, read what comes.
     Interactive { lines: usize },
+    /// Log in, let commands run one by one, read what they say.
+    Command { runs: usize },
     /// Try passwords until the server hangs up.
     Guess { tries: usize },
 }
@@ -67,6 +69,27 @@ impl Session {
         sealed(Side::Client, dice.within(60 * MS..350 * MS), 36, dice)
     }
 
+    fn command(&mut self, dice: &mut Dice) -> Next {
+        let Work::Command { runs } = &mut self.work else {
+            return Next::Close { from: Side::Client, after_ns: MS };
+        };
+        if self.echo_due {
+            self.echo_due = false;
+            return sealed(
+                Side::Server,
+                dice.within(20 * MS..900 * MS),
+                dice.log_normal(1_200.0, 1.2, 60..64_000),
+                dice,
+            );
+        }
+        if *runs == 0 {
+            return Next::Close { from: Side::Client, after_ns: 5 * MS };
+        }
+        *runs -= 1;
+        self.echo_due = true;
+        sealed(Side::Client, dice.within(2 * MS..200 * MS), 60 + dice.below(300) as u64, dice)
+    }
+
     fn guess(&mut self, dice: &mut Dice) -> Next {
         let Work::Guess { tries } = &mut self.work else {
             return Next::Close { from: Side::Client, after_ns: MS };
@@ -106,6 +129,7 @@ impl Conversation for Session {
             9 => sealed(Side::Server, 200_000, 44, dice),
             _ => match self.work {
                 Work::Interactive { .. } => self.type_lines(dice),
+                Work::Command { .. } => self.command(dice),
                 Work::Guess { .. } => self.guess(dice),
             },
         }
