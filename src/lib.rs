@@ -31,5 +31,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dpdk;
+pub mod ingest;
 pub mod scenario;
+pub mod store;
 pub mod taps;

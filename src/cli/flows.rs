@@ -1,21 +1,20 @@
 //! `gnomon flows`: live flows of the running appliance, or those of a file.
 
 use std::cmp::Ordering;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
 use super::flow_table::{Row, csv, table};
 use super::live::Appliance;
 use crate::control::{Client, FlowsArguments, Key, MOST_SORTED, Part, SortKey};
 use crate::filter::{Expression, Fields, JsonLine, Schema};
+use crate::ingest::open;
 
 /// List live flows of the running appliance, or flow records of a file.
 ///
@@ -183,17 +182,6 @@ fn of_file(path: &Path, filter: &Expression, order: Option<SortKey>, limit: Opti
 /// Those of equal rank stay in the order of the file.
 fn sort(ranked: &mut [(Key, Value)], order: SortKey) {
     ranked.sort_by(|(a, _), (b, _)| -> Ordering { a.rank(b, order.descending) });
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    let context = || format!("reading {}", path.display());
-    let mut file = BufReader::with_capacity(256 * 1024, File::open(path).with_context(context)?);
-    let zipped = file.fill_buf().with_context(context)?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    Ok(Box::new(BufReader::with_capacity(256 * 1024, reader)))
 }
 
 fn show(args: &FlowsArgs, found: &Found) -> Result<()> {

@@ -9,6 +9,7 @@ use super::raw::{
     RawScorerCore, RawTimeouts, WindowWord,
 };
 use super::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawLevel};
+use super::raw_models::{OffWord, RawRetrain};
 use super::text::{DurationText, Name, ShareText, SizeText};
 use crate::behaviour::Flags;
 
@@ -64,7 +65,24 @@ impl Default for RawTimeouts {
 impl Default for RawScorer {
     fn default() -> Self {
         let Scorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = Scorer::default();
-        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: Default::default() }
+        let Scorer { retrain, retrain_on_drift, shadow, promote_after, per_group, group_records, .. } =
+            Scorer::default();
+        let every = |period| RawRetrain::Every(DurationText::of(period));
+        Self {
+            enabled,
+            warmup_records,
+            trees,
+            sample,
+            contamination,
+            ring,
+            retrain: retrain.map_or(RawRetrain::Never(OffWord::Off), every),
+            retrain_on_drift,
+            shadow,
+            promote_after,
+            per_group,
+            group_records,
+            detect: Default::default(),
+        }
     }
 }
 

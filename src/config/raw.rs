@@ -8,6 +8,7 @@ use super::model::{EventKind, Ipfix, SocketKind};
 use super::raw_adaptive::{RawAdaptive, RawHoneypot};
 use super::raw_detect::{RawDetect, RawDetectException};
 use super::raw_mirrors::{RawMirror, RawTarget};
+use super::raw_models::{RawRetrain, RawStore};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
 };
@@ -35,6 +36,7 @@ pub(super) struct RawConfig {
     pub honeypot: Vec<RawHoneypot>,
     pub flow: RawFlow,
     pub scorer: RawScorer,
+    pub store: RawStore,
     pub detect: Vec<RawDetectException>,
     pub export: RawExport,
     pub control: RawControl,
@@ -367,6 +369,20 @@ pub(super) struct RawScorer {
     /// Records that fit between each worker and the scorer; more are lost and counted.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub ring: usize,
+    /// A new model is trained on ordinary records since the last training this often, or "off".
+    pub retrain: RawRetrain,
+    /// Also when the distribution of scores has changed for good.
+    pub retrain_on_drift: bool,
+    /// A new model scores side by side with the active one and waits to be promoted, instead of taking its place.
+    pub shadow: bool,
+    /// Promote it after so many records where it does not call far more of them unusual. Left out: a person does.
+    #[schemars(range(min = 100, max = 1_000_000_000))]
+    pub promote_after: Option<u64>,
+    /// Train a model of its own for each source group with enough ordinary records; others share the one for all.
+    pub per_group: bool,
+    /// Enough for a group.
+    #[schemars(range(min = 256, max = 1_000_000))]
+    pub group_records: usize,
     pub detect: RawDetect,
 }
 

@@ -297,7 +297,7 @@ fn times(text: &str) -> Option<RangeInclusive<u64>> {
 }
 
 /// Nanoseconds since the Unix epoch of a time as gnomon writes it.
-pub(super) fn instant(text: &str) -> Option<u64> {
+pub fn instant(text: &str) -> Option<u64> {
     times(text).map(|range| *range.start())
 }
 

@@ -32,4 +32,5 @@ pub use error::FilterError;
 pub use expression::{Expression, Vocabulary};
 pub use field::{Field, Fields, Kind, Schema, Value};
 pub use json::JsonLine;
+pub use literal::instant;
 pub use record::{LiveFlow, Scored};

@@ -11,6 +11,7 @@
 
 use rand_core::SeedableRng;
 use rand_pcg::Pcg32;
+use serde::{Deserialize, Serialize};
 
 use crate::trie::Isa;
 
@@ -49,15 +50,16 @@ pub struct Training {
 }
 
 /// A trained model. Immutable; scoring takes `&self`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Model {
     pub(super) grid: Grid,
     pub(super) forest: Forest,
     pub(super) neighbours: Neighbours,
     pub(super) tails: [Tail; MEMBERS],
     /// Of the squares of what members say.
-    weights: [f32; MEMBERS],
+    pub(super) weights: [f32; MEMBERS],
     pub(super) calibration: Calibration,
+    #[serde(skip, default = "Isa::best")]
     pub(super) isa: Isa,
 }
 

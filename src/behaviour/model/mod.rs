@@ -11,8 +11,10 @@ mod fused;
 mod grid;
 mod kernel;
 mod neighbours;
+mod stored;
 mod tail;
 
 pub use calibrate::Calibration;
 pub use fused::{Model, Scratch, Training};
 pub use grid::Rows;
+pub use stored::{BlobError, FORMAT};
