@@ -18,7 +18,6 @@ use gnomon::ingest::{Column, Table};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
-
 /// Rows of `width` numbers, and which of those to be scored are attacks.
 pub struct Set {
     pub name: String,

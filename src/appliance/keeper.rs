@@ -140,7 +140,8 @@ impl Keeper {
         let ((asks, asked), (tells, told)) = (unbounded(), unbounded());
         let mut office = Office { library, last: 0, names: names.clone(), tells };
         let work = move || asked.iter().for_each(|ask| office.take(ask));
-        let thread = thread::Builder::new().name("models".into()).spawn(work).context("starting the keeper of models")?;
+        let thread =
+            thread::Builder::new().name("models".into()).spawn(work).context("starting the keeper of models")?;
         let desk = Arc::new(Desk { asks: Mutex::new(Some(asks.clone())), board: Mutex::default() });
         Ok((Self { asks, tells: told, desk, names: names.clone(), thread: Some(thread) }, restored))
     }
@@ -257,7 +258,8 @@ impl Office {
                     bail!("model {id} is active: `gnomon model rollback` puts the one before it in its place");
                 }
                 store.set_model_state(id, State::Rejected, now, &who, &reason)?;
-                if let Some(scope) = scope_of(&about.scope, &self.names.labels).filter(|_| about.state == State::Shadow) {
+                if let Some(scope) = scope_of(&about.scope, &self.names.labels).filter(|_| about.state == State::Shadow)
+                {
                     let _ = self.tells.send(Tell::Accompany(scope, None));
                 }
                 Ok(vec![json!({ "rejected": id })])

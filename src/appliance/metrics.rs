@@ -220,10 +220,9 @@ fn scorer(page: &mut Exposition, observed: &Observed) {
 fn models(page: &mut Exposition, scorer: &ScorerCounters) {
     page.add("gnomon_model_version", &["active"], scorer.model.get() as f64);
     page.add("gnomon_model_version", &["shadow"], scorer.shadow.get() as f64);
-    if scorer.trained_to.get() > 0 {
-        let age = unix_nanoseconds().saturating_sub(scorer.trained_to.get());
-        page.add("gnomon_model_age_seconds", &[], age as f64 / 1e9);
-    }
+    let trained = Some(scorer.trained_to.get()).filter(|time| *time > 0);
+    let age = trained.map_or(0, |time| unix_nanoseconds().saturating_sub(time));
+    page.add("gnomon_model_age_seconds", &[], age as f64 / 1e9);
     page.add("gnomon_model_groups", &[], scorer.group_models.get() as f64);
     page.add("gnomon_model_swaps_total", &[], scorer.swaps.get() as f64);
     page.add("gnomon_model_rejected_total", &[], scorer.rejected.get() as f64);

@@ -9,8 +9,8 @@
 //! and flow-time order, so they do not depend on the number of workers or on how threads were scheduled.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -31,8 +31,8 @@ use crate::dpdk::{Device, Eal, PacketRing, Port, PortOptions, RunningLcore};
 use crate::export::{Collectors, Exports, Files};
 use crate::filter::Expression;
 use crate::flow::{FlowRecord, FlowTable};
-use crate::store::Store;
 use crate::packet::{self, Fragments, Headers, Spreader};
+use crate::store::Store;
 use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
 use crate::worker::tap::{Keep, Point};
 use crate::worker::{

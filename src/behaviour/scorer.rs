@@ -199,7 +199,7 @@ impl Scorer {
             trained: all.active().is_some(),
             model: all.active().map_or(0, |in_use| in_use.id),
             trained_to: all.active().map_or(0, |in_use| in_use.trained_to),
-            shadow: all.shadow().map_or(0, |(in_use, _)| in_use.id),
+            shadow: all.shadow_id().unwrap_or(0),
             group_models: self.seats[1..].iter().filter(|seat| seat.active().is_some()).count() as u64,
             ..self.stats
         }

@@ -81,7 +81,14 @@ impl ReplayArgs {
             _ => path.clone(),
         };
         let store = self.store.as_ref().map(named);
-        Ok(ReplayOptions { workers: usize::from(self.workers), packets: self.packets, ipfix, trace, store, records: None })
+        Ok(ReplayOptions {
+            workers: usize::from(self.workers),
+            packets: self.packets,
+            ipfix,
+            trace,
+            store,
+            records: None,
+        })
     }
 }
 

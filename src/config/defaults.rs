@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::adaptive::{Adaptive, Graylist, Level};
 use super::model::{Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use super::raw::{
-    AnyWord, KeyWord, RawControl, RawCores, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
-    RawScorerCore, RawTimeouts, WindowWord,
+    AnyWord, KeyWord, RawControl, RawCores, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorerCore,
+    RawTimeouts, WindowWord,
 };
 use super::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawLevel};
-use super::raw_models::{OffWord, RawRetrain};
+use super::raw_models::{OffWord, RawRetrain, RawScorer};
 use super::text::{DurationText, Name, ShareText, SizeText};
 use crate::behaviour::Flags;
 

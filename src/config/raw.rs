@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
 use super::raw_adaptive::{RawAdaptive, RawHoneypot};
-use super::raw_detect::{RawDetect, RawDetectException};
+use super::raw_detect::RawDetectException;
 use super::raw_mirrors::{RawMirror, RawTarget};
-use super::raw_models::{RawRetrain, RawStore};
+use super::raw_models::{RawScorer, RawStore};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
 };
@@ -347,43 +347,6 @@ pub(super) struct RawTimeouts {
     pub active: DurationText,
     /// How long the later fragments of a packet are waited for.
     pub fragments: DurationText,
-}
-
-/// Scoring of flow records.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawScorer {
-    pub enabled: bool,
-    /// The forest is trained when this many records were seen.
-    #[schemars(range(min = 2, max = 10_000_000))]
-    pub warmup_records: usize,
-    /// Trees of the isolation forest.
-    #[schemars(range(min = 1, max = 10_000))]
-    pub trees: usize,
-    /// Records each tree is built from.
-    #[schemars(range(min = 2, max = 1_048_576))]
-    pub sample: usize,
-    /// Share of the warm-up records that is taken to be unusual; sets the threshold of `outlier`.
-    #[schemars(range(min = 0.000_001, max = 0.5))]
-    pub contamination: f64,
-    /// Records that fit between each worker and the scorer; more are lost and counted.
-    #[schemars(range(min = 16, max = 16_777_216))]
-    pub ring: usize,
-    /// A new model is trained on ordinary records since the last training this often, or "off".
-    pub retrain: RawRetrain,
-    /// Also when the distribution of scores has changed for good.
-    pub retrain_on_drift: bool,
-    /// A new model scores side by side with the active one and waits to be promoted, instead of taking its place.
-    pub shadow: bool,
-    /// Promote it after so many records where it does not call far more of them unusual. Left out: a person does.
-    #[schemars(range(min = 100, max = 1_000_000_000))]
-    pub promote_after: Option<u64>,
-    /// Train a model of its own for each source group with enough ordinary records; others share the one for all.
-    pub per_group: bool,
-    /// Enough for a group.
-    #[schemars(range(min = 256, max = 1_000_000))]
-    pub group_records: usize,
-    pub detect: RawDetect,
 }
 
 /// Where results go in `gnomon run`; `gnomon replay` writes to its output folder.

@@ -247,7 +247,9 @@ mod tests {
     fn mistakes_have_a_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flows.jsonl");
-        for (text, told) in [("{}\n", "no event of EVE"), ("\nno json", "line 2"), ("{\"event_type\":\"flow\"}", "needs")] {
+        for (text, told) in
+            [("{}\n", "no event of EVE"), ("\nno json", "line 2"), ("{\"event_type\":\"flow\"}", "needs")]
+        {
             std::fs::write(&path, text).unwrap();
             let error = FlowFile::open(&path).unwrap().find_map(Result::err).unwrap();
             assert!(format!("{error:#}").contains(told), "{error:#}");

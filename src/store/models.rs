@@ -245,13 +245,7 @@ async fn insert(change: &mut Change<'_>, id: i64, new: &NewModel) -> Result<(), 
 }
 
 /// Puts a model in a state that perhaps only one of its scope can have.
-async fn settle(
-    change: &mut Change<'_>,
-    id: i64,
-    scope: &str,
-    to: State,
-    cause: Cause<'_>,
-) -> Result<(), sqlx::Error> {
+async fn settle(change: &mut Change<'_>, id: i64, scope: &str, to: State, cause: Cause<'_>) -> Result<(), sqlx::Error> {
     if matches!(to, State::Active | State::Shadow) {
         let sql = "SELECT id FROM models WHERE scope = $1 AND state = $2";
         let before: Option<i64> =

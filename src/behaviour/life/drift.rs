@@ -19,10 +19,10 @@ const LEAST: f64 = 256.0;
 /// A change that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Change {
-    /// Mean of what was dropped, and of what is left.
+    /// Means of both sides of the cut that tells them apart best.
     pub before: f64,
     pub after: f64,
-    /// Values of either.
+    /// Values that were dropped, and that are left.
     pub dropped: u64,
     pub left: u64,
 }
@@ -93,24 +93,21 @@ impl Adwin {
 
     /// Drops the oldest buckets for as long as some cut of the window tells two means apart.
     fn look(&mut self) -> Option<Change> {
-        let (whole, count) = (self.whole, self.count);
-        while self.is_cut() {
+        let count = self.count;
+        let (before, after) = self.cut()?;
+        while self.cut().is_some() {
             self.drop_oldest();
         }
-        let dropped = count - self.count;
-        (dropped > 0).then(|| Change {
-            before: (whole.sum - self.whole.sum) / dropped as f64,
-            after: self.mean(),
-            dropped,
-            left: self.count,
-        })
+        Some(Change { before, after, dropped: count - self.count, left: self.count })
     }
 
-    fn is_cut(&self) -> bool {
+    /// Means of both sides of the cut that is furthest beyond chance.
+    fn cut(&self) -> Option<(f64, f64)> {
         let all = self.count as f64;
         if all < 2.0 * LEAST {
-            return false;
+            return None;
         }
+        let mut best: Option<(f64, (f64, f64))> = None;
         let variance = self.whole.squares / all;
         // As many cuts are looked at as there are buckets: the logarithm of the window.
         let confidence = (2.0 * all.ln() / self.delta).ln();
@@ -125,12 +122,14 @@ impl Adwin {
                 }
                 let harmonic = 1.0 / (1.0 / older + 1.0 / newer);
                 let bound = (2.0 / harmonic * variance * confidence).sqrt() + 2.0 / (3.0 * harmonic) * confidence;
-                if (sum / older - (self.whole.sum - sum) / newer).abs() > bound {
-                    return true;
+                let means = (sum / older, (self.whole.sum - sum) / newer);
+                let beyond = (means.0 - means.1).abs() - bound;
+                if beyond > best.map_or(0.0, |(most, _)| most) {
+                    best = Some((beyond, means));
                 }
             }
         }
-        false
+        best.map(|(_, means)| means)
     }
 
     fn drop_oldest(&mut self) {
@@ -198,7 +197,9 @@ mod tests {
             let (after, change) = found.unwrap();
             assert!(after <= within, "a shift of {shift} was found after {after}");
             assert!(change.after > change.before + shift / 3.0, "{change:?}");
-            (0..10_000).for_each(|_| drop(adwin.add(shift + uniform(&mut rng) * 0.6)));
+            for _ in 0..10_000 {
+                adwin.add(shift + uniform(&mut rng) * 0.6);
+            }
             assert!((adwin.mean() - shift - 0.3).abs() < 0.02, "{}", adwin.mean());
         }
     }

@@ -6,9 +6,9 @@ use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 use serde::Serialize;
 
-use super::{Role, Scope};
-use super::gate::{HOLD, ORDINARY, OUTLIERS, PLAIN, REFERENCE, SURE, UNUSUAL};
+use super::gate::{CALM, HOLD, ORDINARY, OUTLIERS, PLAIN, REFERENCE, SURE, UNUSUAL};
 use super::window::{Attacks, Harvest, Taken};
+use super::{Role, Scope};
 use crate::behaviour::features::{FEATURES, Features};
 use crate::behaviour::model::{Model, Rows, Training};
 
@@ -71,8 +71,15 @@ pub struct Job {
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     /// Rows as they are, from when to when, and how many were left out.
-    WarmUp { rows: Vec<Features>, span: (u64, u64), excluded: u64 },
-    Window { harvest: Box<Harvest>, attacks: Attacks },
+    WarmUp {
+        rows: Vec<Features>,
+        span: (u64, u64),
+        excluded: u64,
+    },
+    Window {
+        harvest: Box<Harvest>,
+        attacks: Attacks,
+    },
 }
 
 /// What is known of a training.
@@ -86,7 +93,7 @@ pub struct Figures {
     pub admitted_unusual: u64,
     /// Share of what the model before learnt from that this one calls unusual.
     pub reference_unusual: Option<f64>,
-    /// Outliers of the window with an alert, and the share of them that this one calls ordinary.
+    /// Outliers of the window, and the share of them that this one calls ordinary.
     pub outliers: u64,
     pub outliers_ordinary: Option<f64>,
 }
@@ -140,7 +147,7 @@ impl Job {
     pub fn run(self) -> Candidate {
         let Job { scope, cause, at, shadow, from, active, training } = self;
         let mut figures = Figures::default();
-        let (rows, span, excluded, alerted, mut objection) = match from {
+        let (rows, span, excluded, outliers, mut objection) = match from {
             Source::WarmUp { rows, span, excluded } => {
                 figures.seen = rows.len() as u64 + excluded;
                 (rows, span, excluded, Vec::new(), None)
@@ -149,7 +156,7 @@ impl Job {
         };
         let model = Model::train(Rows::new(rows.as_flattened(), FEATURES), &training);
         if let Some(active) = &active {
-            objection = objection.or_else(|| compare(active, &model, &alerted, &mut figures));
+            objection = objection.or_else(|| compare(active, &model, &outliers, &mut figures));
         }
         Candidate {
             scope,
@@ -175,7 +182,7 @@ type Cleaned = (Vec<Features>, (u64, u64), u64, Vec<Features>, Option<String>);
 fn clean(mut harvest: Harvest, attacks: &Attacks, figures: &mut Figures) -> Cleaned {
     let share = harvest.unusual_share();
     let kept = harvest.ordinary.len();
-    for records in [&mut harvest.ordinary, &mut harvest.unusual] {
+    for records in std::iter::once(&mut harvest.ordinary).chain(&mut harvest.unusual) {
         records.retain(|record| !attacks.have(record));
     }
     let mut rows: Vec<Features> = harvest.ordinary.iter().map(|record: &Taken| record.features).collect();
@@ -184,10 +191,14 @@ fn clean(mut harvest: Harvest, attacks: &Attacks, figures: &mut Figures) -> Clea
         let gone = 100.0 * (kept - rows.len()) as f64 / kept as f64;
         objection = Some(format!("{gone:.0} % of the records of the window come from attackers"));
     }
+    let unusual = || harvest.unusual.iter().flatten().map(|record| record.features);
     let admitted = if share > HOLD {
-        let told = format!("{:.0} % of the records of the window are unusual: promote it if that is how things are now", 100.0 * share);
+        let told = format!(
+            "{:.0} % of the records of the window are unusual: promote it if that is how things are now",
+            100.0 * share
+        );
         objection = objection.or(Some(told));
-        harvest.unusual.iter().map(|record| record.features).chain(harvest.alerted.iter().copied()).collect()
+        unusual().chain(harvest.alerted.iter().copied()).collect()
     } else {
         harvest.admitted()
     };
@@ -197,16 +208,20 @@ fn clean(mut harvest: Harvest, attacks: &Attacks, figures: &mut Figures) -> Clea
     rows.extend(&admitted);
     let excluded = harvest.seen_attacks + (kept - harvest.ordinary.len()) as u64 + harvest.seen_unusual
         - (admitted.len() as u64).min(harvest.seen_unusual);
-    (rows, harvest.span, excluded, harvest.alerted, objection)
+    let mut outliers = harvest.alerted.clone();
+    if share > CALM {
+        outliers.extend(unusual());
+    }
+    (rows, harvest.span, excluded, outliers, objection)
 }
 
-/// What the candidate says of what the active model learnt from, and of what it raised alerts about.
-fn compare(active: &InUse, candidate: &Model, alerted: &[Features], figures: &mut Figures) -> Option<String> {
+/// What the candidate says of what the active model learnt from, and of what it called unusual.
+fn compare(active: &InUse, candidate: &Model, outliers: &[Features], figures: &mut Figures) -> Option<String> {
     let share = |scores: &[f32], counts: fn(f32) -> bool| {
         (!scores.is_empty()).then(|| scores.iter().filter(|s| counts(**s)).count() as f64 / scores.len() as f64)
     };
     let reference = scores(candidate, &active.reference);
-    let outliers = scores(candidate, alerted.as_flattened());
+    let outliers = scores(candidate, outliers.as_flattened());
     figures.reference_unusual = share(&reference, |score| score >= UNUSUAL);
     figures.outliers = outliers.len() as u64;
     figures.outliers_ordinary = share(&outliers, |score| score < PLAIN);
@@ -216,7 +231,7 @@ fn compare(active: &InUse, candidate: &Model, alerted: &[Features], figures: &mu
     }
     let sure = active.records >= SURE && outliers.len() >= OUTLIERS;
     let share = figures.outliers_ordinary.filter(|share| sure && *share > ORDINARY)?;
-    Some(format!("calls {:.0} % of {} outliers that {name} raised alerts about ordinary", 100.0 * share, outliers.len()))
+    Some(format!("calls {:.0} % of {} outliers of {name} ordinary", 100.0 * share, outliers.len()))
 }
 
 /// Calibrated scores of rows.

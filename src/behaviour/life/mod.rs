@@ -22,7 +22,7 @@ mod window;
 
 use serde::Serialize;
 
-pub use compare::{Comparison, Compared};
+pub use compare::{Compared, Comparison};
 pub use drift::{Adwin, Change};
 pub use job::{Candidate, Cause, Figures, InUse, Job};
 pub(crate) use seat::{Seat, Verdict};

@@ -98,6 +98,10 @@ impl Seat {
         self.active.as_ref().map(|runner| &runner.in_use)
     }
 
+    pub(crate) fn shadow_id(&self) -> Option<u64> {
+        self.shadow.as_ref().map(|(runner, _)| runner.in_use.id)
+    }
+
     pub(crate) fn shadow(&self) -> Option<(&InUse, Compared)> {
         self.shadow.as_ref().map(|(runner, comparison)| (&runner.in_use, comparison.compared()))
     }
@@ -146,7 +150,7 @@ impl Seat {
     pub(crate) fn keep(&mut self, record: Taken, emitted: u64, score: Option<f32>, alerted: bool) {
         let standing = match score {
             _ if alerted => Standing::Alerted,
-            Some(score) if score >= UNUSUAL => Standing::Unusual,
+            Some(score) if score >= UNUSUAL => Standing::Unusual(score),
             _ => Standing::Ordinary,
         };
         self.window.note(record, emitted, standing);
@@ -182,13 +186,7 @@ impl Seat {
     }
 
     /// The first training of all traffic.
-    pub(crate) fn first(
-        &mut self,
-        rows: Vec<Features>,
-        span: (u64, u64),
-        excluded: u64,
-        training: Training,
-    ) -> Job {
+    pub(crate) fn first(&mut self, rows: Vec<Features>, span: (u64, u64), excluded: u64, training: Training) -> Job {
         self.attacks = Attacks::default();
         self.job(Cause::WarmUp, span.1, false, Source::WarmUp { rows, span, excluded }, training)
     }

@@ -5,15 +5,17 @@ use std::collections::{HashMap, HashSet};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
-use super::gate::{CHANCE, OF_HOST};
+use super::gate::{CHANCE, OF_HOST, SHARE_OF_HOST, UNUSUAL};
 use crate::behaviour::alert::AlertEvent;
 use crate::behaviour::detect::Host;
 use crate::behaviour::features::Features;
 
 /// Most hosts that are remembered as part of an attack, on either side.
 const MOST_HOSTS: usize = 65_536;
-/// Unusual records kept, and those of them that an alert was raised about.
-const UNUSUAL: usize = 4096;
+/// Unusual records are kept by how unusual they are, in so many parts of the scale, so many of each; and those of them
+/// that an alert was raised about.
+const PARTS: usize = 10;
+const OF_PART: usize = 512;
 const ALERTED: usize = 1024;
 
 /// What is kept of a record.
@@ -89,7 +91,7 @@ impl<T> Reservoir<T> {
 pub(crate) struct Window {
     /// Below the unusual score, and from it on without an alert.
     ordinary: Reservoir<Taken>,
-    unusual: Reservoir<Taken>,
+    unusual: Vec<Reservoir<Taken>>,
     /// Of outlier episodes.
     alerted: Reservoir<Features>,
     attacks: u64,
@@ -101,7 +103,8 @@ pub(crate) struct Window {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Harvest {
     pub(super) ordinary: Vec<Taken>,
-    pub(super) unusual: Vec<Taken>,
+    /// By part of the scale.
+    pub(super) unusual: Vec<Vec<Taken>>,
     pub(super) alerted: Vec<Features>,
     /// Records seen, of them unusual, and flagged as attacks.
     pub(super) seen: u64,
@@ -110,11 +113,12 @@ pub(super) struct Harvest {
     pub(super) span: (u64, u64),
 }
 
-/// How the score stands to the alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was said of a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Standing {
     Ordinary,
-    Unusual,
+    /// With its score.
+    Unusual(f32),
     /// Part of an outlier episode.
     Alerted,
 }
@@ -124,7 +128,7 @@ impl Window {
     pub(super) fn new(room: usize, seed: u64) -> Self {
         Self {
             ordinary: Reservoir::new(room, seed),
-            unusual: Reservoir::new(UNUSUAL.min(room), seed),
+            unusual: (0..PARTS as u64).map(|part| Reservoir::new(OF_PART.min(room), seed ^ part)).collect(),
             alerted: Reservoir::new(ALERTED.min(room), seed),
             attacks: 0,
             from: 0,
@@ -140,14 +144,18 @@ impl Window {
         match standing {
             _ if record.attack => self.attacks += 1,
             Standing::Ordinary => self.ordinary.offer(record),
-            Standing::Unusual => self.unusual.offer(record),
+            Standing::Unusual(score) => self.unusual[part(score)].offer(record),
             Standing::Alerted => self.alerted.offer(record.features),
         }
     }
 
     /// Records that are no attack.
     pub(super) fn len(&self) -> u64 {
-        self.ordinary.seen + self.unusual.seen + self.alerted.seen
+        self.ordinary.seen + self.seen_unusual()
+    }
+
+    fn seen_unusual(&self) -> u64 {
+        self.unusual.iter().map(|part| part.seen).sum::<u64>() + self.alerted.seen
     }
 
     /// Of these, below the unusual score.
@@ -157,18 +165,19 @@ impl Window {
 
     /// Hands out what it has and begins anew.
     pub(super) fn harvest(&mut self) -> Harvest {
-        let seen_unusual = self.unusual.seen + self.alerted.seen;
+        let seen_unusual = self.seen_unusual();
         let (seen, span) = (self.len() + self.attacks, (self.from, self.to));
         let harvest = Harvest {
             ordinary: std::mem::take(&mut self.ordinary.kept),
-            unusual: std::mem::take(&mut self.unusual.kept),
+            unusual: self.unusual.iter_mut().map(|part| std::mem::take(&mut part.kept)).collect(),
             alerted: std::mem::take(&mut self.alerted.kept),
             seen,
             seen_unusual,
             seen_attacks: self.attacks,
             span,
         };
-        (self.ordinary.seen, self.unusual.seen, self.alerted.seen, self.attacks) = (0, 0, 0, 0);
+        (self.ordinary.seen, self.alerted.seen, self.attacks) = (0, 0, 0);
+        self.unusual.iter_mut().for_each(|part| part.seen = 0);
         (self.from, self.to) = (0, 0);
         harvest
     }
@@ -180,24 +189,32 @@ impl Harvest {
         self.seen_unusual as f64 / (self.seen - self.seen_attacks).max(1) as f64
     }
 
-    /// As many unusual records as there are by chance among the ordinary ones, a few of each host: without any the scale
-    /// would narrow from one training to the next.
+    /// As many unusual records as there are by chance among the ordinary ones: without any the scale would narrow from
+    /// one training to the next. By chance they are spread over the scale and over hosts; a burst is alike, so it gets
+    /// no more than its part.
     pub(super) fn admitted(&self) -> Vec<Features> {
-        let most = (self.ordinary.len() as f64 * CHANCE).ceil() as usize;
-        let mut sides: [HashMap<Host, usize>; 2] = Default::default();
+        let most = (self.ordinary.len() as f64 * CHANCE / PARTS as f64).ceil() as usize;
+        let of_host = (most / SHARE_OF_HOST).max(OF_HOST);
         let mut chosen = Vec::new();
-        for record in &self.unusual {
-            if chosen.len() >= most {
-                break;
-            }
-            let hosts = [record.source, record.destination];
-            if sides.iter().zip(hosts).all(|(side, host)| side.get(&host).is_none_or(|n| *n < OF_HOST)) {
-                sides.iter_mut().zip(hosts).for_each(|(side, host)| *side.entry(host).or_default() += 1);
-                chosen.push(record.features);
-            }
+        for part in &self.unusual {
+            let mut sides: [HashMap<Host, usize>; 2] = Default::default();
+            let may = |record: &&Taken| {
+                let hosts = [record.source, record.destination];
+                let few = sides.iter().zip(hosts).all(|(side, host)| side.get(&host).is_none_or(|n| *n < of_host));
+                if few {
+                    sides.iter_mut().zip(hosts).for_each(|(side, host)| *side.entry(host).or_default() += 1);
+                }
+                few
+            };
+            chosen.extend(part.iter().filter(may).take(most).map(|record| record.features));
         }
         chosen
     }
+}
+
+/// Of the scale from the unusual score to 1.
+fn part(score: f32) -> usize {
+    (((score - UNUSUAL) / (1.0 - UNUSUAL) * PARTS as f32) as usize).min(PARTS - 1)
 }
 
 #[cfg(test)]
@@ -227,23 +244,27 @@ mod tests {
     }
 
     #[test]
-    fn one_host_gives_few_unusual_records_and_all_together_one_in_a_hundred() {
-        let mut window = Window::new(10_000, 1);
-        (0..2000).for_each(|n| window.note(taken(n, n), 5, Standing::Ordinary));
-        // A burst from one source, one to one destination, and single ones.
-        (0..500).for_each(|n| window.note(taken(9000, 10_000 + n), 6, Standing::Unusual));
-        (0..500).for_each(|n| window.note(taken(20_000 + n, 9001), 7, Standing::Unusual));
-        (0..5).for_each(|n| window.note(taken(30_000 + n, 40_000 + n), 8, Standing::Unusual));
+    fn a_burst_gets_its_part_of_the_scale_and_no_more() {
+        let mut window = Window::new(20_000, 1);
+        (0..10_000).for_each(|n| window.note(taken(n, n), 5, Standing::Ordinary));
+        (0..100).for_each(|n| window.note(taken(n, n), 6, Standing::Unusual(0.99 + n as f32 * 0.0001)));
+        (0..2000).for_each(|n| window.note(taken(90_000 + n, 90_000), 7, Standing::Unusual(0.9995)));
         let harvest = window.harvest();
-        assert_eq!((harvest.seen, harvest.seen_unusual, harvest.span), (3005, 1005, (5, 8)));
-        assert!((harvest.unusual_share() - 1005.0 / 3005.0).abs() < 1e-9);
-        let sources: Vec<f32> = harvest.admitted().iter().map(|features| features[0]).collect();
-        assert_eq!(sources.len(), 2 * OF_HOST + 5);
-        assert_eq!(sources.iter().filter(|s| **s == 9000.0).count(), OF_HOST);
+        assert_eq!((harvest.seen, harvest.seen_unusual, harvest.span), (12_100, 2100, (5, 7)));
+        assert!((harvest.unusual_share() - 2100.0 / 12_100.0).abs() < 1e-9);
+        let admitted = harvest.admitted();
+        let burst = admitted.iter().filter(|features| features[0] >= 90_000.0).count();
+        assert!(burst <= OF_HOST, "all to one host: {burst}");
+        assert!((90..=100).contains(&admitted.len()), "{}", admitted.len());
         assert_eq!(window.len(), 0);
-        let mut window = Window::new(10_000, 1);
-        (0..1000).for_each(|n| window.note(taken(n, n), 5, Standing::Ordinary));
-        (0..1000).for_each(|n| window.note(taken(n, n), 5, Standing::Unusual));
+        // Spread over hosts, it takes the place of what is as unusual by chance.
+        (0..10_000).for_each(|n| window.note(taken(n, n), 5, Standing::Ordinary));
+        (0..2000).for_each(|n| window.note(taken(n, n), 7, Standing::Unusual(0.9995)));
         assert_eq!(window.harvest().admitted().len(), 10);
+    }
+
+    #[test]
+    fn parts_of_the_scale() {
+        assert_eq!([0.99, 0.9915, 0.9999, 1.0].map(part), [0, 1, 9, 9]);
     }
 }

@@ -196,7 +196,10 @@ fn of_file(path: &Path) -> Result<Vec<Value>> {
 }
 
 fn ask(common: &Common) -> Result<(Vec<Value>, Option<PathBuf>)> {
-    let mut client = common.appliance.connect().context("or name files with -r alerts.jsonl")?;
+    let mut client = common
+        .appliance
+        .connect()
+        .context("no file was named with -r alerts.jsonl, so a running appliance is asked")?;
     let (mut lines, mut folder) = (Vec::new(), None);
     let mut answer = client.ask(&json!({ "verb": "alerts" }))?;
     while let Some(part) = answer.next_part()? {
@@ -230,7 +233,11 @@ fn show(id: u64, flows: Option<&Path>, common: &Common) -> Result<ExitCode> {
     let told: Vec<Value> = lines.into_iter().filter(|line| line["gnomon"]["episode"] == id).collect();
     let all = latest(told.clone());
     let Some(alert) = all.last() else {
-        let place = if common.read.is_empty() { "among the last ones of the appliance; -r has older ones" } else { "in the file" };
+        let place = if common.read.is_empty() {
+            "among the last ones of the appliance; -r has older ones"
+        } else {
+            "in the file"
+        };
         bail!("there is no alert {id} {place}; `gnomon alerts` lists them");
     };
     let beside = folder.map(|folder| folder.join("flows.jsonl")).filter(|path| path.exists());

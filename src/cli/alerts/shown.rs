@@ -32,7 +32,8 @@ pub(super) fn list(alerts: &[Value], hidden: usize) -> String {
             g["count"].as_u64().map_or(String::new(), count),
         ]);
     }
-    let more = if hidden > 0 { format!("{hidden} older ones are not shown; --limit 0 for all\n") } else { String::new() };
+    let more =
+        if hidden > 0 { format!("{hidden} older ones are not shown; --limit 0 for all\n") } else { String::new() };
     format!("{rows}\n{more}")
 }
 
@@ -97,7 +98,8 @@ pub(super) fn explained(alert: &Value, history: &[&Value], flows: &[Value], path
 /// its kind in its time.
 pub(super) fn flows_of(alert: &Value, path: &Path) -> Result<Vec<Value>> {
     let g = &alert["gnomon"];
-    let named: Vec<u64> = g["evidence"]["flow_ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let named: Vec<u64> =
+        g["evidence"]["flow_ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     let at = |value: &Value| value.as_str().and_then(instant).unwrap_or(0);
     let (from, to) = (at(&g["start"]), at(&g["end"]));
     let party = |name: &str| g[name].as_str().filter(|text| text.parse::<std::net::IpAddr>().is_ok());
@@ -153,7 +155,9 @@ fn meaning(kind: &str) -> &'static str {
         "beacon" => "one host contacts one outside at even distances",
         "arp_spoof" => "one station answers for an address of another",
         "slow_http" => "many connections to one web service that are kept open with next to nothing",
-        "new_relationship" => "administration, or traffic between groups, that was never seen while relations were learnt",
+        "new_relationship" => {
+            "administration, or traffic between groups, that was never seen while relations were learnt"
+        }
         "volume" => "a host sends many times what it used to",
         "table_pressure" => "the flow table is nearly full, or flows are evicted",
         _ => "see docs/detectors.md",

@@ -58,7 +58,13 @@ pub(super) fn one(model: &Value) -> String {
     told.push_str("  history\n");
     for event in model["history"].as_array().into_iter().flatten() {
         let text = |key: &str| event[key].as_str().unwrap_or("").to_owned();
-        told.push_str(&format!("    {}  {:<9}  {}: {}\n", seconds(&event["at"]), text("state"), text("who"), text("reason")));
+        told.push_str(&format!(
+            "    {}  {:<9}  {}: {}\n",
+            seconds(&event["at"]),
+            text("state"),
+            text("who"),
+            text("reason")
+        ));
     }
     told
 }
@@ -106,7 +112,9 @@ pub(super) fn asked(lines: &[Value]) -> String {
     let told = |line: &Value| {
         let [kept, needed] = ["kept", "needed"].map(|key| line[key].as_u64().unwrap_or(0));
         match kept >= needed {
-            true => format!("training begins, with {} records; `gnomon model list` shows what came of it\n", count(kept)),
+            true => {
+                format!("training begins, with {} records; `gnomon model list` shows what came of it\n", count(kept))
+            }
             false => format!("training begins when there are {} records; {} so far\n", count(needed), count(kept)),
         }
     };

@@ -54,7 +54,9 @@ pub(in crate::cli) fn train(records: &[FlowRecord], settings: &config::Scorer, s
     });
     match trained {
         Some(candidate) => Ok(candidate),
-        None => bail!("nearly all of the {} flow records belong to attacks: there is nothing to learn from", records.len()),
+        None => {
+            bail!("nearly all of the {} flow records belong to attacks: there is nothing to learn from", records.len())
+        }
     }
 }
 

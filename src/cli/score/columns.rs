@@ -121,7 +121,8 @@ fn tell(
             let mut line = json!({ "row": at + 1, "score": (f64::from(score) * 1e6).round() / 1e6 });
             if score >= UNUSUAL {
                 line["reasons"] = reasons_json(&why(rows.row(at)));
-                line["values"] = columns.iter().zip(rows.row(at)).map(|(n, x)| ((*n).to_owned(), Value::from(*x))).collect();
+                line["values"] =
+                    columns.iter().zip(rows.row(at)).map(|(n, x)| ((*n).to_owned(), Value::from(*x))).collect();
             }
             writeln!(out, "{line}")?;
         } else if top.wants(score) {

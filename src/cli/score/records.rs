@@ -131,7 +131,8 @@ fn model(
     let candidate = train(&records, &config.scorer, config.seed)
         .context("what is ordinary is not known: give more with --head, or --train FILE, or --store FILE")?;
     progress.finish_and_clear();
-    let told = format!("learnt from {} records of {told}, {} left out as attacks", candidate.records, candidate.excluded);
+    let told =
+        format!("learnt from {} records of {told}, {} left out as attacks", candidate.records, candidate.excluded);
     Ok((candidate.in_use(0), from, told))
 }
 
@@ -179,12 +180,7 @@ impl<'a> Teller<'a> {
         Self { args, in_use, names, top: Top::new(args.top), out: BufWriter::new(io::stdout()) }
     }
 
-    fn next(
-        &mut self,
-        waiting: &mut VecDeque<(Features, Value, bool)>,
-        scored: ScoredRecord,
-        result: &mut Result<()>,
-    ) {
+    fn next(&mut self, waiting: &mut VecDeque<(Features, Value, bool)>, scored: ScoredRecord, result: &mut Result<()>) {
         if let Some((features, line, wanted)) = waiting.pop_front()
             && wanted
             && result.is_ok()

@@ -8,9 +8,9 @@ use crate::config::document::Place;
 use crate::config::model::{Config, Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Store, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
-    KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts, WindowWord,
+    KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorerCore, RawTimeouts, WindowWord,
 };
-use crate::config::raw_models::{RawRetrain, RawStore};
+use crate::config::raw_models::{RawRetrain, RawScorer, RawStore};
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
 use crate::flow::{TcpRules, WindowCheck};
