@@ -269,7 +269,7 @@ impl Run {
             return Err(error);
         }
         let next = library.next()?;
-        Ok(scoring.numbering_from(next).with_models(Models::Here(Some(library)), restored))
+        Ok(scoring.numbering_from(next).with_models(Models::Here(Some(Box::new(library))), restored))
     }
 
     fn outlets(&self, config: &Config, out: &Path) -> Vec<Outlet> {

@@ -46,7 +46,7 @@ pub struct Scoring {
 #[derive(Debug)]
 pub enum Models {
     /// The scorer trains, and every record waits for it: the same input gives the same output.
-    Here(Option<Library>),
+    Here(Option<Box<Library>>),
     /// Live.
     Aside(Keeper),
 }

@@ -360,7 +360,7 @@ impl Scorer {
         let finding = self.detectors.observe(&record);
         let mut flags = finding.flags;
         let judged = place.and_then(|(seat, row)| {
-            let verdict = self.seats[seat].verdict(row)?;
+            let verdict = self.seats[seat].verdict(row, finding.flags.is_attack())?;
             let alerted = self.judge(&record, features, seat, verdict, &mut flags);
             Some((verdict.score, alerted))
         });

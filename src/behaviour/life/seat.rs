@@ -12,6 +12,8 @@ use crate::behaviour::model::{Calibration, Model, Rows, Scratch, Training};
 
 /// Probability of drift being found where there is none, at each look (as in the paper).
 const DELTA: f64 = 0.002;
+/// Records from one drift that is told to the next: while scores are on their way, every step of it is one.
+const QUIET: u64 = 4096;
 /// Ordinary records that are kept to train on.
 const ROOM: std::ops::RangeInclusive<usize> = 32_768..=262_144;
 
@@ -58,6 +60,8 @@ pub(crate) struct Seat {
     window: Window,
     attacks: Attacks,
     drift: Adwin,
+    /// Records since drift was told.
+    steady: u64,
     /// When the last training was, flow time.
     trained_at: u64,
     /// What somebody or something wants; true for a shadow.
@@ -82,6 +86,7 @@ impl Seat {
             window: Window::new(room, seed),
             attacks: Attacks::default(),
             drift: Adwin::new(DELTA),
+            steady: QUIET,
             trained_at: 0,
             wanted: None,
             busy: false,
@@ -120,8 +125,9 @@ impl Seat {
         runners.for_each(|runner| runner.score(batch));
     }
 
-    /// What the active model says of a record of the batch; notes what the shadow says.
-    pub(crate) fn verdict(&mut self, row: usize) -> Option<Verdict> {
+    /// What the active model says of a record of the batch; notes what the shadow says. Attacks have alerts of their
+    /// own, and are no drift.
+    pub(crate) fn verdict(&mut self, row: usize, attack: bool) -> Option<Verdict> {
         let runner = self.active.as_ref()?;
         let (calibration, raw) = (runner.calibration(), *runner.raw.get(row)?);
         let score = calibration.calibrate(raw);
@@ -131,7 +137,13 @@ impl Seat {
             comparison.note(score, shadow.calibration().calibrate(*raw));
         }
         let (unusual, beyond) = (score >= calibration.threshold(), calibration.is_beyond(raw));
-        Some(Verdict { score, unusual, beyond, drift: self.drift.add(score.into()) })
+        let change = if attack { None } else { self.drift.add(score.into()) };
+        self.steady += 1;
+        let drift = change.filter(|_| self.steady > QUIET);
+        if drift.is_some() {
+            self.steady = 0;
+        }
+        Some(Verdict { score, unusual, beyond, drift })
     }
 
     pub(crate) fn contributions(&mut self, features: &Features) -> [f32; FEATURES] {
