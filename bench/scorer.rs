@@ -18,8 +18,6 @@ mod figures;
 mod peer;
 #[path = "scorer/sets.rs"]
 mod sets;
-#[path = "scorer/table.rs"]
-mod table;
 
 use std::path::{Path, PathBuf};
 

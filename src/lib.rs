@@ -32,5 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dpdk;
+pub mod ingest;
 pub mod scenario;
+pub mod store;
 pub mod taps;

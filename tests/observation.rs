@@ -68,6 +68,8 @@ tcp_opening = "4s"
 tcp_closed = "4s"
 udp = "4s"
 icmp = "4s"
+[store]
+path = "{store}"
 [export]
 directory = "{out}"
 stats_interval = "1s"
@@ -84,6 +86,7 @@ pressure_fill = "25%"
         rx = capture.display(),
         tx0 = path("tx0.pcap"),
         tx1 = path("tx1.pcap"),
+        store = path("gnomon.db"),
         out = path("out"),
         socket = path("eve.sock"),
     );

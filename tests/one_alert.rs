@@ -114,6 +114,7 @@ fn account(folder: &Path) -> String {
     let features: Vec<Features> = records.iter().map(|record| extractor.extract(record)).collect();
     let learnt = &features[..config.scorer.warmup_records];
     let training = Training {
+        members: Default::default(),
         trees: config.scorer.trees,
         sample: config.scorer.sample,
         contamination: config.scorer.contamination,

@@ -14,10 +14,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use gnomon::ingest::{Column, Table};
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
-
-use crate::table::{Column, Table};
 
 /// Rows of `width` numbers, and which of those to be scored are attacks.
 pub struct Set {

@@ -13,6 +13,8 @@ use crossbeam::queue::ArrayQueue;
 
 use super::adaptation::Adaptation;
 use super::health::Health;
+use super::keeper::Keeper;
+use super::library::Restored;
 use super::merge::{RecordMerge, RecordOrder, observation_rings};
 use super::metrics::serve_metrics;
 use super::neighbours::Neighbours;
@@ -21,7 +23,7 @@ use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
 use super::ports::{LivePort, PortWatch, WorkerIo, warn_of_mtu, wire};
 use super::recent::Recent;
-use super::scoring::{Scored, Scoring, unix_nanoseconds};
+use super::scoring::{Models, Scored, Scoring, unix_nanoseconds};
 use super::totals::Summary;
 use crate::config::{self, Config};
 use crate::control::{Live, PortView};
@@ -145,7 +147,10 @@ impl Appliance {
         };
         let watches = (0..shared.counters.len()).map(look).collect();
         let watchers = adaptation.as_ref().map(Adaptation::watchers);
-        let live = Arc::new(Live { watchers, ..shared.live(&config, &host, &ports, &files) });
+        // Before anything runs: a store that cannot be used is said at once.
+        let kept = config.scorer.enabled.then(|| Keeper::start(&config, host.names())).transpose()?;
+        let models = kept.as_ref().map(|(keeper, _)| keeper.desk());
+        let live = Arc::new(Live { watchers, models, ..shared.live(&config, &host, &ports, &files) });
         let observed = Arc::new(Observed {
             live: live.clone(),
             devices: ports.iter().map(|live| live.port.clone()).collect(),
@@ -155,7 +160,8 @@ impl Appliance {
         let metrics = config.metrics.listen.map(|listen| serve_metrics(listen, observed.clone())).transpose()?;
         let health = Health::new(&config, observed);
         let exports = Exports { files, collectors };
-        let scoring = Some(shared.start_scoring(&config, &host, exports, health, adaptation)?);
+        let scoring = shared.scoring(&config, &host, exports, health).adapting(adaptation);
+        let scoring = Some(start_scoring(scoring, kept, config.cores.scorer)?);
         let (mailbox, packets) = (live.mailboxes.first().cloned().unwrap_or_default(), pools.packets.clone());
         let neighbours = Some(Neighbours::start(unpaired, host.hops().clone(), mailbox, packets)?);
         let mut appliance = Self {
@@ -332,6 +338,7 @@ impl Appliance {
             ("[flow]", now.flow == next.flow),
             ("[scorer]", usual(now) == usual(next)),
             ("[[detect]]", now.scorer.detect.exceptions == next.scorer.detect.exceptions),
+            ("[store]", now.store == next.store),
             ("[export]", now.export == next.export),
             ("[control]", now.control == next.control),
             ("[[ipfix]]", now.ipfix == next.ipfix),
@@ -392,32 +399,37 @@ impl Shared {
             scorer: Arc::default(),
             outputs: files.counters(),
             watchers: None,
+            models: None,
+            folder: std::path::absolute(&config.export.directory).unwrap_or_default(),
             honeypots: config.honeypots.iter().map(|honeypot| honeypot.name.clone()).collect(),
         }
     }
 
-    fn start_scoring(
-        &self,
-        config: &Config,
-        host: &PolicyHost,
-        exports: Exports,
-        health: Health,
-        adaptation: Option<Adaptation>,
-    ) -> Result<JoinHandle<Result<Scored>>> {
+    fn scoring(&self, config: &Config, host: &PolicyHost, exports: Exports, health: Health) -> Scoring {
         let sources = self.records.iter().cloned().zip(self.counters.iter().cloned()).collect();
         let merge = RecordMerge::new(sources, RecordOrder::Arrival).with(self.observations.clone());
         let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), Some(health));
-        let scoring = scoring.showing(self.recent.clone()).adapting(adaptation);
-        let core = config.cores.scorer;
-        Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
-            if let Some(id) = core
-                && !core_affinity::set_for_current(core_affinity::CoreId { id })
-            {
-                log::warn!("the scorer could not be pinned to CPU {id}");
-            }
-            scoring.run()
-        })?)
+        scoring.showing(self.recent.clone())
     }
+}
+
+fn start_scoring(
+    scoring: Scoring,
+    kept: Option<(Keeper, Vec<Restored>)>,
+    core: Option<usize>,
+) -> Result<JoinHandle<Result<Scored>>> {
+    let scoring = match kept {
+        Some((keeper, restored)) => scoring.with_models(Models::Aside(keeper), restored),
+        None => scoring,
+    };
+    Ok(thread::Builder::new().name("scorer".into()).spawn(move || {
+        if let Some(id) = core
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            log::warn!("the scorer could not be pinned to CPU {id}");
+        }
+        scoring.run()
+    })?)
 }
 
 #[cfg(test)]

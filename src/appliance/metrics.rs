@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 
 use super::observed::Observed;
+use super::scoring::{ScorerCounters, unix_nanoseconds};
 use super::totals::{mirror_counters, rule_totals};
 use crate::metrics::{Exposition, MetricsServer};
 use crate::packet::DropReason;
@@ -198,6 +199,7 @@ fn scorer(page: &mut Exposition, observed: &Observed) {
     page.add("gnomon_scorer_records_total", &[], scorer.records.get() as f64);
     page.add("gnomon_scorer_scored_records_total", &[], scorer.scored.get() as f64);
     page.add("gnomon_scorer_outlier_records_total", &[], scorer.outliers.get() as f64);
+    models(page, scorer);
     page.add("gnomon_scorer_entries", &[], scorer.entries.get() as f64);
     page.add("gnomon_scorer_forgotten_entries_total", &[], scorer.forgotten.get() as f64);
     page.add("gnomon_flow_table_pressure", &[], scorer.pressure.get() as f64);
@@ -213,6 +215,18 @@ fn scorer(page: &mut Exposition, observed: &Observed) {
         page.add("gnomon_output_lost_lines_total", &name, output.lost_lines() as f64);
         page.add("gnomon_output_failures_total", &name, output.failures() as f64);
     }
+}
+
+fn models(page: &mut Exposition, scorer: &ScorerCounters) {
+    page.add("gnomon_model_version", &["active"], scorer.model.get() as f64);
+    page.add("gnomon_model_version", &["shadow"], scorer.shadow.get() as f64);
+    let trained = Some(scorer.trained_to.get()).filter(|time| *time > 0);
+    let age = trained.map_or(0, |time| unix_nanoseconds().saturating_sub(time));
+    page.add("gnomon_model_age_seconds", &[], age as f64 / 1e9);
+    page.add("gnomon_model_groups", &[], scorer.group_models.get() as f64);
+    page.add("gnomon_model_swaps_total", &[], scorer.swaps.get() as f64);
+    page.add("gnomon_model_rejected_total", &[], scorer.rejected.get() as f64);
+    page.add("gnomon_model_drifts_total", &[], scorer.drifts.get() as f64);
 }
 
 fn collectors(page: &mut Exposition, observed: &Observed) {

@@ -7,6 +7,8 @@
 mod adaptation;
 mod collect;
 mod health;
+mod keeper;
+mod library;
 mod live;
 mod merge;
 mod metrics;
@@ -24,6 +26,8 @@ mod scoring;
 mod totals;
 
 pub use adaptation::Watchers;
+pub use keeper::{Board, BoardLine, Desk, Order};
+pub use library::{Library, load as load_model, scope_name, store_path};
 pub use live::{Appliance, Finished, eal_options};
 pub use policy::{PolicyHost, PolicyNames, Targets};
 pub use pools::Pools;

@@ -9,8 +9,8 @@
 //! and flow-time order, so they do not depend on the number of workers or on how threads were scheduled.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -18,11 +18,12 @@ use crossbeam::queue::ArrayQueue;
 
 use super::adaptation::Adaptation;
 use super::collect::{OUTLET_RING, Outlet, collect};
+use super::library::Library;
 use super::merge::{RecordMerge, RecordOrder, observation_rings};
 use super::notes::write_packets;
 use super::policy::{PolicyHost, PolicyNames, Targets};
 use super::pools::Pools;
-use super::scoring::{Scored, Scoring};
+use super::scoring::{Models, Scored, Scoring};
 use super::totals::Summary;
 use crate::capture::{Split, normalise};
 use crate::config::{Config, Ipfix};
@@ -31,6 +32,7 @@ use crate::export::{Collectors, Exports, Files};
 use crate::filter::Expression;
 use crate::flow::{FlowRecord, FlowTable};
 use crate::packet::{self, Fragments, Headers, Spreader};
+use crate::store::Store;
 use crate::taps::{Chosen, TapHost, TraceSpec, Way, way};
 use crate::worker::tap::{Keep, Point};
 use crate::worker::{
@@ -48,6 +50,10 @@ pub struct ReplayOptions {
     pub ipfix: Vec<Ipfix>,
     /// Also tell the way of the first packets that an expression chooses, and write it to `trace.jsonl`.
     pub trace: Option<ReplayTrace>,
+    /// Also hand out the flow records.
+    pub records: Option<Arc<Mutex<Vec<FlowRecord>>>>,
+    /// Begin with the models in this store, and store there what is trained.
+    pub store: Option<PathBuf>,
 }
 
 /// Which packets of a replay are traced.
@@ -231,7 +237,8 @@ impl Run {
         let collectors = Collectors::start(&options.ipfix, self.host.names(), true)?;
         let exports = Exports { files: Files::create(out, config.adaptive.is_some())?, collectors };
         let scoring = Scoring::new(config, merge, self.host.names().clone(), exports, self.abort.clone(), None);
-        let scoring = scoring.adapting(self.adaptation.take());
+        let scoring = scoring.adapting(self.adaptation.take()).collecting(options.records.clone());
+        let scoring = self.stored(config, options, scoring)?;
         let outlets = self.outlets(config, out);
         let (counters, abort) = (self.counters.clone(), self.abort.clone());
         let noting = self.notes.clone().map(|notes| {
@@ -251,6 +258,18 @@ impl Run {
             noting,
             packets_file: options.packets.then(|| out.join("packets.jsonl")),
         })
+    }
+
+    /// Begins with what the store has. A model that cannot be used ends it: the scores would be others.
+    fn stored(&self, config: &Config, options: &ReplayOptions, scoring: Scoring) -> Result<Scoring> {
+        let Some(path) = options.store.as_ref().filter(|_| config.scorer.enabled) else { return Ok(scoring) };
+        let library = Library::new(Store::open(path)?, config);
+        let (restored, failed) = library.restore(self.host.names())?;
+        if let Some(error) = failed.into_iter().next() {
+            return Err(error);
+        }
+        let next = library.next()?;
+        Ok(scoring.numbering_from(next).with_models(Models::Here(Some(Box::new(library))), restored))
     }
 
     fn outlets(&self, config: &Config, out: &Path) -> Vec<Outlet> {

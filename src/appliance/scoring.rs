@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -11,13 +11,15 @@ use hdrhistogram::Histogram;
 
 use super::adaptation::Adaptation;
 use super::health::Health;
+use super::keeper::{self, Keeper, Tell};
+use super::library::{Library, Restored};
 use super::merge::{RecordMerge, Told};
 use super::policy::PolicyNames;
 use super::recent::Recent;
-use crate::behaviour::{Alert, AlertEvent, AlertKind, ScoredRecord, Scorer, Stats};
+use crate::behaviour::{Alert, AlertEvent, AlertKind, Role, ScoredRecord, Scorer, Stats};
 use crate::config::Config;
 use crate::export::{CollectorSummary, ExportError, Exports, OUTAGE, PRESSURE};
-use crate::flow::EndReason;
+use crate::flow::{EndReason, FlowRecord};
 use crate::rules::{Decision, GroupSetHandle};
 use crate::worker::{Alarm, Counter, Distributed, Distribution};
 
@@ -36,7 +38,17 @@ pub struct Scoring {
     /// Live: what else is looked after on this thread.
     health: Option<Health>,
     counters: Arc<ScorerCounters>,
+    models: Models,
     out: Out,
+}
+
+/// Who trains models and stores them.
+#[derive(Debug)]
+pub enum Models {
+    /// The scorer trains, and every record waits for it: the same input gives the same output.
+    Here(Option<Box<Library>>),
+    /// Live.
+    Aside(Keeper),
 }
 
 /// Where scored records and alerts go.
@@ -48,6 +60,8 @@ struct Out {
     scored: Scored,
     /// Who decides what mirrors take of whom.
     adaptation: Option<Adaptation>,
+    /// Where records are put for who asked for them.
+    records: Option<Arc<Mutex<Vec<FlowRecord>>>>,
 }
 
 /// What the scorer has done so far, for others to read.
@@ -71,6 +85,16 @@ pub struct ScorerCounters {
     /// The number that the next record of the stream has, and how many numbers went to lost records.
     pub next_seq: Counter,
     pub lost: Counter,
+    /// Number of the active model for all traffic, of the shadow, when the active one was trained (nanoseconds), and
+    /// groups with a model of their own.
+    pub model: Counter,
+    pub shadow: Counter,
+    pub trained_to: Counter,
+    pub group_models: Counter,
+    /// Models that came in force, candidates turned away, changes of the scores.
+    pub swaps: Counter,
+    pub rejected: Counter,
+    pub drifts: Counter,
 }
 
 impl ScorerCounters {
@@ -80,6 +104,13 @@ impl ScorerCounters {
         self.outliers.set(stats.outliers);
         self.entries.set(stats.entries);
         self.forgotten.set(stats.evicted);
+        self.model.set(stats.model);
+        self.shadow.set(stats.shadow);
+        self.trained_to.set(stats.trained_to);
+        self.group_models.set(stats.group_models);
+        self.swaps.set(stats.swaps);
+        self.rejected.set(stats.rejected);
+        self.drifts.set(stats.drifts);
         self.alerts.iter().zip(stats.alerts).for_each(|(counter, count)| counter.set(count));
     }
 }
@@ -160,14 +191,45 @@ impl Scoring {
         let scorer = Scorer::new(&config.scorer, config.seed);
         let counters = health.as_ref().map_or_else(Arc::default, |health| health.observed().live.scorer.clone());
         let (numbers, scored) = (StreamNumbers::default(), Scored::default());
-        let out = Out { names, exports, numbers, scored, adaptation: None };
-        Self { scorer, merge, abort, health, counters, out }
+        let out = Out { names, exports, numbers, scored, adaptation: None, records: None };
+        Self { scorer, merge, abort, health, counters, models: Models::Here(None), out }
+    }
+
+    /// Begins with these models, and has others trained and stored by `models`.
+    #[must_use]
+    pub fn with_models(mut self, models: Models, restored: Vec<Restored>) -> Self {
+        if let Models::Aside(_) = models {
+            self.scorer = self.scorer.aside();
+        }
+        for Restored { scope, in_use, role } in restored {
+            // Nothing waits before the first record.
+            match role {
+                Role::Active => self.scorer.activate(scope, in_use, &mut |_| ()),
+                _ => self.scorer.accompany(scope, Some(in_use), &mut |_| ()),
+            }
+        }
+        self.models = models;
+        self
+    }
+
+    /// The first model that is trained in a replay has this number.
+    #[must_use]
+    pub fn numbering_from(mut self, first: u64) -> Self {
+        self.scorer = self.scorer.numbering_from(first);
+        self
     }
 
     /// What is found decides what mirrors take.
     #[must_use]
     pub fn adapting(mut self, adaptation: Option<Adaptation>) -> Self {
         self.out.adaptation = adaptation;
+        self
+    }
+
+    /// Flow records are put there too.
+    #[must_use]
+    pub fn collecting(mut self, records: Option<Arc<Mutex<Vec<FlowRecord>>>>) -> Self {
+        self.out.records = records;
         self
     }
 
@@ -214,6 +276,7 @@ impl Scoring {
                 break;
             }
             self.adapt(waiting)?;
+            self.exchange_models()?;
             if flushed.elapsed() > FLUSH_EVERY {
                 self.look_after()?;
                 self.out.exports.flush()?;
@@ -229,6 +292,7 @@ impl Scoring {
         self.scorer.flush(&mut |record| keep_first(&mut result, out.take(&record)));
         result?;
         self.pass_alerts_on()?;
+        self.exchange_models()?;
         let Out { adaptation, exports, names, .. } = &mut self.out;
         if let Some(adaptation) = adaptation {
             adaptation.finish(&mut exports.files, names)?;
@@ -289,6 +353,34 @@ impl Scoring {
         self.pass_alerts_on()
     }
 
+    /// Jobs and news go to who trains and stores; new models come in force between two records.
+    fn exchange_models(&mut self) -> Result<(), ExportError> {
+        let (scorer, out, mut result) = (&mut self.scorer, &mut self.out, Ok(()));
+        match &self.models {
+            Models::Here(library) => {
+                for news in scorer.drain_news() {
+                    keeper::tell(&news, &out.names);
+                    if let Some(Err(error)) = library.as_ref().map(|library| library.note(&news, &out.names)) {
+                        log::warn!("what became of a model is not stored: {error:#}");
+                    }
+                }
+            }
+            Models::Aside(keeper) => {
+                let mut pass = |record| keep_first(&mut result, out.take(&record));
+                for tell in keeper.exchange(scorer) {
+                    match tell {
+                        Tell::Settle { candidate, id } => scorer.settle(&candidate, id, &mut pass),
+                        Tell::Activate(scope, in_use) => scorer.activate(scope, in_use, &mut pass),
+                        Tell::Accompany(scope, in_use) => scorer.accompany(scope, in_use, &mut pass),
+                        Tell::Train(shadow) => scorer.want_training(shadow),
+                    }
+                }
+            }
+        }
+        result?;
+        self.pass_alerts_on()
+    }
+
     fn pass_alerts_on(&mut self) -> Result<(), ExportError> {
         let mut result = Ok(());
         for event in self.scorer.drain_alerts() {
@@ -300,6 +392,9 @@ impl Scoring {
     /// Once a second, live.
     fn look_after(&mut self) -> Result<(), ExportError> {
         self.update_counters();
+        if let Models::Aside(keeper) = &self.models {
+            keeper.show(&self.scorer);
+        }
         match &mut self.health {
             Some(health) => health.look(&mut self.out.exports.files, || self.scorer.reserve_episode()),
             None => Ok(()),
@@ -332,6 +427,9 @@ impl Out {
         }
         if let Some(adaptation) = &mut self.adaptation {
             adaptation.record(record);
+        }
+        if let Some(records) = &self.records {
+            records.lock().unwrap_or_else(PoisonError::into_inner).push(*r);
         }
         self.exports.record(record, self.numbers.next(), &*self.names)
     }

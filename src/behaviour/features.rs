@@ -8,6 +8,9 @@ use crate::rules::Decision;
 use super::bounded::Recent;
 use super::detect::Host;
 
+/// Version of the features: raised when one comes, goes, or means something else. A model of other features cannot
+/// score these.
+pub const SCHEMA: u32 = 1;
 /// Number of features.
 pub const FEATURES: usize = 26;
 

@@ -18,6 +18,7 @@ mod bounded;
 mod detect;
 mod features;
 mod host_risk;
+mod life;
 mod model;
 mod outlier;
 #[cfg(test)]
@@ -27,7 +28,8 @@ mod scorer;
 
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, Status};
 pub use detect::Host;
-pub use features::{Extractor, FEATURES, Features, NAMES};
+pub use features::{Extractor, FEATURES, Features, NAMES, SCHEMA};
 pub use host_risk::HostRisk;
-pub use model::{Calibration, Member, Members, Model, Rows, Scratch, Training};
+pub use life::{Adwin, Candidate, Cause, Change, Compared, Comparison, Figures, InUse, Job, News, Role, Scope};
+pub use model::{BlobError, Calibration, FORMAT, Member, Members, Model, Rows, Scratch, Training};
 pub use scorer::{ScoredRecord, Scorer, Stats};

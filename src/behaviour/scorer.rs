@@ -1,23 +1,26 @@
 //! Joins features, detectors and model into one stage.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 
 use crate::config;
 use crate::flow::FlowRecord;
+use crate::rules::GroupSetHandle;
+use crate::trie::Isa;
 use crate::worker::Observation;
 
-use crate::trie::Isa;
-
 use super::alert::{AlertEvent, AlertKind, Flags};
-use super::detect::{Bar, Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
-use super::features::{Extractor, FEATURES, Features};
-use super::model::{Model, Rows, Scratch, Training};
+use super::detect::{Bar, Detectors, Host, Known, Sighting, nanoseconds};
+use super::features::{Extractor, Features};
+use super::life::{Candidate, Cause, Compared, InUse, Job, News, Role, Scope, Seat, Taken, Verdict};
+use super::model::{Model, Training};
 use super::outlier::Watch;
 
-/// Records scored together once the model is trained.
+/// Records scored together once the model is trained. Whether one is to be trained is looked at after as many.
 const BATCH: usize = 256;
 /// Windows that the quiet at the end of an outlier's episode is the double of.
 const QUIET: u64 = 15;
+/// Source groups that have models of their own.
+const MOST_GROUPS: usize = 64;
 /// Share of the warm-up that must remain after attack traffic was taken out; else it is prolonged.
 const LEAST_CLEAN: usize = 4;
 
@@ -40,6 +43,17 @@ pub struct Stats {
     /// Records the model was trained and calibrated on, and warm-up records left out as attacks.
     pub trained_on: u64,
     pub excluded: u64,
+    /// Number of the active model for all traffic, 0 without one, and the time of the last record it was trained on.
+    pub model: u64,
+    pub trained_to: u64,
+    /// Likewise of the shadow.
+    pub shadow: u64,
+    /// Groups with a model of their own.
+    pub group_models: u64,
+    /// Models that came in force, candidates that a gate turned away, and changes of the scores for good.
+    pub swaps: u64,
+    pub rejected: u64,
+    pub drifts: u64,
     /// Records at or above the outlier threshold.
     pub outliers: u64,
     /// Records that would have opened an outlier episode, had there not been too many.
@@ -51,32 +65,8 @@ pub struct Stats {
     pub evicted: u64,
 }
 
-/// What is kept of a record until the model is trained.
-#[derive(Clone, Debug)]
-struct Warm {
-    features: Features,
-    source: Host,
-    destination: Host,
-    suspicious: bool,
-    attack: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Phase {
-    WarmUp { records: Vec<Warm>, attacks: BTreeSet<Key> },
-    Trained(Box<Trained>),
-}
-
-#[derive(Clone, Debug)]
-struct Trained {
-    model: Model,
-    scratch: Scratch,
-    /// Raw scores of the batch.
-    raw: Vec<f32>,
-}
-
 /// Scores flow records and raises alerts. The same records, configuration and seed give the same
-/// output, however calls to [`Scorer::drain`] are spread between them.
+/// output, however calls to [`Scorer::drain`] are spread between them; unless training is done [aside](Scorer::aside).
 #[derive(Clone, Debug)]
 pub struct Scorer {
     config: config::Scorer,
@@ -84,7 +74,17 @@ pub struct Scorer {
     extractor: Extractor,
     detectors: Detectors,
     watch: Watch,
-    phase: Phase,
+    /// That of all traffic, then those of groups.
+    seats: Vec<Seat>,
+    groups: HashMap<GroupSetHandle, usize>,
+    /// Records kept for the first training.
+    warm: Vec<Taken>,
+    warm_from: u64,
+    /// Training is somebody else's.
+    aside: bool,
+    next_model: u64,
+    jobs: Vec<Job>,
+    news: Vec<News>,
     /// Records waiting for the batch to be full; at most `BATCH`.
     pending: Vec<FlowRecord>,
     /// Theirs.
@@ -103,13 +103,34 @@ impl Scorer {
             extractor: Extractor::new(window, seed),
             detectors: Detectors::new(&config.detect),
             watch: Watch::new(window, config.contamination),
-            phase: Phase::WarmUp { records: Vec::new(), attacks: BTreeSet::new() },
+            seats: vec![Seat::new(Scope::All, config.warmup_records.max(2), seed)],
+            groups: HashMap::new(),
+            warm: Vec::new(),
+            warm_from: 0,
+            aside: false,
+            next_model: 1,
+            jobs: Vec::new(),
+            news: Vec::new(),
             pending: Vec::with_capacity(BATCH),
             features: Vec::with_capacity(BATCH),
             alerts: Vec::new(),
             stats: Stats::default(),
             last: 0,
         }
+    }
+
+    /// Models are trained by who takes the [jobs](Scorer::take_job), and scoring goes on meanwhile.
+    #[must_use]
+    pub fn aside(mut self) -> Self {
+        self.aside = true;
+        self
+    }
+
+    /// The first model that is trained here has this number.
+    #[must_use]
+    pub fn numbering_from(mut self, first: u64) -> Self {
+        self.next_model = first;
+        self
     }
 
     /// Takes the next record, in the order of `emitted`. `out` gets each record once, in order: at
@@ -123,8 +144,13 @@ impl Scorer {
         }
         self.features.push(self.extractor.extract(&record));
         self.pending.push(record);
-        if self.pending.len() >= BATCH || matches!(self.phase, Phase::WarmUp { .. }) {
+        let round = self.stats.records.is_multiple_of(BATCH as u64);
+        if round || self.pending.len() >= BATCH || self.seats[0].active().is_none() {
             self.drain(out);
+        }
+        // Where batches end depends on who drains; where trainings begin must not.
+        if round && self.seats[0].active().is_some() {
+            self.tend();
         }
     }
 
@@ -141,15 +167,9 @@ impl Scorer {
     /// Hands out records that wait for a batch: for when no more come at the moment.
     pub fn drain(&mut self, out: &mut impl FnMut(ScoredRecord)) {
         let (mut pending, mut features) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.features));
-        let scored = if let Phase::Trained(trained) = &mut self.phase {
-            let Trained { model, scratch, raw } = &mut **trained;
-            model.score(Rows::new(features.as_flattened(), FEATURES), scratch, raw);
-            true
-        } else {
-            false
-        };
+        let places = self.score(&pending, &features);
         for (i, (record, features)) in pending.drain(..).zip(features.drain(..)).enumerate() {
-            out(self.finish(record, &features, scored.then_some(i)));
+            out(self.finish(record, &features, places.get(i).copied()));
         }
         (self.pending, self.features) = (pending, features);
     }
@@ -172,46 +192,220 @@ impl Scorer {
     }
 
     pub fn stats(&self) -> Stats {
+        let all = &self.seats[0];
         Stats {
             alerts: self.detectors.book.by_kind(),
             suppressed: self.watch.suppressed(),
             entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries()) as u64,
             evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted(),
-            trained: matches!(self.phase, Phase::Trained(_)),
+            trained: all.active().is_some(),
+            model: all.active().map_or(0, |in_use| in_use.id),
+            trained_to: all.active().map_or(0, |in_use| in_use.trained_to),
+            shadow: all.shadow_id().unwrap_or(0),
+            group_models: self.seats[1..].iter().filter(|seat| seat.active().is_some()).count() as u64,
             ..self.stats
         }
     }
 
-    /// Flags, alerts and training for one record; `place`: where its raw score is, when there is a model.
-    fn finish(&mut self, record: FlowRecord, features: &Features, place: Option<usize>) -> ScoredRecord {
-        let finding = self.detectors.observe(&record);
-        let mut flags = finding.flags;
-        let score = place.map(|place| self.judge(&record, features, place, finding.failed, &mut flags));
-        self.collect_alerts();
-        if score.is_none() {
-            self.warm_up(&record, features, finding);
-        }
-        ScoredRecord { record, score, flags }
+    /// The model for all traffic.
+    pub fn model(&self) -> Option<&Model> {
+        self.seats[0].model()
     }
 
-    /// Calibrated score of a record, and the outlier episode of its source if there is one.
-    fn judge(&mut self, r: &FlowRecord, features: &Features, place: usize, failed: bool, flags: &mut Flags) -> f32 {
-        let Phase::Trained(trained) = &mut self.phase else { return 0.0 };
-        let (calibration, raw) = (trained.model.calibration(), trained.raw[place]);
-        let score = calibration.calibrate(raw);
+    /// Scopes with what scores in them, and the shadow with what was compared.
+    pub fn models(&self) -> impl Iterator<Item = (Scope, Option<&InUse>, Option<(&InUse, Compared)>)> {
+        self.seats.iter().map(|seat| (seat.scope(), seat.active(), seat.shadow()))
+    }
+
+    /// Records kept for the next training for all traffic, and how many it needs.
+    pub fn kept(&self) -> (u64, u64) {
+        self.seats[0].kept()
+    }
+
+    /// The next training, where they are done aside. [`Scorer::settle`] gets what comes of it.
+    pub fn take_job(&mut self) -> Option<Job> {
+        self.jobs.pop()
+    }
+
+    /// What happened since the last call.
+    pub fn drain_news(&mut self) -> std::vec::Drain<'_, News> {
+        self.news.drain(..)
+    }
+
+    /// Gives a candidate its place: records that came before it are scored by the model before it.
+    pub fn settle(&mut self, candidate: &Candidate, id: u64, out: &mut impl FnMut(ScoredRecord)) {
+        self.drain(out);
+        self.place(candidate, id);
+    }
+
+    /// From the next record on this model scores in a scope.
+    pub fn activate(&mut self, scope: Scope, in_use: InUse, out: &mut impl FnMut(ScoredRecord)) {
+        self.drain(out);
+        let Some(seat) = self.seat(scope) else { return };
+        if scope == Scope::All {
+            self.stats.trained_on = in_use.records;
+            self.warm = Vec::new();
+        }
+        self.seats[seat].activate(in_use);
+        self.stats.swaps += 1;
+    }
+
+    /// From the next record on this model, or none, scores beside the active one.
+    pub fn accompany(&mut self, scope: Scope, in_use: Option<InUse>, out: &mut impl FnMut(ScoredRecord)) {
+        self.drain(out);
+        if let Some(seat) = self.seat(scope) {
+            self.seats[seat].accompany(in_use);
+        }
+    }
+
+    /// A training of the model for all traffic is wanted, as a shadow or as configured; it begins when there are enough
+    /// records.
+    pub fn want_training(&mut self, shadow: Option<bool>) {
+        self.seats[0].want(Cause::Asked, shadow);
+    }
+
+    /// Its number; it is made where there is none and there may be one more.
+    fn seat(&mut self, scope: Scope) -> Option<usize> {
+        let Scope::Group(group) = scope else { return Some(0) };
+        if let Some(seat) = self.groups.get(&group) {
+            return Some(*seat);
+        }
+        if self.seats.len() > MOST_GROUPS {
+            return None;
+        }
+        self.seats.push(Seat::new(scope, self.config.group_records, self.seed));
+        self.groups.insert(group, self.seats.len() - 1);
+        Some(self.seats.len() - 1)
+    }
+
+    fn place(&mut self, candidate: &Candidate, id: u64) {
+        let role = candidate.role();
+        let Some(seat) = self.seat(candidate.scope) else { return };
+        self.seats[seat].job_done();
+        match role {
+            Role::Active => {
+                self.stats.swaps += 1;
+                self.seats[seat].activate(candidate.in_use(id));
+            }
+            Role::Shadow => self.seats[seat].accompany(Some(candidate.in_use(id))),
+            Role::Rejected => self.stats.rejected += 1,
+        }
+        if role == Role::Active && candidate.scope == Scope::All {
+            self.stats.trained_on = candidate.records;
+            self.warm = Vec::new();
+        }
+    }
+
+    /// Once a round, when no record waits: shadows that have scored enough, trainings that are due.
+    fn tend(&mut self) {
+        let (now, shadow) = (self.last, self.config.shadow);
+        let (retrain, training) = (self.config.retrain.map(nanoseconds), self.training());
+        for at in 0..self.seats.len() {
+            let seat = &mut self.seats[at];
+            let scope = seat.scope();
+            let judged = self.config.promote_after.and_then(|records| seat.judge_shadow(records));
+            if let Some((id, role, reason)) = judged {
+                let count = if role == Role::Active { &mut self.stats.swaps } else { &mut self.stats.rejected };
+                *count += 1;
+                self.news.push(News::Judged { scope, id, at: now, role, reason });
+            }
+            if let Some(job) = self.seats[at].due(now, retrain, shadow, training) {
+                self.train(job);
+            }
+        }
+    }
+
+    fn training(&self) -> Training {
+        Training {
+            members: self.config.members,
+            trees: self.config.trees,
+            sample: self.config.sample,
+            contamination: self.config.contamination,
+            seed: self.seed,
+            isa: Isa::best(),
+        }
+    }
+
+    /// Here and now, or by who takes the job.
+    fn train(&mut self, job: Job) {
+        if self.aside {
+            return self.jobs.push(job);
+        }
+        let (candidate, id) = (Box::new(job.run()), self.next_model);
+        self.next_model += 1;
+        self.place(&candidate, id);
+        self.news.push(News::Trained { candidate, id });
+    }
+
+    /// Raw scores of a batch: for each record the seat that judges it and its place there. Empty without a model.
+    fn score(&mut self, pending: &[FlowRecord], features: &[Features]) -> Vec<(usize, usize)> {
+        if self.seats[0].active().is_none() || pending.is_empty() {
+            return Vec::new();
+        }
+        if self.seats.len() == 1 {
+            self.seats[0].score(features);
+            return (0..pending.len()).map(|row| (0, row)).collect();
+        }
+        let mut batches: Vec<Vec<Features>> = vec![Vec::new(); self.seats.len()];
+        let place = |(record, features): (&FlowRecord, &Features)| {
+            let own = self.groups.get(&record.src_groups).filter(|seat| self.seats[**seat].active().is_some());
+            let seat = own.copied().unwrap_or(0);
+            batches[seat].push(*features);
+            (seat, batches[seat].len() - 1)
+        };
+        let places = pending.iter().zip(features).map(place).collect();
+        self.seats.iter_mut().zip(&batches).filter(|(_, batch)| !batch.is_empty()).for_each(|(s, b)| s.score(b));
+        places
+    }
+
+    /// Flags, alerts and training for one record; `place`: where its raw score is, when there is a model.
+    fn finish(&mut self, record: FlowRecord, features: &Features, place: Option<(usize, usize)>) -> ScoredRecord {
+        let finding = self.detectors.observe(&record);
+        let mut flags = finding.flags;
+        let judged = place.and_then(|(seat, row)| {
+            let verdict = self.seats[seat].verdict(row, finding.flags.is_attack())?;
+            let alerted = self.judge(&record, features, (seat, verdict), finding.failed, &mut flags);
+            Some((verdict.score, alerted))
+        });
+        self.collect_alerts();
+        let taken = Taken {
+            features: *features,
+            source: Host::source(&record.tuple),
+            destination: Host::destination(&record.tuple),
+            suspicious: finding.suspicious,
+            attack: finding.flags.is_attack(),
+        };
+        match judged {
+            Some((score, alerted)) => self.keep(taken, &record, score, alerted),
+            None => self.warm_up(taken, &record),
+        }
+        ScoredRecord { record, score: judged.map(|(score, _)| score), flags }
+    }
+
+    /// The outlier episode of the record's source, if there is one; true when the record is part of it.
+    fn judge(
+        &mut self,
+        r: &FlowRecord,
+        features: &Features,
+        (seat, verdict): (usize, Verdict),
+        failed: bool,
+        flags: &mut Flags,
+    ) -> bool {
+        let Verdict { score, unusual, beyond, drift } = verdict;
         self.stats.scored += 1;
-        let unusual = score >= calibration.threshold();
-        let beyond = calibration.is_beyond(raw);
+        if let Some(change) = drift {
+            self.drifted(seat, r.emitted, change);
+        }
         // Attack traffic has its own alert; what was tried in vain is counted by detectors.
         let left_out = flags.is_attack() || failed;
         let stands_out = !left_out && self.watch.note(Host::source(&r.tuple), r.emitted, unusual, beyond);
         if !unusual {
-            return score;
+            return false;
         }
         self.stats.outliers += 1;
         flags.insert(AlertKind::Outlier);
         if left_out {
-            return score;
+            return false;
         }
         let key = Watch::key(Host::source(&r.tuple));
         let book = &mut self.detectors.book;
@@ -222,72 +416,65 @@ impl Scorer {
                 let bar = Bar { threshold: 1.0, window: QUIET * nanoseconds(self.config.detect.window) };
                 book.open(key, bar, &[], &sighting, r);
             }
-            Known::No | Known::Late => return score,
+            Known::No | Known::Late => return false,
         }
         if book.score(&key, score, beyond) {
-            let mut contributions = [0.0; FEATURES];
-            contributions.copy_from_slice(&trained.model.contributions(features, &mut trained.scratch));
-            book.explain(&key, &contributions);
+            book.explain(&key, &self.seats[seat].contributions(features));
         }
-        score
+        true
+    }
+
+    fn drifted(&mut self, seat: usize, at: u64, change: super::life::Change) {
+        self.stats.drifts += 1;
+        let seat = &mut self.seats[seat];
+        if self.config.retrain_on_drift {
+            seat.want(Cause::Drift, None);
+        }
+        let model = seat.active().map_or(0, |in_use| in_use.id);
+        self.news.push(News::Drift { scope: seat.scope(), model, at, change });
     }
 
     fn collect_alerts(&mut self) {
         let events = self.detectors.take_events();
-        if let Phase::WarmUp { attacks, .. } = &mut self.phase {
-            attacks.extend(events.iter().filter_map(|e| match e {
-                AlertEvent::Opened(a) => Some(Key { kind: a.kind, actor: a.actor, victim: a.victim }),
-                AlertEvent::Updated(_) | AlertEvent::Closed(_) => None,
-            }));
+        for seat in &mut self.seats {
+            events.iter().for_each(|event| seat.note_alert(event));
         }
         self.alerts.extend(events);
     }
 
-    /// Keeps the record for training, and trains when there are enough of them.
-    fn warm_up(&mut self, r: &FlowRecord, features: &Features, finding: Finding) {
-        let Phase::WarmUp { records, attacks } = &mut self.phase else { return };
-        records.push(Warm {
-            features: *features,
-            source: Host::source(&r.tuple),
-            destination: Host::destination(&r.tuple),
-            suspicious: finding.suspicious,
-            attack: finding.flags.is_attack(),
-        });
-        let wanted = self.config.warmup_records.max(2);
-        if records.len() < wanted {
-            return;
+    /// Keeps a scored record for the next training.
+    fn keep(&mut self, taken: Taken, r: &FlowRecord, score: f32, alerted: bool) {
+        if self.config.per_group
+            && r.src_groups != GroupSetHandle::default()
+            && let Some(seat) = self.seat(Scope::Group(r.src_groups))
+        {
+            self.seats[seat].keep(taken.clone(), r.emitted, Some(score), alerted);
         }
-        let before = records.len();
-        records.retain(|w| !is_attack(w, attacks));
-        self.stats.excluded += (before - records.len()) as u64;
-        if records.len() < wanted.div_ceil(LEAST_CLEAN) {
-            return;
-        }
-        let data: Vec<Features> = records.iter().map(|w| w.features).collect();
-        let training = Training {
-            members: self.config.members,
-            trees: self.config.trees,
-            sample: self.config.sample,
-            contamination: self.config.contamination,
-            seed: self.seed,
-            isa: Isa::best(),
-        };
-        let model = Model::train(Rows::new(data.as_flattened(), FEATURES), &training);
-        let scratch = model.scratch();
-        self.stats.trained_on = data.len() as u64;
-        self.phase = Phase::Trained(Box::new(Trained { model, scratch, raw: vec![0.0; BATCH] }));
+        self.seats[0].keep(taken, r.emitted, Some(score), alerted);
     }
-}
 
-/// Flagged, from the source of a scan, or unanswered traffic to the victim of a flood: also when the
-/// record came before the alert.
-fn is_attack(w: &Warm, attacks: &BTreeSet<Key>) -> bool {
-    let by = |key: &Key| {
-        if key.kind.is_flood() {
-            key.victim.host() == Some(w.destination) && w.suspicious
-        } else {
-            key.actor.host() == Some(w.source)
+    /// Keeps the record for the first training, and trains when there are enough of them.
+    fn warm_up(&mut self, taken: Taken, r: &FlowRecord) {
+        if self.seats[0].is_busy() {
+            return self.seats[0].keep(taken, r.emitted, None, false);
         }
-    };
-    w.attack || attacks.iter().any(by)
+        if self.warm.is_empty() {
+            self.warm_from = r.emitted;
+        }
+        self.warm.push(taken);
+        let wanted = self.config.warmup_records.max(2);
+        if self.warm.len() < wanted {
+            return;
+        }
+        let (before, attacks) = (self.warm.len(), self.seats[0].attacks());
+        self.warm.retain(|taken| !attacks.have(taken));
+        self.stats.excluded += (before - self.warm.len()) as u64;
+        if self.warm.len() < wanted.div_ceil(LEAST_CLEAN) {
+            return;
+        }
+        let rows: Vec<Features> = self.warm.drain(..).map(|taken| taken.features).collect();
+        let (span, training) = ((self.warm_from, r.emitted), self.training());
+        let job = self.seats[0].first(rows, span, self.stats.excluded, training);
+        self.train(job);
+    }
 }

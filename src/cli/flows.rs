@@ -10,11 +10,11 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::flow_file::FlowFile;
 use super::flow_table::{Row, csv, table};
 use super::live::Appliance;
 use crate::control::{Client, FlowsArguments, Key, MOST_SORTED, Part, SortKey};
 use crate::filter::{Expression, Fields, JsonLine, Schema};
+use crate::ingest::FlowFile;
 
 /// List live flows of the running appliance, or flow records of a file.
 ///
@@ -148,8 +148,8 @@ fn watch(args: &FlowsArgs, text: &str, limit: Option<usize>, seconds: f64) -> Re
 fn of_file(path: &Path, filter: &Expression, order: Option<SortKey>, limit: Option<usize>) -> Result<Found> {
     let mut found = Found::default();
     let mut ranked: Vec<(Key, Value)> = Vec::new();
-    for value in FlowFile::open(path)? {
-        let value = value?;
+    for found_line in FlowFile::open(path)? {
+        let (_, value) = found_line?;
         found.flows += 1;
         if !filter.matches(&JsonLine(&value)) {
             continue;

@@ -1,6 +1,6 @@
 //! What verbs that talk to a running appliance have in common.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -19,7 +19,19 @@ pub(super) struct Appliance {
     config: Option<PathBuf>,
 }
 
+/// Who gives an order, for the log.
+pub(super) fn user() -> String {
+    let uid = nix::unistd::Uid::current();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+    name.unwrap_or_else(|| format!("user {uid}"))
+}
+
 impl Appliance {
+    /// The configuration, where it was named.
+    pub(super) fn configuration(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub(super) fn connect(&self) -> Result<Client> {
         let place = match (&self.socket, &self.config) {
             (Some(path), _) => Place::Socket(path.clone()),

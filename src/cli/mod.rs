@@ -1,20 +1,22 @@
 //! The command line: one file per verb. Exit codes: 0 done, 1 failed, 2 wrong use.
 
+mod alerts;
 mod capture;
 mod check;
 mod explain;
-mod flow_file;
 mod flow_table;
 mod flows;
 mod learn;
 mod live;
 mod mirror;
+mod model;
 mod receive;
 mod report;
 mod replay;
 mod rules;
 mod run;
 mod scenario;
+mod score;
 mod status;
 mod top;
 mod trace;
@@ -47,7 +49,9 @@ Start here:
   gnomon check -c config/gateway.toml             all errors of a configuration at once
   gnomon rules report -c config/gateway.toml      rules that never act, change nothing or open too much
   gnomon run -c config/gateway.toml               live
-  gnomon top                                      watch the running one; `gnomon flows` lists what passes";
+  gnomon top                                      watch the running one; `gnomon flows` lists what passes
+  gnomon alerts -r result/alerts.jsonl            what was found; `gnomon alerts show N` explains one
+  gnomon score result/flows.jsonl                 what is unusual in a file, and why";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -73,6 +77,12 @@ enum Verb {
     Mirror(mirror::MirrorArgs),
     /// Take mirror copies out of their tunnels, and check that none is missing.
     Receive(receive::ReceiveArgs),
+    /// List, follow and explain alerts of the running appliance, or of files.
+    Alerts(alerts::AlertsArgs),
+    /// The scorer's models: which there are, how they compare, train, promote, roll back.
+    Model(model::ModelArgs),
+    /// Score flow records, tables or captures, and say why what is unusual is.
+    Score(score::ScoreArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
     /// Capture packets of the running appliance, with what became of them.
@@ -97,6 +107,9 @@ pub fn main() -> ExitCode {
         Verb::Top(args) => top::run(args),
         Verb::Mirror(args) => mirror::run(args),
         Verb::Receive(args) => receive::run(args),
+        Verb::Alerts(args) => alerts::run(args),
+        Verb::Model(args) => model::run(args),
+        Verb::Score(args) => score::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Capture(args) => capture::run(args),
         Verb::Trace(args) => trace::run(args),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -12,10 +12,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::Report;
-use crate::appliance::{Pools, Progress, ReplayOptions, ReplayTrace, replay};
+use crate::appliance::{PolicyNames, Pools, Progress, ReplayOptions, ReplayTrace, replay, store_path};
 use crate::config::{self, Config, Ipfix, IpfixTransport};
 use crate::dpdk::{Eal, EalOptions};
 use crate::filter::{Expression, Schema};
+use crate::flow::FlowRecord;
 
 /// Send captures through the appliance, with their own time, and write what came of it.
 ///
@@ -54,6 +55,10 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = 100, requires = "trace",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     trace_count: u32,
+    /// Begin with the models in this store (made if missing), and store there what is trained. "config": that of the
+    /// configuration. Without it every replay learns anew.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
     /// Seed of everything random, instead of the configuration's.
     #[arg(long)]
     seed: Option<u64>,
@@ -71,7 +76,19 @@ impl ReplayArgs {
         let filter = self.trace.as_ref().map(parse).transpose().map_err(|error| anyhow!("--trace: {error}"))?;
         let trace = filter.map(|filter| ReplayTrace { filter, count: self.trace_count as usize });
         let ipfix = collectors(&self.ipfix, config)?;
-        Ok(ReplayOptions { workers: usize::from(self.workers), packets: self.packets, ipfix, trace })
+        let named = |path: &PathBuf| match path.to_str() {
+            Some("config") => store_path(config),
+            _ => path.clone(),
+        };
+        let store = self.store.as_ref().map(named);
+        Ok(ReplayOptions {
+            workers: usize::from(self.workers),
+            packets: self.packets,
+            ipfix,
+            trace,
+            store,
+            records: None,
+        })
     }
 }
 
@@ -101,6 +118,39 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         writeln!(std::io::stderr(), "gnomon: {failures} of {} captures failed", args.captures.len())?;
     }
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What captures need to go through the workers; one in a process.
+pub(super) struct Replayer {
+    eal: Arc<Eal>,
+    pools: Pools,
+}
+
+impl Replayer {
+    pub(super) fn start() -> Result<Self> {
+        let eal = Arc::new(Eal::start(&eal_options(1))?);
+        let pools = Pools::new(&eal, BUFFERS)?;
+        Ok(Self { eal, pools })
+    }
+
+    /// The flow records of a capture; what else comes of it goes to `out`, which must exist.
+    pub(super) fn records(
+        &self,
+        config: &Config,
+        capture: &Path,
+        out: &Path,
+    ) -> Result<(Vec<FlowRecord>, Arc<PolicyNames>)> {
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let kept = Some(records.clone());
+        let options =
+            ReplayOptions { workers: 1, packets: false, ipfix: Vec::new(), trace: None, records: kept, store: None };
+        let bar = progress_bar();
+        let replayed = replay(&self.eal, &self.pools, config, capture, out, &options, |progress| show(&bar, progress));
+        bar.finish_and_clear();
+        let names = replayed?.names;
+        let records = std::mem::take(&mut *records.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((records, names))
+    }
 }
 
 fn replay_one(

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::adaptive::{Adaptive, Graylist, Level};
 use super::model::{Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use super::raw::{
-    AnyWord, KeyWord, RawControl, RawCores, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorer,
-    RawScorerCore, RawTimeouts, WindowWord,
+    AnyWord, KeyWord, RawControl, RawCores, RawEal, RawExport, RawFlow, RawLimits, RawMetrics, RawScorerCore,
+    RawTimeouts, WindowWord,
 };
 use super::raw_adaptive::{EscalateWord, RawAdaptive, RawGraylist, RawLevel};
+use super::raw_models::{OffWord, RawRetrain, RawScorer};
 use super::text::{DurationText, Name, ShareText, SizeText};
 use crate::behaviour::Flags;
 
@@ -64,8 +65,25 @@ impl Default for RawTimeouts {
 impl Default for RawScorer {
     fn default() -> Self {
         let Scorer { enabled, warmup_records, members, trees, sample, contamination, ring, .. } = Scorer::default();
-        let (members, detect) = (members.iter().collect(), Default::default());
-        Self { enabled, warmup_records, members, trees, sample, contamination, ring, detect }
+        let Scorer { retrain, retrain_on_drift, shadow, promote_after, per_group, group_records, .. } =
+            Scorer::default();
+        let every = |period| RawRetrain::Every(DurationText::of(period));
+        Self {
+            enabled,
+            warmup_records,
+            members: members.iter().collect(),
+            trees,
+            sample,
+            contamination,
+            ring,
+            retrain: retrain.map_or(RawRetrain::Never(OffWord::Off), every),
+            retrain_on_drift,
+            shadow,
+            promote_after,
+            per_group,
+            group_records,
+            detect: Default::default(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod raw;
 mod raw_adaptive;
 mod raw_detect;
 mod raw_mirrors;
+mod raw_models;
 mod resolve;
 mod schema;
 mod shape;
@@ -31,7 +32,7 @@ pub use adaptive::{Adaptive, Escalation, Graylist, Honeypot, Level};
 pub use detect::{Detect, DetectException, DetectSide};
 pub use model::{
     Config, Control, Cores, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics, Port,
-    Rotation, Scorer, SocketKind, Timeouts, Vm,
+    Rotation, Scorer, SocketKind, Store, Timeouts, Vm,
 };
 pub use problem::{ConfigError, ConfigErrors, Problem, Related, Severity, Warning};
 pub use schema::json_schema;

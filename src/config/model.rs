@@ -37,6 +37,7 @@ pub struct Config {
     pub honeypots: Vec<Honeypot>,
     pub flow: Flow,
     pub scorer: Scorer,
+    pub store: Store,
     pub export: Export,
     pub control: Control,
     /// Collectors that flow records are sent to.
@@ -66,6 +67,7 @@ impl Config {
             honeypots: Vec::new(),
             flow: Flow::default(),
             scorer: Scorer::default(),
+            store: Store::default(),
             export: Export::default(),
             control: Control::default(),
             ipfix: Vec::new(),
@@ -82,6 +84,7 @@ impl Config {
         Self {
             flow: Flow { capacity: 1024, ..Flow::default() },
             scorer: Scorer { enabled: false, ring: 1024, ..Scorer::default() },
+            store: Store { enabled: false, path: None },
             limits: Limits { rules: 1024, fragments: 256, ..Limits::default() },
             ..Self::default_pair()
         }
@@ -200,7 +203,31 @@ pub struct Scorer {
     pub contamination: f64,
     /// Capacity of the ring between each worker and the scorer.
     pub ring: usize,
+    /// How often a new model is trained; `None`: never.
+    pub retrain: Option<Duration>,
+    pub retrain_on_drift: bool,
+    /// New models score side by side first.
+    pub shadow: bool,
+    /// Records after which such a model is promoted by itself.
+    pub promote_after: Option<u64>,
+    /// Source groups have models of their own, from so many ordinary records on.
+    pub per_group: bool,
+    pub group_records: usize,
     pub detect: Detect,
+}
+
+/// Where trained models outlive the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    pub enabled: bool,
+    /// `None`: the usual place.
+    pub path: Option<PathBuf>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { enabled: true, path: None }
+    }
 }
 
 /// Where results go in `gnomon run`. In `gnomon replay` all go to the output folder.
@@ -392,6 +419,12 @@ impl Default for Scorer {
             sample: 256,
             contamination: 0.005,
             ring: 65_536,
+            retrain: Some(Duration::from_secs(24 * 3600)),
+            retrain_on_drift: false,
+            shadow: false,
+            promote_after: None,
+            per_group: false,
+            group_records: 4096,
             detect: Detect::default(),
         }
     }

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
 use super::raw_adaptive::{RawAdaptive, RawHoneypot};
-use super::raw_detect::{RawDetect, RawDetectException};
+use super::raw_detect::RawDetectException;
 use super::raw_mirrors::{RawMirror, RawTarget};
+use super::raw_models::{RawScorer, RawStore};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
 };
-use crate::behaviour::Member;
 use crate::rules::{Action, Decision, LiveFlows, Mode};
 
 /// Configuration of gnomon.
@@ -36,6 +36,7 @@ pub(super) struct RawConfig {
     pub honeypot: Vec<RawHoneypot>,
     pub flow: RawFlow,
     pub scorer: RawScorer,
+    pub store: RawStore,
     pub detect: Vec<RawDetectException>,
     pub export: RawExport,
     pub control: RawControl,
@@ -346,33 +347,6 @@ pub(super) struct RawTimeouts {
     pub active: DurationText,
     /// How long the later fragments of a packet are waited for.
     pub fragments: DurationText,
-}
-
-/// Scoring of flow records.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawScorer {
-    pub enabled: bool,
-    /// The model is trained when this many records were seen.
-    #[schemars(range(min = 2, max = 10_000_000))]
-    pub warmup_records: usize,
-    /// What the model looks with: isolation forest, nearest neighbours, empirical tails of each feature, principal
-    /// components, one-class support vector machine (slower: about 0.4 million records a second).
-    #[schemars(length(min = 1))]
-    pub members: Vec<Member>,
-    /// Trees of the isolation forest.
-    #[schemars(range(min = 1, max = 10_000))]
-    pub trees: usize,
-    /// Records each tree is built from.
-    #[schemars(range(min = 2, max = 1_048_576))]
-    pub sample: usize,
-    /// Share of the warm-up records that is taken to be unusual; sets the threshold of `outlier`.
-    #[schemars(range(min = 0.000_001, max = 0.5))]
-    pub contamination: f64,
-    /// Records that fit between each worker and the scorer; more are lost and counted.
-    #[schemars(range(min = 16, max = 16_777_216))]
-    pub ring: usize,
-    pub detect: RawDetect,
 }
 
 /// Where results go in `gnomon run`; `gnomon replay` writes to its output folder.

@@ -1,13 +1,14 @@
 //! What verbs can see of the running appliance, from any thread.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::appliance::{PolicyNames, Recent, ScorerCounters, Summary, Watchers, unix_nanoseconds};
+use crate::appliance::{Desk, PolicyNames, Recent, ScorerCounters, Summary, Watchers, unix_nanoseconds};
 use crate::behaviour::AlertKind;
 use crate::export::{OUTAGE, OutputCounters, PRESSURE};
 use crate::mirror::hops::Hops;
@@ -40,6 +41,10 @@ pub struct Live {
     pub outputs: Vec<Arc<OutputCounters>>,
     /// Who is watched, where mirrors adapt.
     pub watchers: Option<Watchers>,
+    /// The keeper of the scorer's models, where anything is scored.
+    pub models: Option<Arc<Desk>>,
+    /// Where files of events are written.
+    pub folder: PathBuf,
     /// Names of honeypots, by position.
     pub honeypots: Vec<String>,
 }

@@ -12,6 +12,7 @@ mod client;
 mod flows;
 mod live;
 mod mirrors;
+mod models;
 mod place;
 mod protocol;
 mod reply;

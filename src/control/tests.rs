@@ -99,6 +99,8 @@ fn live() -> Arc<Live> {
     Arc::new(Live {
         taps: crate::taps::TapHost::new(host.names().clone(), Vec::new(), 1),
         watchers: None,
+        models: None,
+        folder: PathBuf::new(),
         honeypots: Vec::new(),
         names: host.names().clone(),
         hops: host.hops().clone(),

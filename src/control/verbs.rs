@@ -8,7 +8,7 @@ use serde_json::json;
 use super::live::Live;
 use super::protocol::{Failure, Hello, Request};
 use super::reply::Reply;
-use super::watch;
+use super::{models, watch};
 use crate::export::iso8601;
 use crate::taps::verbs as taps;
 
@@ -31,6 +31,14 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "watch_why", changes: never, run: watch::watch_why },
     Verb { name: "watch_set", changes: always, run: watch::watch_set },
     Verb { name: "watch_release", changes: always, run: watch::watch_release },
+    Verb { name: "alerts", changes: never, run: models::alerts },
+    Verb { name: "models", changes: never, run: models::models },
+    Verb { name: "model_show", changes: never, run: models::model_show },
+    Verb { name: "model_compare", changes: never, run: models::model_compare },
+    Verb { name: "model_promote", changes: always, run: models::model_promote },
+    Verb { name: "model_reject", changes: always, run: models::model_reject },
+    Verb { name: "model_rollback", changes: always, run: models::model_rollback },
+    Verb { name: "model_train", changes: always, run: models::model_train },
     Verb { name: "flows", changes: never, run: super::flows::flows },
     Verb { name: "capture", changes: always, run: taps::capture },
     Verb { name: "trace_add", changes: always, run: taps::trace_add },

@@ -449,7 +449,7 @@ fn mirror_bits(r: &FlowRecord) -> impl Iterator<Item = usize> {
 }
 
 /// Suricata's names; the number as text for protocols without one here.
-pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
+pub fn protocol_name(protocol: u8) -> Cow<'static, str> {
     Cow::Borrowed(match protocol {
         1 => "ICMP",
         6 => "TCP",

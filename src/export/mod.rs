@@ -21,7 +21,7 @@ mod time;
 
 pub use community_id::community_id;
 pub use decisions::{PartyLine, write_decision};
-pub use eve::{Names, write_alert, write_flow};
+pub use eve::{Names, protocol_name, write_alert, write_flow};
 pub use exports::Exports;
 pub use files::{ExportError, Files};
 pub use health::{

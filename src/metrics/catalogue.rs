@@ -171,6 +171,20 @@ pub const CATALOGUE: &[Metric] = &[
     counter("gnomon_scorer_records_total", &[], "Flow records that the scorer took."),
     counter("gnomon_scorer_scored_records_total", &[], "Flow records that got a score."),
     counter("gnomon_scorer_outlier_records_total", &[], "Flow records at or above the outlier threshold."),
+    gauge(
+        "gnomon_model_version",
+        &["role"],
+        "Number of the model for all traffic: `active`, or `shadow`; 0 without one.",
+    ),
+    gauge(
+        "gnomon_model_age_seconds",
+        &[],
+        "Time since the last record that the active model was trained on; 0 without one.",
+    ),
+    gauge("gnomon_model_groups", &[], "Groups with a model of their own."),
+    counter("gnomon_model_swaps_total", &[], "Models that came in force, at the start too."),
+    counter("gnomon_model_rejected_total", &[], "Trained models that a gate turned away."),
+    counter("gnomon_model_drifts_total", &[], "Times that the mean score changed for good."),
     gauge("gnomon_scorer_entries", &[], "Hosts, pairs and relations that the scorer remembers."),
     counter(
         "gnomon_scorer_forgotten_entries_total",

@@ -102,11 +102,12 @@ impl Lab {
             "[cores]\nmain = 0\nworkers = {workers}\nscorer = \"any\"\n\
              [eal]\nmemory = \"128MiB\"\nmbufs = 8191\nfile_prefix = \"{}\"\n{}{}{}\
              [[pair]]\nports = [\"a\", \"b\"]\n\
-             [export]\ndirectory = \"{}\"\n{rest}",
+             [store]\npath = \"{}\"\n[export]\ndirectory = \"{}\"\n{rest}",
             self.id,
             port("a", 0, &self.client),
             port("b", 1, &self.server),
             port("m", 2, &self.sensor),
+            self.folder.path().join("gnomon.db").display(),
             self.folder.path().join("out").display(),
         );
         let path = self.folder.path().join("gnomon.toml");

@@ -1,6 +1,8 @@
 //! From the forest's raw score to a number that means something: where the record would stand among
 //! the records of the warm-up window.
 
+use serde::{Deserialize, Serialize};
+
 /// Empirical distribution of the raw warm-up scores.
 ///
 /// With n warm-up scores, a raw score `s` maps to
@@ -10,7 +12,7 @@
 /// all alike share the score 0.5. Above the largest warm-up score the rest of the scale, up to 1 for
 /// a raw score of 1, is filled linearly: order is kept beyond what the warm-up has seen; likewise
 /// down to 0. The mapping never decreases.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// (raw score, calibrated score), both strictly increasing, from (0, 0) to (1, 1).
     knots: Vec<(f32, f32)>,
@@ -56,6 +58,12 @@ impl Calibration {
     /// Calibrated scores from here on are outliers.
     pub fn threshold(&self) -> f32 {
         self.threshold
+    }
+
+    /// What was fitted once and is read again.
+    pub(super) fn is_sound(&self) -> bool {
+        let rises = |a: &(f32, f32), b: &(f32, f32)| a.0 < b.0 && a.1 <= b.1;
+        !self.knots.is_empty() && self.knots.is_sorted_by(rises) && self.threshold.is_finite()
     }
 
     /// Whether a raw score is above everything in the warm-up.

@@ -45,6 +45,11 @@ impl Ecod {
         Self { features: features.collect() }
     }
 
+    /// Whether it can score rows of this width.
+    pub(super) fn is_sound(&self, width: usize) -> bool {
+        self.features.len() == width && self.features.iter().all(|f| f.lower.len() == 256 && f.upper.len() == 256)
+    }
+
     pub(super) fn scratch(&self) -> Scratch {
         Scratch { sums: std::array::from_fn(|_| vec![0; LANES]) }
     }

@@ -9,6 +9,7 @@
 
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
+use serde::{Deserialize, Serialize};
 
 use crate::trie::Isa;
 
@@ -20,8 +21,9 @@ const MAX_DEPTH: u32 = 12;
 /// Steps of a path length: one more split is eight of them.
 const STEPS: f32 = 8.0;
 
-/// Trained trees. Immutable; scoring takes `&self`.
-#[derive(Clone, Debug)]
+/// Trained trees. Immutable; scoring takes `&self`. Stored as trees; the rest follows from them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(into = "Stored", try_from = "Stored")]
 pub(super) struct Forest {
     trees: Vec<Vec<Node>>,
     width: usize,
@@ -33,7 +35,7 @@ pub(super) struct Forest {
 }
 
 /// A node of a tree, breadth first. Records whose byte is greater go to `children + 1`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Node {
     feature: u8,
     threshold: u8,
@@ -41,6 +43,57 @@ struct Node {
     children: u16,
     /// Records of training under it.
     size: u16,
+}
+
+/// What is stored of a forest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    trees: Vec<Vec<Node>>,
+    sample: u32,
+    width: u32,
+}
+
+impl From<Forest> for Stored {
+    fn from(forest: Forest) -> Self {
+        Self { trees: forest.trees, sample: forest.expected.len() as u32 - 1, width: forest.width as u32 }
+    }
+}
+
+impl TryFrom<Stored> for Forest {
+    type Error = &'static str;
+
+    /// Trees from outside: everything that indices will rest on is checked.
+    fn try_from(Stored { trees, sample, width }: Stored) -> Result<Self, Self::Error> {
+        let (sample, width) = (sample as usize, width as usize);
+        if !(1..=1 << MAX_DEPTH).contains(&sample) || !(1..=MOST_FEATURES).contains(&width) {
+            return Err("a forest of impossible size");
+        }
+        if trees.is_empty() || trees.len() > MOST_TREES || !trees.iter().all(|tree| is_tree(tree, sample, width)) {
+            return Err("a tree that is none");
+        }
+        Ok(Self::from_trees(trees, sample, width, Isa::best()))
+    }
+}
+
+/// More trees or features do not come from a configuration; a program has room for these.
+const MOST_TREES: usize = 10_000;
+const MOST_FEATURES: usize = 255;
+
+/// Whether nodes are those of a tree, breadth first: every pair of children has one parent before it, and no side of a
+/// split is empty.
+fn is_tree(tree: &[Node], sample: usize, width: usize) -> bool {
+    let Some(root) = tree.first() else { return false };
+    let mut next = 1;
+    for (i, node) in tree.iter().enumerate().filter(|(_, node)| node.children != 0) {
+        let children = usize::from(node.children);
+        let Some([left, right]) = tree.get(children..children + 2) else { return false };
+        let divided = left.size > 0 && right.size > 0 && left.size.checked_add(right.size) == Some(node.size);
+        if children != next || children <= i || usize::from(node.feature) >= width || !divided {
+            return false;
+        }
+        next += 2;
+    }
+    next == tree.len() && usize::from(root.size) <= sample
 }
 
 /// Average path length of an unsuccessful search in a binary search tree of `n` records (equation 1
@@ -99,6 +152,11 @@ impl Forest {
 
     pub(super) fn scratch(&self) -> Scratch {
         self.program.scratch()
+    }
+
+    /// Features of a record.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     /// Raw scores (0..1, higher is more unusual) of the records of a block.

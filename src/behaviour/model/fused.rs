@@ -13,6 +13,7 @@
 
 use rand_core::SeedableRng;
 use rand_pcg::Pcg32;
+use serde::{Deserialize, Serialize};
 
 use crate::trie::Isa;
 
@@ -53,7 +54,7 @@ pub struct Training {
 }
 
 /// A trained model. Immutable; scoring takes `&self`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Model {
     pub(super) grid: Grid,
     pub(super) forest: Forest,
@@ -64,8 +65,9 @@ pub struct Model {
     /// What members say, made comparable, in the order of [`Member::ALL`].
     pub(super) tails: [Tail; Member::COUNT],
     /// Of the squares of what members say; 0 for one that does not take part.
-    weights: [f32; Member::COUNT],
+    pub(super) weights: [f32; Member::COUNT],
     pub(super) calibration: Calibration,
+    #[serde(skip, default = "Isa::best")]
     pub(super) isa: Isa,
 }
 

@@ -8,6 +8,8 @@
 //! 1..=253 lie between the least and the greatest value of training, 0 below (and not-a-number), 254 and 255 above.
 //! The same bytes on every processor: no fused multiplication, no rounding that depends on the instructions.
 
+use serde::{Deserialize, Serialize};
+
 use crate::trie::Isa;
 
 /// Records in a block: the bits of the widest vectors.
@@ -65,7 +67,7 @@ impl<'a> Rows<'a> {
 }
 
 /// Where the bytes of each feature lie.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     width: usize,
     /// Filled up with zeros to a multiple of [`GROUP`].
@@ -102,6 +104,13 @@ impl Grid {
 
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// Tables as vectors expect them, and numbers that can be calculated with.
+    pub(super) fn is_sound(&self) -> bool {
+        let whole = self.width.max(1).next_multiple_of(GROUP);
+        let tables = [&self.least, &self.scale];
+        self.width > 0 && tables.iter().all(|table| table.len() == whole && table.iter().all(|x| !x.is_nan()))
     }
 
     /// The byte of value `x` of `feature`.

@@ -14,6 +14,7 @@ mod kernel;
 mod member;
 mod neighbours;
 mod pca;
+mod stored;
 mod svm;
 mod tail;
 
@@ -21,3 +22,4 @@ pub use calibrate::Calibration;
 pub use fused::{Model, Scratch, Training};
 pub use grid::Rows;
 pub use member::{Member, Members};
+pub use stored::{BlobError, FORMAT};

@@ -14,6 +14,7 @@
 
 use rand_core::SeedableRng;
 use rand_pcg::Pcg32;
+use serde::{Deserialize, Serialize};
 
 use crate::trie::Isa;
 
@@ -46,8 +47,9 @@ const SPREAD: [u8; 256] = {
     table
 };
 
-/// Reference records. Immutable.
-#[derive(Clone, Debug)]
+/// Reference records. Immutable. Stored as rows; the rest follows from them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(into = "Stored", try_from = "Stored")]
 pub(super) struct Neighbours {
     isa: Isa,
     width: usize,
@@ -57,6 +59,32 @@ pub(super) struct Neighbours {
     samples: Vec<Vec<u8>>,
     /// The same in the layout above.
     tiles: Vec<Vec<u64>>,
+}
+
+/// What is stored of the reference records.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    width: u32,
+    samples: Vec<Vec<u8>>,
+}
+
+impl From<Neighbours> for Stored {
+    fn from(neighbours: Neighbours) -> Self {
+        Self { width: neighbours.width as u32, samples: neighbours.samples }
+    }
+}
+
+impl TryFrom<Stored> for Neighbours {
+    type Error = &'static str;
+
+    fn try_from(Stored { width, samples }: Stored) -> Result<Self, Self::Error> {
+        let width = width as usize;
+        let whole = |rows: &Vec<u8>| rows.len().is_multiple_of(width) && rows.len() / width <= SAMPLE;
+        if width == 0 || samples.len() != SAMPLES || !samples.iter().all(whole) {
+            return Err("reference records that are none");
+        }
+        Ok(Self::from_samples(samples, width, Isa::best()))
+    }
 }
 
 /// Memory of a run.
@@ -77,9 +105,17 @@ impl Neighbours {
             let chosen = draw(&mut order, count, &mut rng);
             chosen.iter().flat_map(|i| data.row(*i)).map(|byte| SPREAD[usize::from(*byte)]).collect()
         });
-        let samples: Vec<Vec<u8>> = samples.collect();
-        let tiles = samples.iter().map(|rows| interleave(rows, data.width)).collect();
-        Self { isa, width: data.width, pieces: data.width.div_ceil(PIECE), samples, tiles }
+        Self::from_samples(samples.collect(), data.width, isa)
+    }
+
+    fn from_samples(samples: Vec<Vec<u8>>, width: usize, isa: Isa) -> Self {
+        let tiles = samples.iter().map(|rows| interleave(rows, width)).collect();
+        Self { isa, width, pieces: width.div_ceil(PIECE), samples, tiles }
+    }
+
+    /// Features of a record.
+    pub(super) fn width(&self) -> usize {
+        self.width
     }
 
     pub(super) fn scratch(&self) -> Scratch {

@@ -62,6 +62,12 @@ impl Pca {
         components.iter().all(|c| c.is_finite()).then_some(Self { middle, components })
     }
 
+    /// Whether it can score rows of this width.
+    pub(super) fn is_sound(&self, width: usize) -> bool {
+        let finite = self.middle.iter().chain(&self.components).all(|x| x.is_finite());
+        finite && self.middle.len() == width && self.components.len() == width * width
+    }
+
     pub(super) fn scratch(&self) -> Scratch {
         Scratch { away: vec![[0.0; LANES]; self.middle.len()], along: Box::new([0.0; LANES]) }
     }

@@ -74,6 +74,13 @@ impl Svm {
         (found.level.is_finite() && !found.weights.is_empty()).then_some(found)
     }
 
+    /// Whether it can score rows of this width.
+    pub(super) fn is_sound(&self, width: usize) -> bool {
+        let finite = self.vectors.iter().chain(&self.weights).chain(&self.scale).all(|x| x.is_finite());
+        let fits = self.vectors.len() == width * self.weights.len() && self.scale.len() == width && self.width == width;
+        finite && fits && self.gamma.is_finite() && self.level.is_finite()
+    }
+
     pub(super) fn scratch(&self) -> Scratch {
         Scratch { scaled: vec![[0.0; LANES]; self.width], apart: Box::new([0.0; LANES]) }
     }

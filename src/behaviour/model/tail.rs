@@ -1,5 +1,7 @@
 //! How improbable a value is among ordinary ones: the common measure of members that have nothing else in common.
 
+use serde::{Deserialize, Serialize};
+
 /// Knots below the tail.
 const KNOTS: usize = 64;
 /// Share of the values that is the tail.
@@ -10,7 +12,7 @@ const LEAST_FALL: f32 = 0.02;
 /// `-ln` of the probability that an ordinary value is at least as great: 0.7 in the middle, 4.6 for one in a
 /// hundred. Below the largest twentieth of the values it is their empirical distribution; above, an exponential
 /// tail with their mean excess, so that what was never seen goes on being told apart.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tail {
     /// (value, -ln probability), both increasing; the last is where the tail begins.
     knots: Vec<(f32, f32)>,
@@ -43,6 +45,11 @@ impl Tail {
         let excess = beyond.iter().map(|v| f64::from(v - start)).sum::<f64>() / beyond.len().max(1) as f64;
         let fall = (excess as f32).max(LEAST_FALL * (start - sorted[0])).max(f32::EPSILON * start.abs().max(1.0));
         Self { knots, slope: 1.0 / fall }
+    }
+
+    /// What was fitted once and is read again.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.knots.is_empty() && self.knots.is_sorted_by(|a, b| a.0 < b.0) && self.slope.is_finite()
     }
 
     pub(super) fn measure(&self, value: f32) -> f32 {

@@ -18,9 +18,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::flow_file::FlowFile;
 use crate::config::{self, Config};
 use crate::filter::JsonLine;
+use crate::ingest::FlowFile;
 use crate::policy::{Graph, Seen};
 
 const EXAMPLES: &str = "\
@@ -112,8 +112,8 @@ fn each_flow(
     );
     let mut flows = 0;
     for file in files {
-        for value in FlowFile::open(file)? {
-            let value = value?;
+        for found in FlowFile::open(file)? {
+            let (_, value) = found?;
             if let Some(seen) = Seen::of(&JsonLine(&value), |address| members.vms.get(&address).cloned()) {
                 take(&seen, JsonLine(&value))?;
             }

@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::live::Appliance;
+use super::live::{Appliance, user};
 use super::units;
 use watched::About;
 
@@ -98,13 +98,13 @@ impl Question {
                     "share": share,
                     "divert": divert,
                     "seconds": time.as_secs().max(1),
-                    "who": watched::user(),
+                    "who": user(),
                     "reason": reason,
                 });
                 (request, common)
             }
             Question::Release { about, common } => {
-                (json!({ "verb": "watch_release", "about": about.json(), "who": watched::user() }), common)
+                (json!({ "verb": "watch_release", "about": about.json(), "who": user() }), common)
             }
         }
     }

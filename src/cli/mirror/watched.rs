@@ -44,13 +44,6 @@ fn service(text: &str) -> Result<(u8, u16), String> {
     parts.ok_or_else(|| "a protocol and a port such as tcp/443 or udp/53".to_owned())
 }
 
-/// Who gives an order, for the log.
-pub(super) fn user() -> String {
-    let uid = nix::unistd::Uid::current();
-    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
-    name.unwrap_or_else(|| format!("user {uid}"))
-}
-
 pub(super) fn list(parties: &[Value]) -> String {
     let mut rows = table(&["who", "stage", "share", "risk", "alerts", "honeypot", "since", "until"]);
     for party in parties {

@@ -56,6 +56,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         honeypots,
         flow: settings.flow,
         scorer: settings.scorer,
+        store: settings.store,
         export: Export { decisions: adaptive.is_some(), ..settings.export },
         adaptive,
         control: settings.control,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::{detect, export};
 use crate::config::document::Place;
-use crate::config::model::{Config, Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
+use crate::config::model::{Config, Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Store, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
-    KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts, WindowWord,
+    KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorerCore, RawTimeouts, WindowWord,
 };
+use crate::config::raw_models::{RawRetrain, RawScorer, RawStore};
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
 use crate::flow::{TcpRules, WindowCheck};
@@ -25,6 +26,7 @@ pub(super) struct Settings {
     pub(super) eal: Eal,
     pub(super) flow: Flow,
     pub(super) scorer: Scorer,
+    pub(super) store: Store,
     pub(super) export: Export,
     pub(super) control: Control,
     pub(super) metrics: Metrics,
@@ -34,6 +36,7 @@ pub(super) struct Settings {
 
 pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Settings {
     let RawControl { enabled, socket, group } = shaped.section(problems, "control");
+    let RawStore { enabled: stores, path } = shaped.section(problems, "store");
     let limits: RawLimits = shaped.section(problems, "limits");
     let seed: Option<u64> = shaped.section(problems, "seed");
     Settings {
@@ -41,6 +44,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Setti
         eal: eal(problems, shaped),
         flow: flow(problems, shaped),
         scorer: scorer(problems, shaped),
+        store: Store { enabled: stores, path: path.map(PathBuf::from) },
         export: export::export(problems, shaped),
         control: Control { enabled, socket: socket.map(PathBuf::from), group },
         metrics: export::metrics(problems, shaped),
@@ -159,16 +163,37 @@ fn timeouts(problems: &mut Problems<'_>, raw: &RawTimeouts) -> Timeouts {
 
 fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
     let place = Place::root().key("scorer");
-    let RawScorer { enabled, warmup_records, members, trees, sample, contamination, ring, detect } =
-        shaped.section(problems, "scorer");
+    let raw: RawScorer = shaped.section(problems, "scorer");
+    let RawScorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = raw;
     if sample > warmup_records && enabled && !shaped.touched(&place) {
         let message = format!("each tree asks for {sample} records but only {warmup_records} are collected");
         let at = if problems.document.contains(&place.key("sample")) { "sample" } else { "warmup_records" };
         problems.warning(&place.key(at), message).allowed("`sample` not larger than `warmup_records`");
     }
-    let detect = detect::thresholds(problems, &place.key("detect"), detect);
-    let members = members.into_iter().collect();
-    Scorer { enabled, warmup_records, members, trees, sample, contamination, ring, detect }
+    let retrain = match &raw.retrain {
+        RawRetrain::Never(_) => None,
+        RawRetrain::Every(text) => Some(duration(problems, &place.key("retrain"), text)),
+    };
+    if raw.promote_after.is_some() && !raw.shadow && !shaped.touched(&place) {
+        let message = "nothing is ever promoted: new models take the place of the active one at once";
+        problems.warning(&place.key("promote_after"), message).allowed("`shadow = true` beside it");
+    }
+    Scorer {
+        enabled,
+        warmup_records,
+        members: raw.members.into_iter().collect(),
+        trees,
+        sample,
+        contamination,
+        ring,
+        retrain,
+        retrain_on_drift: raw.retrain_on_drift,
+        shadow: raw.shadow,
+        promote_after: raw.promote_after,
+        per_group: raw.per_group,
+        group_records: raw.group_records,
+        detect: detect::thresholds(problems, &place.key("detect"), raw.detect),
+    }
 }
 
 pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {

@@ -11,11 +11,16 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 /// Rows that are read at a time.
 const CHUNK: usize = 65_536;
 
+/// All of a file, by column.
+#[derive(Debug)]
 pub struct Table {
+    /// Rows.
     pub rows: usize,
     columns: Vec<(String, Column)>,
 }
 
+/// Values of one column.
+#[derive(Debug)]
 pub enum Column {
     /// Not-a-number where there is no value.
     Numbers(Vec<f64>),
@@ -24,25 +29,37 @@ pub enum Column {
 }
 
 impl Table {
+    /// # Errors
+    /// The file is no table, or has a type of column that is not known.
     pub fn read(path: &Path) -> Result<Self> {
         let table = if path.extension().is_some_and(|e| e == "csv") { read_csv(path) } else { read_parquet(path) };
         table.with_context(|| path.display().to_string())
     }
 
+    /// Adds a column of as many rows.
     pub fn add(&mut self, name: &str, values: Vec<f64>) {
         self.columns.push((name.to_owned(), Column::Numbers(values)));
     }
 
+    /// Of the columns, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().map(|c| c.0.as_str())
     }
 
+    /// # Errors
+    /// There is none of this name; those that there are.
     pub fn column(&self, name: &str) -> Result<&Column> {
         let found = self.columns.iter().find(|c| c.0 == name);
-        found.map(|c| &c.1).with_context(|| format!("no column {name}"))
+        found.map(|c| &c.1).with_context(|| {
+            let known: Vec<&str> = self.names().collect();
+            format!("no column `{name}`; there are {}", known.join(", "))
+        })
     }
 
     /// A column of numbers; what is none is 0.
+    ///
+    /// # Errors
+    /// There is none of this name, or it holds words.
     pub fn numbers(&self, name: &str) -> Result<Vec<f64>> {
         match self.column(name)? {
             Column::Numbers(all) => Ok(all.iter().map(|x| if x.is_nan() { 0.0 } else { *x }).collect()),
@@ -51,6 +68,9 @@ impl Table {
     }
 
     /// A column as words, whatever it holds.
+    ///
+    /// # Errors
+    /// There is none of this name.
     pub fn words(&self, name: &str) -> Result<Vec<String>> {
         Ok(match self.column(name)? {
             Column::Numbers(all) => all.iter().map(f64::to_string).collect(),
