@@ -1,0 +1,226 @@
+//! What is expected of group pairs, and how far what they do is from it.
+//!
+//! In: [`Slice`]s, one for each flow record, in the order of their making. Out: for each pair and interval whose score
+//! is high enough a [`PairInterval`]: 0..1, how rare it is that a pair is so unusual, with the parts that made it so.
+//! Runs on the scorer's core; pure: no thread, clock or file. Intervals end when the first record after them comes.
+//!
+//! ```text
+//! slice ─► tally of its pair and service ─ interval over ─► surprise in nats ─► rarity ─► score
+//!                                        season: usual at this hour ──┘ └─► hold? ─► season learns
+//! ```
+//!
+//! The surprise of a service is that of its being there at all, `-ln P`, and of each quantity that of a Student
+//! distribution of four degrees of freedom around the usual level in logarithms: something twenty deviations off is
+//! more than something ten off, but not four times as much. Less than usual weighs a quarter: what is missing is rarely
+//! an attack. The sum over services is the surprise of the pair, and the parts of it say what made it.
+//!
+//! Memory: so many pairs as configured, the least recently active forgotten and counted, each of at most
+//! 24 services, further ones together under `other`.
+
+mod hold;
+mod pair;
+mod rarity;
+mod season;
+mod slice;
+mod tally;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rustc_hash::FxBuildHasher;
+
+use pair::{Pair, Weighed};
+use rarity::Rarity;
+use season::{Moment, Watched};
+
+pub use pair::{Part, What};
+pub use slice::{PairKey, PortClass, QUANTITIES, QUANTITY_NAMES, Service, Slice};
+
+use crate::packet::Host;
+
+/// Without a record for so long, what was not seen was not silence.
+const LONGEST_GAP: u64 = 86_400_000_000_000;
+/// Parts named; the rest is summed.
+const NAMED_PARTS: usize = 6;
+
+/// How pairs are expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpectSettings {
+    pub interval: Duration,
+    /// Before that nothing is scored.
+    pub learning: Duration,
+    /// Pairs remembered.
+    pub pairs: usize,
+    /// Score from which an interval is handed out.
+    pub raise: f64,
+    /// Score from which an interval is not learnt from.
+    pub hold: f64,
+}
+
+impl Default for ExpectSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            learning: Duration::from_secs(86_400),
+            pairs: 4096,
+            raise: 0.9999,
+            hold: 0.995,
+        }
+    }
+}
+
+/// An interval of a pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairInterval {
+    pub pair: PairKey,
+    /// Nanoseconds since 1970.
+    pub start: u64,
+    pub end: u64,
+    /// 0..=1: 0.99 is that one in a hundred ordinary intervals is at least so unusual.
+    pub score: f64,
+    /// Nats; the sum of the parts and `rest`.
+    pub surprise: f64,
+    /// The greatest first.
+    pub parts: Vec<Part>,
+    /// Of all other parts together.
+    pub rest: f64,
+    /// All services together, in the order of [`QUANTITY_NAMES`].
+    pub seen: [f64; QUANTITIES],
+    /// Who sent most in one record.
+    pub loudest: Option<Host>,
+}
+
+/// Expectation of all pairs.
+#[derive(Clone, Debug)]
+pub struct Expectations {
+    settings: ExpectSettings,
+    /// Nanoseconds.
+    interval: u64,
+    pairs: Vec<Pair>,
+    places: HashMap<PairKey, usize, FxBuildHasher>,
+    watched: Watched,
+    rarity: Rarity,
+    /// Number of the interval that is not over, and of the first one.
+    current: Option<u64>,
+    first: u64,
+    forgotten: u64,
+}
+
+impl Expectations {
+    pub fn new(settings: &ExpectSettings) -> Self {
+        Self {
+            interval: u64::try_from(settings.interval.as_nanos()).unwrap_or(u64::MAX).max(1),
+            settings: settings.clone(),
+            pairs: Vec::new(),
+            places: HashMap::default(),
+            watched: Watched::default(),
+            rarity: Rarity::new(),
+            current: None,
+            first: 0,
+            forgotten: 0,
+        }
+    }
+
+    /// Takes the next slice. Intervals that are over by then and unusual enough go to `out`, in order of time and pair.
+    pub fn observe(&mut self, slice: &Slice, out: &mut Vec<PairInterval>) {
+        self.advance(slice.at, out);
+        let place = self.place(slice.pair);
+        self.pairs[place].add(slice, self.current.unwrap_or(0), &mut self.watched);
+    }
+
+    /// It is `now`: intervals before are over.
+    pub fn advance(&mut self, now: u64, out: &mut Vec<PairInterval>) {
+        let number = now / self.interval;
+        let Some(current) = self.current else {
+            (self.current, self.first) = (Some(number), number);
+            return;
+        };
+        if number <= current {
+            return;
+        }
+        self.close(current, out);
+        if (number - current).saturating_mul(self.interval) < LONGEST_GAP {
+            (current + 1..number).for_each(|missed| self.close(missed, out));
+        }
+        self.current = Some(number);
+    }
+
+    /// Pairs remembered.
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Pairs forgotten to stay within the limit.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn place(&mut self, key: PairKey) -> usize {
+        if let Some(&place) = self.places.get(&key) {
+            return place;
+        }
+        if self.pairs.len() >= self.settings.pairs.max(1) {
+            self.forget();
+        }
+        self.places.insert(key, self.pairs.len());
+        self.pairs.push(Pair::new(key, self.current.unwrap_or(0)));
+        self.pairs.len() - 1
+    }
+
+    /// Forgets an eighth of the pairs, those not active for longest, so that it is not to be done for each new one.
+    fn forget(&mut self) {
+        let mut order: Vec<(u64, PairKey)> = self.pairs.iter().map(|pair| (pair.active(), pair.key())).collect();
+        order.sort_unstable();
+        let last = order[(order.len() / 8).min(order.len() - 1)];
+        let before = self.pairs.len();
+        self.pairs.retain(|pair| (pair.active(), pair.key()) > last);
+        self.forgotten += (before - self.pairs.len()) as u64;
+        self.places = self.pairs.iter().enumerate().map(|(place, pair)| (pair.key(), place)).collect();
+    }
+
+    fn close(&mut self, number: u64, out: &mut Vec<PairInterval>) {
+        let start = number * self.interval;
+        let (moment, age) = (Moment::of(start), (number - self.first) * self.interval);
+        let learning = u64::try_from(self.settings.learning.as_nanos()).unwrap_or(u64::MAX);
+        // Scores need surprises to compare with; those of the first hours are of ignorance.
+        let (rating, scoring) = (age >= learning / 2, age >= learning);
+        let from = out.len();
+        for pair in &mut self.pairs {
+            let weighed = pair.weigh(moment, &self.watched);
+            let score = if scoring { self.rarity.score(pair.rarity(), weighed.total) } else { 0.0 };
+            if scoring && score >= self.settings.raise {
+                out.push(report(pair, &weighed, score, (start, start + self.interval), (moment, &self.watched)));
+            }
+            let unexpected = scoring && score >= self.settings.hold;
+            if rating && pair.counts(start / 1_000_000_000, unexpected) {
+                self.rarity.note(weighed.total);
+                pair.note(weighed.total);
+            }
+            pair.learn(moment, start / 1_000_000_000, unexpected, &weighed, &mut self.watched);
+        }
+        self.watched.interval(moment, self.pairs.len());
+        if start / LONGEST_GAP != (start + self.interval) / LONGEST_GAP {
+            self.rarity.fade();
+            self.pairs.iter_mut().for_each(Pair::fade);
+        }
+        out[from..].sort_by_key(|interval| interval.pair);
+    }
+}
+
+fn report(
+    pair: &Pair,
+    weighed: &Weighed,
+    score: f64,
+    (start, end): (u64, u64),
+    usual: (Moment, &Watched),
+) -> PairInterval {
+    let mut parts = pair.parts(weighed, usual.0, usual.1);
+    let named = parts.len().min(NAMED_PARTS);
+    let rest = parts.split_off(named).iter().map(|part| part.surprise).sum();
+    let (seen, loudest) = (pair.seen(), pair.loudest());
+    PairInterval { pair: pair.key(), start, end, score, surprise: weighed.total, parts, rest, seen, loudest }
+}

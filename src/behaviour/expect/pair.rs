@@ -1,0 +1,230 @@
+//! One pair of group sets: its services, what is usual of each, and what they do in the interval that is not over.
+
+use super::hold::{Hold, PAUSE, Ruling};
+use super::rarity::Rarity;
+use super::season::{Level, Moment, Season, Watched};
+use super::slice::{HOSTS, PairKey, QUANTITIES, QUANTITY_NAMES, Service, Slice};
+use super::tally::{Numbers, Tally};
+use crate::packet::Host;
+
+/// Services of a pair told apart.
+const SERVICES: usize = 24;
+/// Degrees of freedom of the Student distribution.
+const FREEDOM: f64 = 4.0;
+/// Quantities say much the same, as flows bring packets and these bytes: each weighs so much.
+const ALIKE: f64 = 0.4;
+/// What is less than usual weighs so much.
+const LESS: f64 = 0.25;
+/// A service that made so much of the surprise is held.
+const GUILTY: f64 = 0.25;
+/// Deviations on either side that the expected range reaches.
+const RANGE: f64 = 2.0;
+
+/// Surprises of a service: of its being there, and of each quantity.
+pub(super) type Surprises = [f64; QUANTITIES + 1];
+
+/// What made an interval unusual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    pub service: Service,
+    pub what: What,
+    /// Nats.
+    pub surprise: f64,
+    /// Of quantities: what was expected from and to. Of presence: the expected probability, twice.
+    pub expected: [f64; 2],
+    /// Of presence: 1 or 0.
+    pub seen: f64,
+}
+
+/// What of a service is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// That there was traffic, or none.
+    Presence,
+    /// Place in [`QUANTITY_NAMES`](super::QUANTITY_NAMES).
+    Quantity(usize),
+}
+
+impl What {
+    pub fn name(self) -> &'static str {
+        match self {
+            What::Presence => "presence",
+            What::Quantity(at) => QUANTITY_NAMES[at.min(QUANTITIES - 1)],
+        }
+    }
+}
+
+/// The surprises of an interval.
+#[derive(Clone, Debug)]
+pub(super) struct Weighed {
+    pub(super) total: f64,
+    /// By service of the pair.
+    services: Vec<Surprises>,
+}
+
+/// A pair of group sets.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    key: PairKey,
+    /// Interval of the last traffic.
+    active: u64,
+    rarity: Rarity,
+    services: Vec<Known>,
+    /// Seconds: when it was last unexpected.
+    burst: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    service: Service,
+    season: Season,
+    hold: Hold,
+    tally: Tally,
+}
+
+impl Pair {
+    pub(super) fn new(key: PairKey, active: u64) -> Self {
+        Self { key, active, rarity: Rarity::new(), services: Vec::new(), burst: 0 }
+    }
+
+    pub(super) fn key(&self) -> PairKey {
+        self.key
+    }
+
+    pub(super) fn active(&self) -> u64 {
+        self.active
+    }
+
+    pub(super) fn rarity(&self) -> &Rarity {
+        &self.rarity
+    }
+
+    pub(super) fn add(&mut self, slice: &Slice, interval: u64, watched: &mut Watched) {
+        self.active = interval;
+        let wanted = slice.service;
+        let known = |services: &[Known], wanted| services.iter().position(|known| known.service == wanted);
+        let at = known(&self.services, wanted).unwrap_or_else(|| {
+            let room = self.services.len() < SERVICES;
+            let service = if room { wanted } else { Service::other() };
+            known(&self.services, service).unwrap_or_else(|| {
+                let season = Season::new(watched);
+                watched.born();
+                self.services.push(Known { service, season, hold: Hold::default(), tally: Tally::default() });
+                self.services.len() - 1
+            })
+        });
+        self.services[at].tally.add(slice);
+    }
+
+    /// How surprising the interval is.
+    pub(super) fn weigh(&self, moment: Moment, watched: &Watched) -> Weighed {
+        let services: Vec<Surprises> = self.services.iter().map(|known| known.weigh(moment, watched)).collect();
+        Weighed { total: services.iter().flatten().sum(), services }
+    }
+
+    /// Whether the interval says how often this pair is unusual: not when it is part of an attack that has an alert of
+    /// its own, and of a burst only its beginning does, or a long one would make the next one common.
+    pub(super) fn counts(&mut self, seconds: u64, unexpected: bool) -> bool {
+        let goes_on = unexpected && seconds.saturating_sub(self.burst) <= PAUSE;
+        if unexpected {
+            self.burst = seconds;
+        }
+        !goes_on && !self.services.iter().any(|known| known.tally.is_attacked())
+    }
+
+    pub(super) fn note(&mut self, surprise: f64) {
+        self.rarity.note(surprise);
+    }
+
+    pub(super) fn fade(&mut self) {
+        self.rarity.fade();
+    }
+
+    /// All services together. Hosts are those of the service with most of them.
+    pub(super) fn seen(&self) -> Numbers {
+        let mut sum = Numbers::default();
+        for numbers in self.services.iter().map(|known| known.tally.numbers()) {
+            for (at, number) in numbers.into_iter().enumerate() {
+                sum[at] = if HOSTS.contains(&at) { sum[at].max(number) } else { sum[at] + number };
+            }
+        }
+        sum
+    }
+
+    pub(super) fn loudest(&self) -> Option<Host> {
+        let all = self.services.iter().filter_map(|known| known.tally.loudest());
+        all.max_by_key(|(host, bytes)| (*bytes, *host)).map(|(host, _)| host)
+    }
+
+    /// All parts above nothing, the greatest first.
+    pub(super) fn parts(&self, weighed: &Weighed, moment: Moment, watched: &Watched) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (known, surprises) in self.services.iter().zip(&weighed.services) {
+            let (levels, seen) = (known.season.levels(moment, watched), known.tally.numbers());
+            let probability = known.season.presence(moment);
+            for (at, surprise) in surprises.iter().enumerate().filter(|(_, surprise)| **surprise > 0.0) {
+                let (what, expected, seen) = match at.checked_sub(1) {
+                    None => {
+                        (What::Presence, [probability; 2], f64::from(u8::from(!known.tally.is_empty())))
+                    }
+                    Some(at) => (What::Quantity(at), range(levels[at]), seen[at]),
+                };
+                parts.push(Part { service: known.service, what, surprise: *surprise, expected, seen });
+            }
+        }
+        parts.sort_by(|a, b| b.surprise.total_cmp(&a.surprise));
+        parts
+    }
+
+    /// Learns from the interval, as far as it was not `unexpected`, and begins the next.
+    pub(super) fn learn(
+        &mut self,
+        moment: Moment,
+        seconds: u64,
+        unexpected: bool,
+        weighed: &Weighed,
+        watched: &mut Watched,
+    ) {
+        for (known, surprises) in self.services.iter_mut().zip(&weighed.services) {
+            let tally = std::mem::take(&mut known.tally);
+            let guilty = unexpected && surprises.iter().sum::<f64>() >= GUILTY * weighed.total;
+            let ruling = if guilty { known.hold.rule(seconds) } else { Ruling::Learn };
+            let Some(numbers) = tally.clean().filter(|_| ruling != Ruling::Hold) else { continue };
+            if ruling == Ruling::Loosen {
+                known.season.loosen();
+            }
+            let logs = (!tally.is_empty()).then(|| numbers.map(f64::ln_1p));
+            known.season.learn(moment, logs.as_ref(), watched);
+            if let Some(logs) = &logs {
+                watched.present(logs);
+            }
+        }
+    }
+}
+
+impl Known {
+    fn weigh(&self, moment: Moment, watched: &Watched) -> Surprises {
+        let mut surprises = Surprises::default();
+        let probability = self.season.presence(moment);
+        if self.tally.is_empty() {
+            surprises[0] = -LESS * (-probability).ln_1p();
+            return surprises;
+        }
+        surprises[0] = -probability.ln();
+        let levels = self.season.levels(moment, watched);
+        for (at, (number, level)) in self.tally.numbers().into_iter().zip(levels).enumerate() {
+            surprises[at + 1] = surprise(number, level);
+        }
+        surprises
+    }
+}
+
+fn surprise(number: f64, level: Level) -> f64 {
+    let off = (number.ln_1p() - level.mean) / level.sigma;
+    let weight = if off < 0.0 { ALIKE * LESS } else { ALIKE };
+    weight * (FREEDOM + 1.0) / 2.0 * (off * off / FREEDOM).ln_1p()
+}
+
+fn range(level: Level) -> [f64; 2] {
+    [-RANGE, RANGE].map(|times| (level.mean + times * level.sigma).exp_m1().max(0.0))
+}
