@@ -294,6 +294,9 @@ impl Scoring {
         for event in self.scorer.drain_alerts() {
             keep_first(&mut result, self.out.tell(event));
         }
+        for interval in self.scorer.drain_pairs() {
+            keep_first(&mut result, self.out.exports.pair(&interval, &*self.out.names));
+        }
         result
     }
 

@@ -9,13 +9,15 @@
 //!
 //! ```text
 //! record ─► features ─► model ─► calibrated score ────┐
-//!        └► detect (attack patterns) ───────► flags ─┴─► scored record, alerts
+//!        ├► detect (attack patterns) ───────► flags ─┴─► scored record, alerts
+//!        └► expect (group pairs)     ───────► unexpected intervals, alerts of volume
 //! ARP, long DNS names ─► detect ──────────────────────► alerts
 //! ```
 
 mod alert;
 mod bounded;
 mod detect;
+mod expect;
 mod features;
 mod host_risk;
 mod model;
@@ -27,6 +29,10 @@ mod scorer;
 
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, Status};
 pub use detect::Host;
+pub use expect::{
+    Expectations, ExpectSettings, PairInterval, PairKey, PairVolume, Part, PortClass, QUANTITIES, QUANTITY_NAMES, Service,
+    Slice, What,
+};
 pub use features::{Extractor, FEATURES, Features, NAMES};
 pub use host_risk::HostRisk;
 pub use model::{Calibration, Model, Rows, Scratch, Training};

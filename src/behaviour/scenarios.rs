@@ -33,6 +33,7 @@ fn settings(warmup_records: usize) -> config::Scorer {
             icmp_flood: 2000,
             ..config::Detect::default()
         },
+        pairs: Default::default(),
     }
 }
 

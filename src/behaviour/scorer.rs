@@ -10,6 +10,7 @@ use crate::trie::Isa;
 
 use super::alert::{AlertEvent, AlertKind, Flags};
 use super::detect::{Bar, Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
+use super::expect::{Expectations, PairInterval, Slice};
 use super::features::{Extractor, FEATURES, Features};
 use super::model::{Model, Rows, Scratch, Training};
 use super::outlier::Watch;
@@ -82,6 +83,9 @@ pub struct Scorer {
     extractor: Extractor,
     detectors: Detectors,
     watch: Watch,
+    /// What is expected of group pairs, and what was not.
+    expectations: Option<Expectations>,
+    pairs: Vec<PairInterval>,
     phase: Phase,
     /// Records waiting for the batch to be full; at most `BATCH`.
     pending: Vec<FlowRecord>,
@@ -101,6 +105,8 @@ impl Scorer {
             extractor: Extractor::new(window, seed),
             detectors: Detectors::new(&config.detect),
             watch: Watch::new(window, config.contamination),
+            expectations: config.pairs.enabled.then(|| Expectations::new(&config.pairs)),
+            pairs: Vec::new(),
             phase: Phase::WarmUp { records: Vec::new(), attacks: BTreeSet::new() },
             pending: Vec::with_capacity(BATCH),
             features: Vec::with_capacity(BATCH),
@@ -164,17 +170,23 @@ impl Scorer {
         self.alerts.drain(..)
     }
 
+    /// Intervals of group pairs that were not expected, since the last call; alike.
+    pub fn drain_pairs(&mut self) -> std::vec::Drain<'_, PairInterval> {
+        self.pairs.drain(..)
+    }
+
     /// A number for an episode of an alert that others raise, so that numbers are unique in a run.
     pub fn reserve_episode(&mut self) -> u64 {
         self.detectors.book.reserve()
     }
 
     pub fn stats(&self) -> Stats {
+        let pairs = self.expectations.as_ref().map_or((0, 0), |pairs| (pairs.len(), pairs.forgotten()));
         Stats {
             alerts: self.detectors.book.by_kind(),
             suppressed: self.watch.suppressed(),
-            entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries()) as u64,
-            evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted(),
+            entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries() + pairs.0) as u64,
+            evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted() + pairs.1,
             trained: matches!(self.phase, Phase::Trained(_)),
             ..self.stats
         }
@@ -185,6 +197,7 @@ impl Scorer {
         let finding = self.detectors.observe(&record);
         let mut flags = finding.flags;
         let score = place.map(|place| self.judge(&record, features, place, &mut flags));
+        self.expect(&record, flags);
         self.collect_alerts();
         if score.is_none() {
             self.warm_up(&record, features, finding);
@@ -228,6 +241,14 @@ impl Scorer {
             book.explain(&key, &contributions);
         }
         score
+    }
+
+    /// The record as part of what its groups do.
+    fn expect(&mut self, r: &FlowRecord, flags: Flags) {
+        let Some(expectations) = &mut self.expectations else { return };
+        let from = self.pairs.len();
+        expectations.observe(&Slice::of(r, flags.is_attack()), &mut self.pairs);
+        self.detectors.unexpected(&self.pairs[from..], expectations.is_scoring());
     }
 
     fn collect_alerts(&mut self) {

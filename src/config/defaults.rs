@@ -64,7 +64,8 @@ impl Default for RawTimeouts {
 impl Default for RawScorer {
     fn default() -> Self {
         let Scorer { enabled, warmup_records, trees, sample, contamination, ring, .. } = Scorer::default();
-        Self { enabled, warmup_records, trees, sample, contamination, ring, detect: Default::default() }
+        let (detect, pairs) = Default::default();
+        Self { enabled, warmup_records, trees, sample, contamination, ring, detect, pairs }
     }
 }
 
@@ -106,11 +107,12 @@ impl Default for RawGraylist {
 
 impl Default for RawExport {
     fn default() -> Self {
-        let Export { directory, flows, alerts, stats, rotation, .. } = Export::default();
+        let Export { directory, flows, alerts, pairs, stats, rotation, .. } = Export::default();
         Self {
             directory: directory.display().to_string(),
             flows,
             alerts,
+            pairs,
             stats: stats.is_some(),
             stats_interval: DurationText::of(stats.unwrap_or(Duration::from_secs(10))),
             rotate_size: None,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adaptive::{Adaptive, Honeypot};
 use super::detect::Detect;
+use crate::behaviour::ExpectSettings;
 use crate::flow::TcpRules;
 use crate::mirror::Session;
 use crate::packet::KeyFrom;
@@ -199,6 +200,8 @@ pub struct Scorer {
     /// Capacity of the ring between each worker and the scorer.
     pub ring: usize,
     pub detect: Detect,
+    /// What is expected of group pairs.
+    pub pairs: ExpectSettings,
 }
 
 /// Where results go in `gnomon run`. In `gnomon replay` all go to the output folder.
@@ -211,6 +214,8 @@ pub struct Export {
     pub stats: Option<Duration>,
     /// What the control of mirrors decides; where it decides anything.
     pub decisions: bool,
+    /// Intervals of group pairs that were not expected.
+    pub pairs: bool,
     pub rotation: Rotation,
     pub sockets: Vec<EventSocket>,
 }
@@ -254,6 +259,8 @@ pub enum EventKind {
     Stats,
     /// Of the control of mirrors.
     Decision,
+    /// Of a group pair.
+    Pair,
 }
 
 /// Counters for a Prometheus server, and when the flow table is said to be under pressure.
@@ -390,6 +397,7 @@ impl Default for Scorer {
             contamination: 0.005,
             ring: 65_536,
             detect: Detect::default(),
+            pairs: ExpectSettings::default(),
         }
     }
 }
@@ -402,6 +410,7 @@ impl Default for Export {
             alerts: true,
             stats: Some(Duration::from_secs(10)),
             decisions: false,
+            pairs: true,
             rotation: Rotation::default(),
             sockets: Vec::new(),
         }

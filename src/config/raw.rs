@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
 use super::raw_adaptive::{RawAdaptive, RawHoneypot};
-use super::raw_detect::{RawDetect, RawDetectException};
+use super::raw_detect::{RawDetect, RawDetectException, RawPairs};
 use super::raw_mirrors::{RawMirror, RawTarget};
 use super::text::{
     CollectorText, DeviceText, DurationText, ListenText, Name, PciAddress, PortRange, RuleId, ShareText, SizeText, Tag,
@@ -368,6 +368,7 @@ pub(super) struct RawScorer {
     #[schemars(range(min = 16, max = 16_777_216))]
     pub ring: usize,
     pub detect: RawDetect,
+    pub pairs: RawPairs,
 }
 
 /// Where results go in `gnomon run`; `gnomon replay` writes to its output folder.
@@ -379,6 +380,8 @@ pub(super) struct RawExport {
     pub directory: String,
     pub flows: bool,
     pub alerts: bool,
+    /// Write intervals of group pairs that were not expected to pairs.jsonl.
+    pub pairs: bool,
     /// Write counters to stats.jsonl as events of type `stats`, this often.
     pub stats: bool,
     pub stats_interval: DurationText,
@@ -502,7 +505,7 @@ pub(super) struct RawLimits {
 }
 
 fn all_events() -> Vec<EventKind> {
-    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats, EventKind::Decision]
+    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats, EventKind::Decision, EventKind::Pair]
 }
 
 fn event_buffer() -> SizeText {

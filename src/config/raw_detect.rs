@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::detect::Detect;
 use super::raw::OneOrMany;
 use super::text::DurationText;
-use crate::behaviour::AlertKind;
+use crate::behaviour::{AlertKind, ExpectSettings};
 
 /// Thresholds of the detectors of attack patterns, each within `window` where nothing else is said.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -98,6 +98,23 @@ pub(super) struct RawDetectException {
     pub exclude: bool,
 }
 
+/// What is expected of pairs of groups, by service and hour of day.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPairs {
+    pub enabled: bool,
+    /// What is compared: the traffic of so long a time. From 10s to 1h.
+    pub interval: DurationText,
+    /// How long nothing is said, because too little was seen.
+    pub learning: DurationText,
+    /// Pairs remembered; beyond, those are forgotten that were not active for longest.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub most: usize,
+    /// Intervals are told from this score on: 0.9999 is one in ten thousand.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub score: f64,
+}
+
 impl Default for RawDetect {
     fn default() -> Self {
         let d = Detect::default();
@@ -128,5 +145,12 @@ impl Default for RawDetect {
             volume_factor: d.volume_factor,
             inside: d.inside.iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+impl Default for RawPairs {
+    fn default() -> Self {
+        let ExpectSettings { enabled, interval, learning, pairs, score } = ExpectSettings::default();
+        Self { enabled, interval: DurationText::of(interval), learning: DurationText::of(learning), most: pairs, score }
     }
 }

@@ -20,6 +20,7 @@
 mod hold;
 mod pair;
 mod rarity;
+mod record;
 mod season;
 mod slice;
 mod tally;
@@ -33,6 +34,8 @@ use pair::{Pair, Weighed};
 use rarity::Rarity;
 use season::{Moment, Watched};
 
+pub(crate) use slice::PACKETS;
+
 pub use pair::{Part, What};
 pub use slice::{PairKey, PortClass, QUANTITIES, QUANTITY_NAMES, Service, Slice};
 
@@ -40,31 +43,32 @@ use crate::packet::Host;
 
 /// Without a record for so long, what was not seen was not silence.
 const LONGEST_GAP: u64 = 86_400_000_000_000;
+/// Score from which an interval is not learnt from.
+const HOLD: f64 = 0.995;
 /// Parts named; the rest is summed.
 const NAMED_PARTS: usize = 6;
 
 /// How pairs are expected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpectSettings {
+    pub enabled: bool,
     pub interval: Duration,
     /// Before that nothing is scored.
     pub learning: Duration,
     /// Pairs remembered.
     pub pairs: usize,
-    /// Score from which an interval is handed out.
-    pub raise: f64,
-    /// Score from which an interval is not learnt from.
-    pub hold: f64,
+    /// Score from which an interval is told.
+    pub score: f64,
 }
 
 impl Default for ExpectSettings {
     fn default() -> Self {
         Self {
+            enabled: true,
             interval: Duration::from_secs(300),
             learning: Duration::from_secs(86_400),
             pairs: 4096,
-            raise: 0.9999,
-            hold: 0.995,
+            score: 0.9999,
         }
     }
 }
@@ -86,8 +90,20 @@ pub struct PairInterval {
     pub rest: f64,
     /// All services together, in the order of [`QUANTITY_NAMES`].
     pub seen: [f64; QUANTITIES],
-    /// Who sent most in one record.
-    pub loudest: Option<Host>,
+    /// The direction whose bytes are furthest above the usual.
+    pub volume: PairVolume,
+}
+
+/// Bytes of a pair in one direction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairVolume {
+    /// 0: sent by the initiators, 1: by the responders.
+    pub side: usize,
+    pub bytes: f64,
+    /// The most that is usual on the services that were seen, one deviation above their means.
+    pub usual: f64,
+    /// Who sent most in one record, and to whom.
+    pub hosts: Option<(Host, Host)>,
 }
 
 /// Expectation of all pairs.
@@ -128,6 +144,11 @@ impl Expectations {
         self.pairs[place].add(slice, self.current.unwrap_or(0), &mut self.watched);
     }
 
+    /// Whether enough was seen for scores.
+    pub fn is_scoring(&self) -> bool {
+        self.current.is_some_and(|current| (current - self.first).saturating_mul(self.interval) > self.learning())
+    }
+
     /// It is `now`: intervals before are over.
     pub fn advance(&mut self, now: u64, out: &mut Vec<PairInterval>) {
         let number = now / self.interval;
@@ -159,6 +180,10 @@ impl Expectations {
         self.forgotten
     }
 
+    fn learning(&self) -> u64 {
+        u64::try_from(self.settings.learning.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn place(&mut self, key: PairKey) -> usize {
         if let Some(&place) = self.places.get(&key) {
             return place;
@@ -185,17 +210,17 @@ impl Expectations {
     fn close(&mut self, number: u64, out: &mut Vec<PairInterval>) {
         let start = number * self.interval;
         let (moment, age) = (Moment::of(start), (number - self.first) * self.interval);
-        let learning = u64::try_from(self.settings.learning.as_nanos()).unwrap_or(u64::MAX);
+        let learning = self.learning();
         // Scores need surprises to compare with; those of the first hours are of ignorance.
         let (rating, scoring) = (age >= learning / 2, age >= learning);
         let from = out.len();
         for pair in &mut self.pairs {
             let weighed = pair.weigh(moment, &self.watched);
             let score = if scoring { self.rarity.score(pair.rarity(), weighed.total) } else { 0.0 };
-            if scoring && score >= self.settings.raise {
+            if scoring && score >= self.settings.score {
                 out.push(report(pair, &weighed, score, (start, start + self.interval), (moment, &self.watched)));
             }
-            let unexpected = scoring && score >= self.settings.hold;
+            let unexpected = scoring && score >= HOLD;
             if rating && pair.counts(start / 1_000_000_000, unexpected) {
                 self.rarity.note(weighed.total);
                 pair.note(weighed.total);
@@ -221,6 +246,6 @@ fn report(
     let mut parts = pair.parts(weighed, usual.0, usual.1);
     let named = parts.len().min(NAMED_PARTS);
     let rest = parts.split_off(named).iter().map(|part| part.surprise).sum();
-    let (seen, loudest) = (pair.seen(), pair.loudest());
-    PairInterval { pair: pair.key(), start, end, score, surprise: weighed.total, parts, rest, seen, loudest }
+    let (seen, volume) = (pair.seen(), pair.volume(usual.0, usual.1));
+    PairInterval { pair: pair.key(), start, end, score, surprise: weighed.total, parts, rest, seen, volume }
 }

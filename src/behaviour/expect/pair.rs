@@ -1,18 +1,18 @@
 //! One pair of group sets: its services, what is usual of each, and what they do in the interval that is not over.
 
+use super::PairVolume;
 use super::hold::{Hold, PAUSE, Ruling};
 use super::rarity::Rarity;
 use super::season::{Level, Moment, Season, Watched};
-use super::slice::{HOSTS, PairKey, QUANTITIES, QUANTITY_NAMES, Service, Slice};
+use super::slice::{BYTES, HOSTS, PairKey, QUANTITIES, QUANTITY_NAMES, Service, Slice};
 use super::tally::{Numbers, Tally};
-use crate::packet::Host;
 
 /// Services of a pair told apart.
 const SERVICES: usize = 24;
 /// Degrees of freedom of the Student distribution.
 const FREEDOM: f64 = 4.0;
 /// Quantities say much the same, as flows bring packets and these bytes: each weighs so much.
-const ALIKE: f64 = 0.4;
+const ALIKE: f64 = 0.3;
 /// What is less than usual weighs so much.
 const LESS: f64 = 0.25;
 /// A service that made so much of the surprise is held.
@@ -43,6 +43,12 @@ pub enum What {
     Presence,
     /// Place in [`QUANTITY_NAMES`](super::QUANTITY_NAMES).
     Quantity(usize),
+}
+
+impl Part {
+    pub fn is_presence(&self) -> bool {
+        self.what == What::Presence
+    }
 }
 
 impl What {
@@ -151,9 +157,23 @@ impl Pair {
         sum
     }
 
-    pub(super) fn loudest(&self) -> Option<Host> {
-        let all = self.services.iter().filter_map(|known| known.tally.loudest());
-        all.max_by_key(|(host, bytes)| (*bytes, *host)).map(|(host, _)| host)
+    /// The direction that has most above what is usual.
+    pub(super) fn volume(&self, moment: Moment, watched: &Watched) -> PairVolume {
+        let sent = |side: usize| {
+            let mut volume = PairVolume { side, bytes: 0.0, usual: 0.0, hosts: None };
+            let mut most = 0;
+            for known in self.services.iter().filter(|known| !known.tally.is_empty()) {
+                let level = known.season.levels(moment, watched)[BYTES[side]];
+                volume.bytes += known.tally.numbers()[BYTES[side]];
+                volume.usual += (level.mean + level.sigma).exp_m1().max(0.0);
+                if let Some((hosts, bytes)) = known.tally.loudest(side).filter(|(_, bytes)| *bytes > most) {
+                    (volume.hosts, most) = (Some(hosts), bytes);
+                }
+            }
+            volume
+        };
+        let [up, down] = [sent(0), sent(1)];
+        if down.bytes * up.usual.max(1.0) > up.bytes * down.usual.max(1.0) { down } else { up }
     }
 
     /// All parts above nothing, the greatest first.

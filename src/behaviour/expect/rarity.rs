@@ -1,7 +1,8 @@
 //! How often something so unusual happens: from a sum of surprises to a score.
 //!
-//! Sums are counted in bins of their logarithm, for all pairs together and for each pair. A pair that is often unusual
-//! is measured by its own intervals as far as there are enough of them. Beyond the greatest hundredth of all pairs'
+//! Sums are counted in bins of their logarithm, for all pairs together and for each pair. A pair that is more often
+//! unusual than others is measured by its own intervals as far as there are enough of them; that a pair never was
+//! unusual makes nothing rarer than it is among all. Beyond the greatest hundredth of all pairs'
 //! intervals a power law with their mean excess goes on, so that what was never seen is told apart.
 
 /// Bins of ln(1 + surprise): the last one is for 2900 nats and more.
@@ -46,12 +47,13 @@ impl Rarity {
         self.count = self.bins.iter().sum();
     }
 
-    /// Of all pairs: 0..1, one minus the share of ordinary intervals, of the pair and of all, that are at least so
-    /// unusual.
+    /// Of all pairs: 0..1, one minus the share of ordinary intervals, of the pair or of all, that are at least so unusual:
+    /// the greater of the two.
     pub(super) fn score(&self, pair: &Rarity, surprise: f64) -> f64 {
         let theirs: f32 = pair.bins[bin(surprise)..].iter().sum();
-        let share = (f64::from(theirs) + TRUST * self.share(surprise)) / (f64::from(pair.count) + TRUST);
-        1.0 - share.clamp(0.0, 1.0)
+        let all = self.share(surprise);
+        let own = (f64::from(theirs) + TRUST * all) / (f64::from(pair.count) + TRUST);
+        1.0 - own.max(all).clamp(0.0, 1.0)
     }
 
     /// Share of the intervals that are at least so unusual.

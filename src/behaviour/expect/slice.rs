@@ -12,7 +12,7 @@ pub const QUANTITY_NAMES: [&str; QUANTITIES] =
 
 pub(super) const FLOWS: usize = 0;
 pub(super) const REFUSED: usize = 1;
-pub(super) const PACKETS: [usize; 2] = [2, 3];
+pub(crate) const PACKETS: [usize; 2] = [2, 3];
 pub(super) const BYTES: [usize; 2] = [4, 5];
 pub(super) const HOSTS: [usize; 2] = [6, 7];
 
@@ -60,6 +60,14 @@ impl Service {
             Some(_) => PortClass::Ephemeral,
         };
         Self { protocol, port: class }
+    }
+
+    /// The port, where the service is one port.
+    pub fn known_port(self) -> Option<u16> {
+        match self.port {
+            PortClass::Known(port) => Some(port),
+            _ => None,
+        }
     }
 
     pub(super) fn other() -> Self {

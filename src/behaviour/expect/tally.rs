@@ -19,9 +19,11 @@ pub(super) struct Tally {
     all: Counts,
     /// The same without what belongs to attacks, once there is such.
     clean: Option<Box<Counts>>,
-    /// Who sent most bytes in one record, and how many.
-    loudest: Option<(Host, u64)>,
+    /// Who of each side sent most bytes in one record, to whom, and how many.
+    loudest: Option<[Loudest; 2]>,
 }
+
+type Loudest = ((Host, Host), u64);
 
 #[derive(Clone, Debug, Default)]
 struct Counts {
@@ -37,10 +39,11 @@ impl Tally {
             clean.add(slice);
         }
         self.all.add(slice);
-        for (host, bytes) in [(slice.source, slice.bytes[0]), (slice.destination, slice.bytes[1])] {
-            if self.loudest.is_none_or(|(_, most)| bytes > most) {
-                self.loudest = Some((host, bytes));
-            }
+        let (source, destination) = (slice.source, slice.destination);
+        let sent = [((source, destination), slice.bytes[0]), ((destination, source), slice.bytes[1])];
+        let loudest = self.loudest.get_or_insert(sent);
+        for (loudest, sent) in loudest.iter_mut().zip(sent).filter(|(loudest, sent)| sent.1 > loudest.1) {
+            *loudest = sent;
         }
     }
 
@@ -65,8 +68,8 @@ impl Tally {
         self.clean.is_some()
     }
 
-    pub(super) fn loudest(&self) -> Option<(Host, u64)> {
-        self.loudest
+    pub(super) fn loudest(&self, side: usize) -> Option<Loudest> {
+        self.loudest.map(|loudest| loudest[side])
     }
 }
 

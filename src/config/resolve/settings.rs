@@ -10,6 +10,8 @@ use crate::config::problem::Problems;
 use crate::config::raw::{
     KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts, WindowWord,
 };
+use crate::behaviour::ExpectSettings;
+use crate::config::raw_detect::RawPairs;
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
 use crate::flow::{TcpRules, WindowCheck};
@@ -159,7 +161,7 @@ fn timeouts(problems: &mut Problems<'_>, raw: &RawTimeouts) -> Timeouts {
 
 fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
     let place = Place::root().key("scorer");
-    let RawScorer { enabled, warmup_records, trees, sample, contamination, ring, detect } =
+    let RawScorer { enabled, warmup_records, trees, sample, contamination, ring, detect, pairs } =
         shaped.section(problems, "scorer");
     if sample > warmup_records && enabled && !shaped.touched(&place) {
         let message = format!("each tree asks for {sample} records but only {warmup_records} are collected");
@@ -167,7 +169,18 @@ fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
         problems.warning(&place.key(at), message).allowed("`sample` not larger than `warmup_records`");
     }
     let detect = detect::thresholds(problems, &place.key("detect"), detect);
-    Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect }
+    let pairs = expected(problems, &place.key("pairs"), &pairs);
+    Scorer { enabled, warmup_records, trees, sample, contamination, ring, detect, pairs }
+}
+
+fn expected(problems: &mut Problems<'_>, place: &Place, raw: &RawPairs) -> ExpectSettings {
+    let interval = duration(problems, &place.key("interval"), &raw.interval);
+    if !(Duration::from_secs(10)..=Duration::from_secs(3600)).contains(&interval) {
+        let problem = problems.error(&place.key("interval"), "intervals of group pairs have this length");
+        problem.allowed("10s to 1h");
+    }
+    let learning = duration(problems, &place.key("learning"), &raw.learning);
+    ExpectSettings { enabled: raw.enabled, interval, learning, pairs: raw.most, score: raw.score }
 }
 
 pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
