@@ -110,7 +110,7 @@ pub(super) struct RawPairs {
     /// Pairs remembered; beyond, those are forgotten that were not active for longest.
     #[schemars(range(min = 1, max = 1_048_576))]
     pub most: usize,
-    /// Intervals are told from this score on: 0.9999 is one in ten thousand.
+    /// Intervals are told from this score on: 0.9995 is one in two thousand.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub score: f64,
 }

@@ -22,6 +22,7 @@ mod pair;
 mod rarity;
 mod record;
 mod season;
+mod sequence;
 mod slice;
 mod tally;
 
@@ -29,14 +30,17 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rustc_hash::FxBuildHasher;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use pair::{Pair, Weighed};
+use pair::{Pair, Usual, Weighed};
 use rarity::Rarity;
 use season::{Moment, Watched};
 
 pub(crate) use slice::PACKETS;
 
 pub use pair::{Part, What};
+pub use sequence::{Lesson, Sequence};
 pub use slice::{PairKey, PortClass, QUANTITIES, QUANTITY_NAMES, Service, Slice};
 
 use crate::packet::Host;
@@ -45,6 +49,8 @@ use crate::packet::Host;
 const LONGEST_GAP: u64 = 86_400_000_000_000;
 /// Score from which an interval is not learnt from.
 const HOLD: f64 = 0.995;
+/// Services whose history is kept for the model of sequences: 45 MB.
+const SEQUENCES: usize = 512;
 /// Parts named; the rest is summed.
 const NAMED_PARTS: usize = 6;
 
@@ -59,6 +65,20 @@ pub struct ExpectSettings {
     pub pairs: usize,
     /// Score from which an interval is told.
     pub score: f64,
+    pub model: PairModel,
+}
+
+/// What the expectation comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PairModel {
+    /// What is usual at that hour.
+    #[default]
+    Baseline,
+    /// The same, corrected by what came before.
+    Sequence,
+    /// The mean of their surprises.
+    Both,
 }
 
 impl Default for ExpectSettings {
@@ -68,7 +88,8 @@ impl Default for ExpectSettings {
             interval: Duration::from_secs(300),
             learning: Duration::from_secs(86_400),
             pairs: 4096,
-            score: 0.9999,
+            score: 0.9995,
+            model: PairModel::default(),
         }
     }
 }
@@ -116,6 +137,11 @@ pub struct Expectations {
     places: HashMap<PairKey, usize, FxBuildHasher>,
     watched: Watched,
     rarity: Rarity,
+    sequence: Option<Sequence>,
+    /// Room for histories of services.
+    sequences: usize,
+    /// A lesson is due: a day, counted in intervals, from the last one.
+    taught: u64,
     /// Number of the interval that is not over, and of the first one.
     current: Option<u64>,
     first: u64,
@@ -131,6 +157,9 @@ impl Expectations {
             places: HashMap::default(),
             watched: Watched::default(),
             rarity: Rarity::new(),
+            sequence: None,
+            sequences: if settings.model == PairModel::Baseline { 0 } else { SEQUENCES },
+            taught: 0,
             current: None,
             first: 0,
             forgotten: 0,
@@ -141,7 +170,7 @@ impl Expectations {
     pub fn observe(&mut self, slice: &Slice, out: &mut Vec<PairInterval>) {
         self.advance(slice.at, out);
         let place = self.place(slice.pair);
-        self.pairs[place].add(slice, self.current.unwrap_or(0), &mut self.watched);
+        self.pairs[place].add(slice, self.current.unwrap_or(0), &mut self.watched, &mut self.sequences);
     }
 
     /// Whether enough was seen for scores.
@@ -153,7 +182,7 @@ impl Expectations {
     pub fn advance(&mut self, now: u64, out: &mut Vec<PairInterval>) {
         let number = now / self.interval;
         let Some(current) = self.current else {
-            (self.current, self.first) = (Some(number), number);
+            (self.current, self.first, self.taught) = (Some(number), number, number);
             return;
         };
         if number <= current {
@@ -164,6 +193,24 @@ impl Expectations {
             (current + 1..number).for_each(|missed| self.close(missed, out));
         }
         self.current = Some(number);
+    }
+
+    /// What there is to learn of sequences, once a day of flow time after the time of learning; take it and give
+    /// [`accept`](Self::accept) what comes of it. `seed`: of what is random in it.
+    pub fn lesson(&mut self, seed: u64) -> Option<Lesson> {
+        let current = self.current?;
+        let passed = (current - self.taught).saturating_mul(self.interval);
+        if self.settings.model == PairModel::Baseline || !self.is_scoring() || passed < LONGEST_GAP {
+            return None;
+        }
+        self.taught = current;
+        Lesson::of(self.pairs.iter().flat_map(Pair::histories), self.sequence.as_ref(), seed ^ current)
+    }
+
+    /// From the next interval on this is the model.
+    pub fn accept(&mut self, sequence: Sequence) {
+        self.pairs.iter_mut().for_each(|pair| pair.reread(&sequence));
+        self.sequence = Some(sequence);
     }
 
     /// Pairs remembered.
@@ -202,7 +249,9 @@ impl Expectations {
         order.sort_unstable();
         let last = order[(order.len() / 8).min(order.len() - 1)];
         let before = self.pairs.len();
-        self.pairs.retain(|pair| (pair.active(), pair.key()) > last);
+        let stays = |pair: &Pair| (pair.active(), pair.key()) > last;
+        self.sequences += self.pairs.iter().filter(|pair| !stays(pair)).flat_map(Pair::histories).count();
+        self.pairs.retain(stays);
         self.forgotten += (before - self.pairs.len()) as u64;
         self.places = self.pairs.iter().enumerate().map(|(place, pair)| (pair.key(), place)).collect();
     }
@@ -213,20 +262,23 @@ impl Expectations {
         let learning = self.learning();
         // Scores need surprises to compare with; those of the first hours are of ignorance.
         let (rating, scoring) = (age >= learning / 2, age >= learning);
-        let from = out.len();
+        let (from, mut present) = (out.len(), Vec::new());
+        let (watched, sequence) = (&self.watched, self.sequence.as_ref());
+        let usual = Usual { moment, seconds: start / 1_000_000_000, watched, model: self.settings.model, sequence };
         for pair in &mut self.pairs {
-            let weighed = pair.weigh(moment, &self.watched);
+            let weighed = pair.weigh(&usual);
             let score = if scoring { self.rarity.score(pair.rarity(), weighed.total) } else { 0.0 };
             if scoring && score >= self.settings.score {
-                out.push(report(pair, &weighed, score, (start, start + self.interval), (moment, &self.watched)));
+                out.push(report(pair, &weighed, score, (start, start + self.interval), &usual));
             }
             let unexpected = scoring && score >= HOLD;
-            if rating && pair.counts(start / 1_000_000_000, unexpected) {
+            if rating && pair.counts(usual.seconds, unexpected) {
                 self.rarity.note(weighed.total);
                 pair.note(weighed.total);
             }
-            pair.learn(moment, start / 1_000_000_000, unexpected, &weighed, &mut self.watched);
+            pair.learn(&usual, unexpected, &weighed, &mut present);
         }
+        present.iter().for_each(|logs| self.watched.present(logs));
         self.watched.interval(moment, self.pairs.len());
         if start / LONGEST_GAP != (start + self.interval) / LONGEST_GAP {
             self.rarity.fade();
@@ -241,11 +293,11 @@ fn report(
     weighed: &Weighed,
     score: f64,
     (start, end): (u64, u64),
-    usual: (Moment, &Watched),
+    usual: &Usual<'_>,
 ) -> PairInterval {
-    let mut parts = pair.parts(weighed, usual.0, usual.1);
+    let mut parts = pair.parts(weighed, usual);
     let named = parts.len().min(NAMED_PARTS);
     let rest = parts.split_off(named).iter().map(|part| part.surprise).sum();
-    let (seen, volume) = (pair.seen(), pair.volume(usual.0, usual.1));
+    let (seen, volume) = (pair.seen(), pair.volume(usual));
     PairInterval { pair: pair.key(), start, end, score, surprise: weighed.total, parts, rest, seen, volume }
 }

@@ -1,8 +1,9 @@
 //! One pair of group sets: its services, what is usual of each, and what they do in the interval that is not over.
 
-use super::PairVolume;
+use super::{PairModel, PairVolume};
 use super::hold::{Hold, PAUSE, Ruling};
 use super::rarity::Rarity;
+use super::sequence::{History, Sequence};
 use super::season::{Level, Moment, Season, Watched};
 use super::slice::{BYTES, HOSTS, PairKey, QUANTITIES, QUANTITY_NAMES, Service, Slice};
 use super::tally::{Numbers, Tally};
@@ -86,6 +87,22 @@ struct Known {
     season: Season,
     hold: Hold,
     tally: Tally,
+    /// Where sequences are learnt, and as far as there is room.
+    history: Option<Box<History>>,
+}
+
+/// Probability of traffic, and the levels of it.
+type Expected = (f64, [Level; QUANTITIES]);
+
+/// What is needed to say what is usual in an interval.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usual<'a> {
+    pub(super) moment: Moment,
+    /// Since 1970.
+    pub(super) seconds: u64,
+    pub(super) watched: &'a Watched,
+    pub(super) model: PairModel,
+    pub(super) sequence: Option<&'a Sequence>,
 }
 
 impl Pair {
@@ -105,7 +122,8 @@ impl Pair {
         &self.rarity
     }
 
-    pub(super) fn add(&mut self, slice: &Slice, interval: u64, watched: &mut Watched) {
+    /// `sequences`: how many more histories there is room for.
+    pub(super) fn add(&mut self, slice: &Slice, interval: u64, watched: &mut Watched, sequences: &mut usize) {
         self.active = interval;
         let wanted = slice.service;
         let known = |services: &[Known], wanted| services.iter().position(|known| known.service == wanted);
@@ -115,7 +133,9 @@ impl Pair {
             known(&self.services, service).unwrap_or_else(|| {
                 let season = Season::new(watched);
                 watched.born();
-                self.services.push(Known { service, season, hold: Hold::default(), tally: Tally::default() });
+                let history = (*sequences > 0).then(Box::<History>::default);
+                *sequences -= usize::from(history.is_some());
+                self.services.push(Known { service, season, hold: Hold::default(), tally: Tally::default(), history });
                 self.services.len() - 1
             })
         });
@@ -123,8 +143,8 @@ impl Pair {
     }
 
     /// How surprising the interval is.
-    pub(super) fn weigh(&self, moment: Moment, watched: &Watched) -> Weighed {
-        let services: Vec<Surprises> = self.services.iter().map(|known| known.weigh(moment, watched)).collect();
+    pub(super) fn weigh(&self, usual: &Usual<'_>) -> Weighed {
+        let services: Vec<Surprises> = self.services.iter().map(|known| known.weigh(usual)).collect();
         Weighed { total: services.iter().flatten().sum(), services }
     }
 
@@ -158,12 +178,12 @@ impl Pair {
     }
 
     /// The direction that has most above what is usual.
-    pub(super) fn volume(&self, moment: Moment, watched: &Watched) -> PairVolume {
+    pub(super) fn volume(&self, usual: &Usual<'_>) -> PairVolume {
         let sent = |side: usize| {
             let mut volume = PairVolume { side, bytes: 0.0, usual: 0.0, hosts: None };
             let mut most = 0;
             for known in self.services.iter().filter(|known| !known.tally.is_empty()) {
-                let level = known.season.levels(moment, watched)[BYTES[side]];
+                let level = known.season.levels(usual.moment, usual.watched)[BYTES[side]];
                 volume.bytes += known.tally.numbers()[BYTES[side]];
                 volume.usual += (level.mean + level.sigma).exp_m1().max(0.0);
                 if let Some((hosts, bytes)) = known.tally.loudest(side).filter(|(_, bytes)| *bytes > most) {
@@ -177,11 +197,12 @@ impl Pair {
     }
 
     /// All parts above nothing, the greatest first.
-    pub(super) fn parts(&self, weighed: &Weighed, moment: Moment, watched: &Watched) -> Vec<Part> {
+    pub(super) fn parts(&self, weighed: &Weighed, usual: &Usual<'_>) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         for (known, surprises) in self.services.iter().zip(&weighed.services) {
-            let (levels, seen) = (known.season.levels(moment, watched), known.tally.numbers());
-            let probability = known.season.presence(moment);
+            let (seasonal, corrected) = known.expected(usual);
+            let (probability, levels) = corrected.filter(|_| usual.model == PairModel::Sequence).unwrap_or(seasonal);
+            let seen = known.tally.numbers();
             for (at, surprise) in surprises.iter().enumerate().filter(|(_, surprise)| **surprise > 0.0) {
                 let (what, expected, seen) = match at.checked_sub(1) {
                     None => {
@@ -197,45 +218,81 @@ impl Pair {
     }
 
     /// Learns from the interval, as far as it was not `unexpected`, and begins the next.
-    pub(super) fn learn(
-        &mut self,
-        moment: Moment,
-        seconds: u64,
-        unexpected: bool,
-        weighed: &Weighed,
-        watched: &mut Watched,
-    ) {
+    pub(super) fn learn(&mut self, usual: &Usual<'_>, unexpected: bool, weighed: &Weighed, present: &mut Vec<Numbers>) {
         for (known, surprises) in self.services.iter_mut().zip(&weighed.services) {
-            let tally = std::mem::take(&mut known.tally);
             let guilty = unexpected && surprises.iter().sum::<f64>() >= GUILTY * weighed.total;
-            let ruling = if guilty { known.hold.rule(seconds) } else { Ruling::Learn };
-            let Some(numbers) = tally.clean().filter(|_| ruling != Ruling::Hold) else { continue };
-            if ruling == Ruling::Loosen {
-                known.season.loosen();
-            }
-            let logs = (!tally.is_empty()).then(|| numbers.map(f64::ln_1p));
-            known.season.learn(moment, logs.as_ref(), watched);
-            if let Some(logs) = &logs {
-                watched.present(logs);
-            }
+            present.extend(known.learn(usual, guilty));
         }
+    }
+
+    pub(super) fn histories(&self) -> impl Iterator<Item = &History> {
+        self.services.iter().filter_map(|known| known.history.as_deref())
+    }
+
+    /// Another model is in use.
+    pub(super) fn reread(&mut self, model: &Sequence) {
+        self.services.iter_mut().filter_map(|known| known.history.as_mut()).for_each(|history| history.reread(model));
     }
 }
 
 impl Known {
-    fn weigh(&self, moment: Moment, watched: &Watched) -> Surprises {
+    /// The season's expectation, and what the sequence makes of it.
+    fn expected(&self, usual: &Usual<'_>) -> (Expected, Option<Expected>) {
+        let probability = self.season.presence(usual.moment);
+        let levels = self.season.levels(usual.moment, usual.watched);
+        let correction = usual.sequence.filter(|_| usual.model != PairModel::Baseline).and_then(|sequence| {
+            self.history.as_ref()?.correction(sequence, usual.seconds, probability)
+        });
+        let corrected = correction.map(|said| {
+            let levels: [Level; QUANTITIES] = std::array::from_fn(|at| said.level(at, levels[at]));
+            (said.probability(probability), levels)
+        });
+        ((probability, levels), corrected)
+    }
+
+    fn weigh(&self, usual: &Usual<'_>) -> Surprises {
+        let (seasonal, corrected) = self.expected(usual);
+        match (corrected, usual.model) {
+            (Some(corrected), PairModel::Sequence) => self.surprises(&corrected),
+            (Some(corrected), PairModel::Both) => {
+                let [seasonal, corrected] = [self.surprises(&seasonal), self.surprises(&corrected)];
+                std::array::from_fn(|at| (seasonal[at] + corrected[at]) / 2.0)
+            }
+            _ => self.surprises(&seasonal),
+        }
+    }
+
+    fn surprises(&self, (probability, levels): &Expected) -> Surprises {
         let mut surprises = Surprises::default();
-        let probability = self.season.presence(moment);
         if self.tally.is_empty() {
             surprises[0] = -LESS * (-probability).ln_1p();
             return surprises;
         }
         surprises[0] = -probability.ln();
-        let levels = self.season.levels(moment, watched);
         for (at, (number, level)) in self.tally.numbers().into_iter().zip(levels).enumerate() {
-            surprises[at + 1] = surprise(number, level);
+            surprises[at + 1] = surprise(number, *level);
         }
         surprises
+    }
+
+    /// Learns and begins the next interval; what was learnt of one with traffic.
+    fn learn(&mut self, usual: &Usual<'_>, guilty: bool) -> Option<Numbers> {
+        let (seasonal, _) = self.expected(&Usual { model: PairModel::Baseline, ..*usual });
+        let tally = std::mem::take(&mut self.tally);
+        let ruling = if guilty { self.hold.rule(usual.seconds) } else { Ruling::Learn };
+        let logs = |numbers: Numbers| (!tally.is_empty()).then(|| numbers.map(f64::ln_1p));
+        if let Some(history) = &mut self.history {
+            let ordinary = ruling != Ruling::Hold && !tally.is_attacked();
+            let (seen, (probability, levels)) = (logs(tally.numbers()), &seasonal);
+            history.add(usual.seconds, seen.as_ref(), (*probability, levels), ordinary, usual.sequence);
+        }
+        let numbers = tally.clean().filter(|_| ruling != Ruling::Hold)?;
+        if ruling == Ruling::Loosen {
+            self.season.loosen();
+        }
+        let logs = logs(numbers);
+        self.season.learn(usual.moment, logs.as_ref(), usual.watched);
+        logs
     }
 }
 
