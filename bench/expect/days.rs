@@ -80,7 +80,10 @@ impl Days {
                     days.play(plan, day)?;
                     if let Some(folder) = &plan.keep {
                         fs::create_dir_all(folder)?;
-                        days.write(&folder.join(format!("seed-{}-day-{day}-rate-{}.csv", plan.seed, plan.rate)), first)?;
+                        days.write(
+                            &folder.join(format!("seed-{}-day-{day}-rate-{}.csv", plan.seed, plan.rate)),
+                            first,
+                        )?;
                     }
                 }
             }

@@ -30,8 +30,8 @@ mod scorer;
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, Status};
 pub use detect::Host;
 pub use expect::{
-    Expectations, ExpectSettings, PairInterval, PairKey, PairVolume, Part, PortClass, QUANTITIES, QUANTITY_NAMES, Service,
-    Slice, What,
+    ExpectSettings, Expectations, Lesson, PairInterval, PairKey, PairModel, PairVolume, Part, PortClass, QUANTITIES,
+    QUANTITY_NAMES, Sequence, Service, Slice, What,
 };
 pub use features::{Extractor, FEATURES, Features, NAMES};
 pub use host_risk::HostRisk;

@@ -10,7 +10,7 @@ use crate::trie::Isa;
 
 use super::alert::{AlertEvent, AlertKind, Flags};
 use super::detect::{Bar, Detectors, Finding, Host, Key, Known, Sighting, nanoseconds};
-use super::expect::{Expectations, PairInterval, Slice};
+use super::expect::{Expectations, Lesson, PairInterval, Sequence, Slice};
 use super::features::{Extractor, FEATURES, Features};
 use super::model::{Model, Rows, Scratch, Training};
 use super::outlier::Watch;
@@ -86,6 +86,9 @@ pub struct Scorer {
     /// What is expected of group pairs, and what was not.
     expectations: Option<Expectations>,
     pairs: Vec<PairInterval>,
+    /// Lessons are learnt elsewhere; the one that waits for it.
+    apart: bool,
+    lesson: Option<Lesson>,
     phase: Phase,
     /// Records waiting for the batch to be full; at most `BATCH`.
     pending: Vec<FlowRecord>,
@@ -107,12 +110,32 @@ impl Scorer {
             watch: Watch::new(window, config.contamination),
             expectations: config.pairs.enabled.then(|| Expectations::new(&config.pairs)),
             pairs: Vec::new(),
+            apart: false,
+            lesson: None,
             phase: Phase::WarmUp { records: Vec::new(), attacks: BTreeSet::new() },
             pending: Vec::with_capacity(BATCH),
             features: Vec::with_capacity(BATCH),
             alerts: Vec::new(),
             stats: Stats::default(),
             last: 0,
+        }
+    }
+
+    /// What is to be learnt of sequences waits for [`take_lesson`](Self::take_lesson), instead of holding records up.
+    #[must_use]
+    pub fn with_lessons_apart(mut self) -> Self {
+        self.apart = true;
+        self
+    }
+
+    /// A lesson to be learnt elsewhere, whose result is to be given to [`accept`](Self::accept).
+    pub fn take_lesson(&mut self) -> Option<Lesson> {
+        self.lesson.take()
+    }
+
+    pub fn accept(&mut self, sequence: Sequence) {
+        if let Some(expectations) = &mut self.expectations {
+            expectations.accept(sequence);
         }
     }
 
@@ -249,6 +272,11 @@ impl Scorer {
         let from = self.pairs.len();
         expectations.observe(&Slice::of(r, flags.is_attack()), &mut self.pairs);
         self.detectors.unexpected(&self.pairs[from..], expectations.is_scoring());
+        match expectations.lesson(self.seed) {
+            Some(lesson) if self.apart => self.lesson = Some(lesson),
+            Some(lesson) => expectations.accept(lesson.learn()),
+            None => {}
+        }
     }
 
     fn collect_alerts(&mut self) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::detect::Detect;
 use super::raw::OneOrMany;
 use super::text::DurationText;
-use crate::behaviour::{AlertKind, ExpectSettings};
+use crate::behaviour::{AlertKind, ExpectSettings, PairModel};
 
 /// Thresholds of the detectors of attack patterns, each within `window` where nothing else is said.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -113,6 +113,9 @@ pub(super) struct RawPairs {
     /// Intervals are told from this score on: 0.9995 is one in two thousand.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub score: f64,
+    /// What the expectation comes from. "baseline": what is usual at that hour. "sequence": the same, corrected by what
+    /// came before. "both": the mean of their surprises. docs/pairs.md says how good they are.
+    pub model: PairModel,
 }
 
 impl Default for RawDetect {
@@ -150,7 +153,8 @@ impl Default for RawDetect {
 
 impl Default for RawPairs {
     fn default() -> Self {
-        let ExpectSettings { enabled, interval, learning, pairs, score } = ExpectSettings::default();
-        Self { enabled, interval: DurationText::of(interval), learning: DurationText::of(learning), most: pairs, score }
+        let ExpectSettings { enabled, interval, learning, pairs: most, score, model } = ExpectSettings::default();
+        let [interval, learning] = [interval, learning].map(DurationText::of);
+        Self { enabled, interval, learning, most, score, model }
     }
 }

@@ -288,13 +288,7 @@ impl Expectations {
     }
 }
 
-fn report(
-    pair: &Pair,
-    weighed: &Weighed,
-    score: f64,
-    (start, end): (u64, u64),
-    usual: &Usual<'_>,
-) -> PairInterval {
+fn report(pair: &Pair, weighed: &Weighed, score: f64, (start, end): (u64, u64), usual: &Usual<'_>) -> PairInterval {
     let mut parts = pair.parts(weighed, usual);
     let named = parts.len().min(NAMED_PARTS);
     let rest = parts.split_off(named).iter().map(|part| part.surprise).sum();

@@ -1,12 +1,12 @@
 //! One pair of group sets: its services, what is usual of each, and what they do in the interval that is not over.
 
-use super::{PairModel, PairVolume};
 use super::hold::{Hold, PAUSE, Ruling};
 use super::rarity::Rarity;
-use super::sequence::{History, Sequence};
 use super::season::{Level, Moment, Season, Watched};
+use super::sequence::{History, Sequence};
 use super::slice::{BYTES, HOSTS, PairKey, QUANTITIES, QUANTITY_NAMES, Service, Slice};
 use super::tally::{Numbers, Tally};
+use super::{PairModel, PairVolume};
 
 /// Services of a pair told apart.
 const SERVICES: usize = 24;
@@ -205,9 +205,7 @@ impl Pair {
             let seen = known.tally.numbers();
             for (at, surprise) in surprises.iter().enumerate().filter(|(_, surprise)| **surprise > 0.0) {
                 let (what, expected, seen) = match at.checked_sub(1) {
-                    None => {
-                        (What::Presence, [probability; 2], f64::from(u8::from(!known.tally.is_empty())))
-                    }
+                    None => (What::Presence, [probability; 2], f64::from(u8::from(!known.tally.is_empty()))),
                     Some(at) => (What::Quantity(at), range(levels[at]), seen[at]),
                 };
                 parts.push(Part { service: known.service, what, surprise: *surprise, expected, seen });
@@ -240,9 +238,10 @@ impl Known {
     fn expected(&self, usual: &Usual<'_>) -> (Expected, Option<Expected>) {
         let probability = self.season.presence(usual.moment);
         let levels = self.season.levels(usual.moment, usual.watched);
-        let correction = usual.sequence.filter(|_| usual.model != PairModel::Baseline).and_then(|sequence| {
-            self.history.as_ref()?.correction(sequence, usual.seconds, probability)
-        });
+        let correction = usual
+            .sequence
+            .filter(|_| usual.model != PairModel::Baseline)
+            .and_then(|sequence| self.history.as_ref()?.correction(sequence, usual.seconds, probability));
         let corrected = correction.map(|said| {
             let levels: [Level; QUANTITIES] = std::array::from_fn(|at| said.level(at, levels[at]));
             (said.probability(probability), levels)

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{detect, export};
+use crate::behaviour::ExpectSettings;
 use crate::config::document::Place;
 use crate::config::model::{Config, Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
     KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorer, RawScorerCore, RawTimeouts, WindowWord,
 };
-use crate::behaviour::ExpectSettings;
 use crate::config::raw_detect::RawPairs;
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
@@ -180,7 +180,8 @@ fn expected(problems: &mut Problems<'_>, place: &Place, raw: &RawPairs) -> Expec
         problem.allowed("10s to 1h");
     }
     let learning = duration(problems, &place.key("learning"), &raw.learning);
-    ExpectSettings { enabled: raw.enabled, interval, learning, pairs: raw.most, score: raw.score }
+    let RawPairs { enabled, most: pairs, score, model, .. } = *raw;
+    ExpectSettings { enabled, interval, learning, pairs, score, model }
 }
 
 pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {

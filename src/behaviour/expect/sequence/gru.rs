@@ -253,7 +253,8 @@ mod tests {
             let inputs = inputs(&mut dice);
             let before = loss(&gru, &inputs);
             for _ in 0..200 {
-                adam.descend(&mut gru, &gradient(&gru, &inputs), 1.0);
+                let slope = gradient(&gru, &inputs);
+                adam.descend(&mut gru, &slope, 1.0);
             }
             (before, loss(&gru, &inputs), gru)
         };

@@ -34,9 +34,9 @@ const STEPS: usize = 500;
 /// Deviations that are read at most.
 const CUT: f32 = 6.0;
 /// Odds, deviations and their logarithms that are said at most.
-const MOST_ODDS: f32 = 4.0;
-const MOST_SHIFT: f32 = 4.0;
-const MOST_SPREAD: f32 = 1.2;
+const MOST_ODDS: f32 = 2.0;
+const MOST_SHIFT: f32 = 1.0;
+const MOST_SPREAD: f32 = 0.4;
 const FREEDOM: f32 = 4.0;
 
 /// A trained model.
@@ -73,7 +73,7 @@ pub(super) struct Correction {
 }
 
 /// What a training needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lesson {
     histories: Vec<Vec<Seen>>,
     before: Option<Sequence>,
@@ -109,7 +109,8 @@ impl History {
     pub(super) fn correction(&self, model: &Sequence, seconds: u64, probability: f64) -> Option<Correction> {
         let last = self.seen.back()?;
         let state = self.state.as_deref().copied().unwrap_or([0.0; UNITS]);
-        let next = Seen { off: [0.0; QUANTITIES], probability: probability as f32, present: false, ordinary: true, seconds };
+        let next =
+            Seen { off: [0.0; QUANTITIES], probability: probability as f32, present: false, ordinary: true, seconds };
         let step = model.gru.step(&input(last, &next), &state);
         Some(Correction::of(&model.gru.output(&step.state)))
     }
@@ -223,10 +224,15 @@ fn slope(output: &Output, seen: &Seen) -> Output {
     slope
 }
 
+/// What was held, or an attack, is read as if it had been as expected: it is not to explain what follows it.
 fn input(last: &Seen, next: &Seen) -> Input {
     let mut x = [0.0; INPUTS];
-    x[..QUANTITIES].iter_mut().zip(last.off).for_each(|(x, off)| *x = off / 2.0);
-    x[8] = f32::from(u8::from(last.present));
+    if last.ordinary {
+        x[..QUANTITIES].iter_mut().zip(last.off).for_each(|(x, off)| *x = off / 2.0);
+        x[8] = f32::from(u8::from(last.present));
+    } else {
+        x[8] = last.probability;
+    }
     x[9] = last.probability;
     x[10] = odds(next.probability) / 4.0;
     let day = (next.seconds % 86_400) as f32 / 86_400.0 * std::f32::consts::TAU;
