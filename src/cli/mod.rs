@@ -7,6 +7,7 @@ mod flow_table;
 mod flows;
 mod live;
 mod mirror;
+mod pairs;
 mod receive;
 mod report;
 mod replay;
@@ -63,6 +64,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// List live flows of the running appliance, or flow records of a file.
     Flows(flows::FlowsArgs),
+    /// Show which group pairs did what was not expected of them, and why.
+    Pairs(pairs::PairsArgs),
     /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
     Top(top::TopArgs),
     /// Mirror sessions of the running appliance: what they take, what became of every copy.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Verb::Rules(args) => rules::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Flows(args) => flows::run(args),
+        Verb::Pairs(args) => pairs::run(args),
         Verb::Top(args) => top::run(args),
         Verb::Mirror(args) => mirror::run(args),
         Verb::Receive(args) => receive::run(args),

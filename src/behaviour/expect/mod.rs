@@ -25,6 +25,9 @@ mod season;
 mod sequence;
 mod slice;
 mod tally;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::collections::HashMap;
 use std::time::Duration;

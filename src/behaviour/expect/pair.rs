@@ -118,6 +118,11 @@ impl Pair {
         self.active
     }
 
+    #[cfg(test)]
+    pub(super) fn services(&self) -> usize {
+        self.services.len()
+    }
+
     pub(super) fn rarity(&self) -> &Rarity {
         &self.rarity
     }
