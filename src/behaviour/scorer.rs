@@ -269,9 +269,10 @@ impl Scorer {
     /// The record as part of what its groups do.
     fn expect(&mut self, r: &FlowRecord, flags: Flags) {
         let Some(expectations) = &mut self.expectations else { return };
-        let from = self.pairs.len();
-        expectations.observe(&Slice::of(r, flags.is_attack()), &mut self.pairs);
-        self.detectors.unexpected(&self.pairs[from..], expectations.is_scoring());
+        let mut unexpected = Vec::new();
+        expectations.observe(&Slice::of(r, flags.is_attack()), &mut unexpected);
+        self.detectors.unexpected(&unexpected, expectations.is_scoring());
+        self.pairs.extend(unexpected.into_iter().filter(|interval| interval.told));
         match expectations.lesson(self.seed) {
             Some(lesson) if self.apart => self.lesson = Some(lesson),
             Some(lesson) => expectations.accept(lesson.learn()),

@@ -103,6 +103,7 @@ mod tests {
             start: 1_736_726_400_000_000_000,
             end: 1_736_726_700_000_000_000,
             score: 0.999_987_65,
+            told: true,
             surprise: 12.5,
             parts: vec![
                 part(What::Presence, 9.25, [0.000_096_1; 2], 1.0),

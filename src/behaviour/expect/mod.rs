@@ -29,10 +29,9 @@ mod tally;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustc_hash::FxBuildHasher;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +49,7 @@ use crate::packet::Host;
 
 /// Without a record for so long, what was not seen was not silence.
 const LONGEST_GAP: u64 = 86_400_000_000_000;
-/// Score from which an interval is not learnt from.
+/// Score from which an interval is not learnt from, and handed out.
 const HOLD: f64 = 0.995;
 /// Services whose history is kept for the model of sequences: 45 MB.
 const SEQUENCES: usize = 512;
@@ -106,6 +105,8 @@ pub struct PairInterval {
     pub end: u64,
     /// 0..=1: 0.99 is that one in a hundred ordinary intervals is at least so unusual.
     pub score: f64,
+    /// It is at least the score from which intervals are told.
+    pub told: bool,
     /// Nats; the sum of the parts and `rest`.
     pub surprise: f64,
     /// The greatest first.
@@ -136,8 +137,8 @@ pub struct Expectations {
     settings: ExpectSettings,
     /// Nanoseconds.
     interval: u64,
-    pairs: Vec<Pair>,
-    places: HashMap<PairKey, usize, FxBuildHasher>,
+    /// In an order that does not depend on who came first.
+    pairs: BTreeMap<PairKey, Box<Pair>>,
     watched: Watched,
     rarity: Rarity,
     sequence: Option<Sequence>,
@@ -156,8 +157,7 @@ impl Expectations {
         Self {
             interval: u64::try_from(settings.interval.as_nanos()).unwrap_or(u64::MAX).max(1),
             settings: settings.clone(),
-            pairs: Vec::new(),
-            places: HashMap::default(),
+            pairs: BTreeMap::new(),
             watched: Watched::default(),
             rarity: Rarity::new(),
             sequence: None,
@@ -172,8 +172,12 @@ impl Expectations {
     /// Takes the next slice. Intervals that are over by then and unusual enough go to `out`, in order of time and pair.
     pub fn observe(&mut self, slice: &Slice, out: &mut Vec<PairInterval>) {
         self.advance(slice.at, out);
-        let place = self.place(slice.pair);
-        self.pairs[place].add(slice, self.current.unwrap_or(0), &mut self.watched, &mut self.sequences);
+        if self.pairs.len() >= self.settings.pairs.max(1) && !self.pairs.contains_key(&slice.pair) {
+            self.forget();
+        }
+        let current = self.current.unwrap_or(0);
+        let pair = self.pairs.entry(slice.pair).or_insert_with(|| Box::new(Pair::new(slice.pair, current)));
+        pair.add(slice, current, &mut self.watched, &mut self.sequences);
     }
 
     /// Whether enough was seen for scores.
@@ -207,12 +211,12 @@ impl Expectations {
             return None;
         }
         self.taught = current;
-        Lesson::of(self.pairs.iter().flat_map(Pair::histories), self.sequence.as_ref(), seed ^ current)
+        Lesson::of(self.pairs.values().flat_map(|pair| pair.histories()), self.sequence.as_ref(), seed ^ current)
     }
 
     /// From the next interval on this is the model.
     pub fn accept(&mut self, sequence: Sequence) {
-        self.pairs.iter_mut().for_each(|pair| pair.reread(&sequence));
+        self.pairs.values_mut().for_each(|pair| pair.reread(&sequence));
         self.sequence = Some(sequence);
     }
 
@@ -234,29 +238,16 @@ impl Expectations {
         u64::try_from(self.settings.learning.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn place(&mut self, key: PairKey) -> usize {
-        if let Some(&place) = self.places.get(&key) {
-            return place;
-        }
-        if self.pairs.len() >= self.settings.pairs.max(1) {
-            self.forget();
-        }
-        self.places.insert(key, self.pairs.len());
-        self.pairs.push(Pair::new(key, self.current.unwrap_or(0)));
-        self.pairs.len() - 1
-    }
-
     /// Forgets an eighth of the pairs, those not active for longest, so that it is not to be done for each new one.
     fn forget(&mut self) {
-        let mut order: Vec<(u64, PairKey)> = self.pairs.iter().map(|pair| (pair.active(), pair.key())).collect();
+        let mut order: Vec<(u64, PairKey)> = self.pairs.values().map(|pair| (pair.active(), pair.key())).collect();
         order.sort_unstable();
-        let last = order[(order.len() / 8).min(order.len() - 1)];
-        let before = self.pairs.len();
-        let stays = |pair: &Pair| (pair.active(), pair.key()) > last;
-        self.sequences += self.pairs.iter().filter(|pair| !stays(pair)).flat_map(Pair::histories).count();
-        self.pairs.retain(stays);
-        self.forgotten += (before - self.pairs.len()) as u64;
-        self.places = self.pairs.iter().enumerate().map(|(place, pair)| (pair.key(), place)).collect();
+        for (_, key) in &order[..=(order.len() / 8).min(order.len() - 1)] {
+            if let Some(pair) = self.pairs.remove(key) {
+                self.sequences += pair.histories().count();
+                self.forgotten += 1;
+            }
+        }
     }
 
     fn close(&mut self, number: u64, out: &mut Vec<PairInterval>) {
@@ -265,14 +256,15 @@ impl Expectations {
         let learning = self.learning();
         // Scores need surprises to compare with; those of the first hours are of ignorance.
         let (rating, scoring) = (age >= learning / 2, age >= learning);
-        let (from, mut present) = (out.len(), Vec::new());
+        let mut present = Vec::new();
         let (watched, sequence) = (&self.watched, self.sequence.as_ref());
         let usual = Usual { moment, seconds: start / 1_000_000_000, watched, model: self.settings.model, sequence };
-        for pair in &mut self.pairs {
+        for pair in self.pairs.values_mut() {
             let weighed = pair.weigh(&usual);
             let score = if scoring { self.rarity.score(pair.rarity(), weighed.total) } else { 0.0 };
-            if scoring && score >= self.settings.score {
-                out.push(report(pair, &weighed, score, (start, start + self.interval), &usual));
+            if scoring && score >= self.settings.score.min(HOLD) {
+                let interval = report(pair, &weighed, score, (start, start + self.interval), &usual);
+                out.push(PairInterval { told: score >= self.settings.score, ..interval });
             }
             let unexpected = scoring && score >= HOLD;
             if rating && pair.counts(usual.seconds, unexpected) {
@@ -285,9 +277,8 @@ impl Expectations {
         self.watched.interval(moment, self.pairs.len());
         if start / LONGEST_GAP != (start + self.interval) / LONGEST_GAP {
             self.rarity.fade();
-            self.pairs.iter_mut().for_each(Pair::fade);
+            self.pairs.values_mut().for_each(|pair| pair.fade());
         }
-        out[from..].sort_by_key(|interval| interval.pair);
     }
 }
 
@@ -295,6 +286,6 @@ fn report(pair: &Pair, weighed: &Weighed, score: f64, (start, end): (u64, u64), 
     let mut parts = pair.parts(weighed, usual);
     let named = parts.len().min(NAMED_PARTS);
     let rest = parts.split_off(named).iter().map(|part| part.surprise).sum();
-    let (seen, volume) = (pair.seen(), pair.volume(usual));
-    PairInterval { pair: pair.key(), start, end, score, surprise: weighed.total, parts, rest, seen, volume }
+    let (seen, volume, surprise) = (pair.seen(), pair.volume(usual), weighed.total);
+    PairInterval { pair: pair.key(), start, end, score, told: false, surprise, parts, rest, seen, volume }
 }

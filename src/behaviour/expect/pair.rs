@@ -131,17 +131,20 @@ impl Pair {
     pub(super) fn add(&mut self, slice: &Slice, interval: u64, watched: &mut Watched, sequences: &mut usize) {
         self.active = interval;
         let wanted = slice.service;
-        let known = |services: &[Known], wanted| services.iter().position(|known| known.service == wanted);
-        let at = known(&self.services, wanted).unwrap_or_else(|| {
+        // In order, whichever came first.
+        let known = |services: &[Known], wanted| services.binary_search_by_key(&wanted, |known: &Known| known.service);
+        let at = known(&self.services, wanted).unwrap_or_else(|place| {
             let room = self.services.len() < SERVICES;
             let service = if room { wanted } else { Service::other() };
-            known(&self.services, service).unwrap_or_else(|| {
+            let found = if room { Err(place) } else { known(&self.services, service) };
+            found.unwrap_or_else(|place| {
                 let season = Season::new(watched);
                 watched.born();
                 let history = (*sequences > 0).then(Box::<History>::default);
                 *sequences -= usize::from(history.is_some());
-                self.services.push(Known { service, season, hold: Hold::default(), tally: Tally::default(), history });
-                self.services.len() - 1
+                self.services
+                    .insert(place, Known { service, season, hold: Hold::default(), tally: Tally::default(), history });
+                place
             })
         });
         self.services[at].tally.add(slice);

@@ -82,6 +82,8 @@ pub(super) struct Watched {
     seen: f64,
     /// Services that were new, and pairs by intervals.
     born: f32,
+    /// Of these, in the interval that is not over.
+    births: f32,
     chances: f32,
 }
 
@@ -89,7 +91,7 @@ impl Watched {
     /// An interval of so many pairs is over.
     pub(super) fn interval(&mut self, moment: Moment, pairs: usize) {
         let kept = fade(self.all, FADE_ALL) / self.all.max(1.0);
-        self.born *= kept;
+        self.born = self.born * kept + std::mem::take(&mut self.births);
         self.chances = self.chances * kept + pairs as f32;
         self.all = fade(self.all, FADE_ALL) + 1.0;
         let hour = &mut self.hours[usize::from(moment.weekend)][moment.hour];
@@ -98,7 +100,7 @@ impl Watched {
 
     /// There is a service that was not there before. Those of the first day are not counted: then all is new.
     pub(super) fn born(&mut self) {
-        self.born += f32::from(u8::from(self.all >= LEARNING));
+        self.births += f32::from(u8::from(self.all >= LEARNING));
     }
 
     /// Of a pair in all the intervals watched, how many new services are to be expected.

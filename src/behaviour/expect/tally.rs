@@ -42,7 +42,9 @@ impl Tally {
         let (source, destination) = (slice.source, slice.destination);
         let sent = [((source, destination), slice.bytes[0]), ((destination, source), slice.bytes[1])];
         let loudest = self.loudest.get_or_insert(sent);
-        for (loudest, sent) in loudest.iter_mut().zip(sent).filter(|(loudest, sent)| sent.1 > loudest.1) {
+        for (loudest, sent) in
+            loudest.iter_mut().zip(sent).filter(|(loudest, sent)| (sent.1, sent.0) > (loudest.1, loudest.0))
+        {
             *loudest = sent;
         }
     }

@@ -166,11 +166,11 @@ fn memory_is_bounded_and_what_is_forgotten_is_counted() {
     let expectations = &world.expectations;
     // The backup is forgotten from hour to hour, and begins anew.
     assert_eq!(expectations.len() as u64 + expectations.forgotten(), 2002 + 16);
-    assert!(expectations.places.contains_key(&WEB), "what is active stays");
+    assert!(expectations.pairs.contains_key(&WEB), "what is active stays");
     // One pair on very many services has few.
     let mut world = World::new(all());
     world.run(2, |world| (0..500).for_each(|port| world.put(WEB, port, [100, 100], false)));
-    assert!(world.expectations.pairs[0].services() <= 25);
+    assert!(world.expectations.pairs[&WEB].services() <= 25);
 }
 
 #[test]
