@@ -104,7 +104,7 @@ fn assert_same_bytes(one: &Path, other: &Path) {
 
 /// Records, alerts and totals are equal once lines are sorted; says whether order is equal too.
 fn assert_same_results(one: &Path, other: &Path, workers: usize) {
-    for name in ["flows.jsonl", "alerts.jsonl"] {
+    for name in ["flows.jsonl", "alerts.jsonl", "pairs.jsonl"] {
         let (a, b) = (bytes(one, name), bytes(other, name));
         if a == b {
             continue;

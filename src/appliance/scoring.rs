@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -16,7 +17,7 @@ use super::library::{Library, Restored};
 use super::merge::{RecordMerge, Told};
 use super::policy::PolicyNames;
 use super::recent::Recent;
-use crate::behaviour::{Alert, AlertEvent, AlertKind, Role, ScoredRecord, Scorer, Stats};
+use crate::behaviour::{Alert, AlertEvent, AlertKind, Role, ScoredRecord, Scorer, Sequence, Stats};
 use crate::config::Config;
 use crate::export::{CollectorSummary, ExportError, Exports, OUTAGE, PRESSURE};
 use crate::flow::{EndReason, FlowRecord};
@@ -39,6 +40,8 @@ pub struct Scoring {
     health: Option<Health>,
     counters: Arc<ScorerCounters>,
     models: Models,
+    /// Live: what is being learnt of group pairs, on a thread of its own.
+    lesson: Option<JoinHandle<Sequence>>,
     out: Out,
 }
 
@@ -189,10 +192,11 @@ impl Scoring {
         health: Option<Health>,
     ) -> Self {
         let scorer = Scorer::new(&config.scorer, config.seed);
+        let scorer = if health.is_some() { scorer.with_lessons_apart() } else { scorer };
         let counters = health.as_ref().map_or_else(Arc::default, |health| health.observed().live.scorer.clone());
         let (numbers, scored) = (StreamNumbers::default(), Scored::default());
         let out = Out { names, exports, numbers, scored, adaptation: None, records: None };
-        Self { scorer, merge, abort, health, counters, models: Models::Here(None), out }
+        Self { scorer, merge, abort, health, counters, models: Models::Here(None), lesson: None, out }
     }
 
     /// Begins with these models, and has others trained and stored by `models`.
@@ -285,7 +289,7 @@ impl Scoring {
             if handled == 0 && waiting.is_none() {
                 self.score_waiting()?;
                 self.out.exports.files.flush_sockets();
-                std::thread::sleep(Duration::from_micros(100));
+                thread::sleep(Duration::from_micros(100));
             }
         }
         let (out, mut result) = (&mut self.out, Ok(()));
@@ -386,6 +390,9 @@ impl Scoring {
         for event in self.scorer.drain_alerts() {
             keep_first(&mut result, self.out.tell(event));
         }
+        for interval in self.scorer.drain_pairs() {
+            keep_first(&mut result, self.out.exports.pair(&interval, &*self.out.names));
+        }
         result
     }
 
@@ -395,9 +402,25 @@ impl Scoring {
         if let Models::Aside(keeper) = &self.models {
             keeper.show(&self.scorer);
         }
+        self.teach();
         match &mut self.health {
             Some(health) => health.look(&mut self.out.exports.files, || self.scorer.reserve_episode()),
             None => Ok(()),
+        }
+    }
+
+    /// Lets a lesson be learnt, or takes what came of it.
+    fn teach(&mut self) {
+        if self.lesson.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(Ok(sequence)) = self.lesson.take().map(JoinHandle::join)
+        {
+            self.scorer.accept(sequence);
+        }
+        if self.lesson.is_none()
+            && let Some(lesson) = self.scorer.take_lesson()
+        {
+            let started = thread::Builder::new().name("lesson".into()).spawn(|| lesson.learn());
+            self.lesson = started.inspect_err(|error| log::warn!("group pairs are not learnt today: {error}")).ok();
         }
     }
 

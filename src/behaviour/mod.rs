@@ -9,13 +9,15 @@
 //!
 //! ```text
 //! record ─► features ─► model ─► calibrated score ────┐
-//!        └► detect (attack patterns) ───────► flags ─┴─► scored record, alerts
+//!        ├► detect (attack patterns) ───────► flags ─┴─► scored record, alerts
+//!        └► expect (group pairs)     ───────► unexpected intervals, alerts of volume
 //! ARP, long DNS names ─► detect ──────────────────────► alerts
 //! ```
 
 mod alert;
 mod bounded;
 mod detect;
+mod expect;
 mod features;
 mod host_risk;
 mod life;
@@ -28,6 +30,10 @@ mod scorer;
 
 pub use alert::{Alert, AlertEvent, AlertKind, Evidence, Flags, Party, Rhythm, Status};
 pub use detect::Host;
+pub use expect::{
+    ExpectSettings, Expectations, Lesson, PairInterval, PairKey, PairModel, PairVolume, Part, PortClass, QUANTITIES,
+    QUANTITY_NAMES, Sequence, Service, Slice, What,
+};
 pub use features::{Extractor, FEATURES, Features, NAMES, SCHEMA};
 pub use host_risk::HostRisk;
 pub use life::{Adwin, Candidate, Cause, Change, Compared, Comparison, Figures, InUse, Job, News, Role, Scope};

@@ -34,6 +34,7 @@ fn settings(warmup_records: usize) -> config::Scorer {
             icmp_flood: 2000,
             ..config::Detect::default()
         },
+        pairs: Default::default(),
         ..config::Scorer::default()
     }
 }
@@ -491,4 +492,63 @@ fn disabled_passes_records_through() {
     let outcome = run(&config::Scorer { enabled: false, ..settings(10) }, traffic.sorted());
     assert_eq!(outcome.scored.len(), 100);
     assert!(outcome.events.is_empty() && outcome.scored.iter().all(|s| s.score.is_none() && s.flags.is_empty()));
+}
+
+/// Ten days of two groups that talk all day; at two each night 6 GB go from one to the other.
+fn nightly(extra: impl Fn(u64) -> bool) -> Vec<FlowRecord> {
+    let mut traffic = Traffic::new(11);
+    // Midnight, a Monday.
+    let midnight = 1_736_726_400 * SECOND;
+    for minute in 0..10 * 1440u64 {
+        let at = midnight + minute * 60 * SECOND;
+        let [day, hour] = [minute / 1440, minute / 60 % 24];
+        let heavy = (hour == 2 && minute % 60 < 15) || extra(minute);
+        let bytes = if heavy { 400_000_000 } else { 1_000_000 + (minute * 7919 + day * 104_729) % 400_000 };
+        traffic.records.push(FlowRecord {
+            flow_id: minute + 1,
+            tuple: Tuple {
+                src: addr("10.0.1.5"),
+                dst: addr("10.0.2.9"),
+                src_port: 40_000 + (minute % 20_000) as u16,
+                dst_port: 873,
+                protocol: 6,
+                version: 4,
+                ..Tuple::default()
+            },
+            start: at,
+            end: at + 20 * SECOND,
+            emitted: at + 20 * SECOND,
+            packets: [bytes / 1400 + 5, bytes / 2800 + 5],
+            bytes: [bytes, 30_000],
+            payload_bytes: [bytes, 20_000],
+            tcp_flags: [0x1b, 0x1b],
+            state: FlowState::Closed,
+            reason: EndReason::Fin,
+            src_groups: crate::rules::GroupSetHandle(1),
+            dst_groups: crate::rules::GroupSetHandle(2),
+            ..FlowRecord::default()
+        });
+    }
+    traffic.records
+}
+
+#[test]
+fn work_of_every_night_is_known_after_some_and_the_same_by_day_is_told() {
+    let days = |outcome: &Outcome| -> Vec<u64> {
+        let closed = outcome.closed();
+        let volume = closed.iter().filter(|a| a.kind == AlertKind::Volume);
+        volume.map(|a| (a.raised - 1_736_726_400 * SECOND) / (86_400 * SECOND)).collect()
+    };
+    let settings = config::Scorer { detect: config::Detect::default(), ..settings(1000) };
+    let hosts =
+        config::Scorer { pairs: ExpectSettings { enabled: false, ..settings.pairs.clone() }, ..settings.clone() };
+    let quiet = nightly(|_| false);
+    // Of hosts alone it is told night for night.
+    assert_eq!(days(&run(&hosts, quiet.clone())).len(), 10);
+    let nights = days(&run(&settings, quiet));
+    assert!(nights.len() <= 5 && nights.iter().all(|day| *day < 5), "{nights:?}");
+    // The same at three in the afternoon of the ninth day.
+    let told = days(&run(&settings, nightly(|minute| (8 * 1440 + 900..8 * 1440 + 915).contains(&minute))));
+    assert_eq!(told.iter().filter(|day| **day == 8).count(), 1, "{told:?}");
+    assert_eq!(told.len(), nights.len() + 1, "{told:?}");
 }

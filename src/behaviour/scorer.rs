@@ -10,6 +10,7 @@ use crate::worker::Observation;
 
 use super::alert::{AlertEvent, AlertKind, Flags};
 use super::detect::{Bar, Detectors, Host, Known, Sighting, nanoseconds};
+use super::expect::{Expectations, Lesson, PairInterval, Sequence, Slice};
 use super::features::{Extractor, Features};
 use super::life::{Candidate, Cause, Compared, InUse, Job, News, Role, Scope, Seat, Taken, Verdict};
 use super::model::{Model, Training};
@@ -85,6 +86,12 @@ pub struct Scorer {
     next_model: u64,
     jobs: Vec<Job>,
     news: Vec<News>,
+    /// What is expected of group pairs, and what was not.
+    expectations: Option<Expectations>,
+    pairs: Vec<PairInterval>,
+    /// Lessons are learnt elsewhere; the one that waits for it.
+    apart: bool,
+    lesson: Option<Lesson>,
     /// Records waiting for the batch to be full; at most `BATCH`.
     pending: Vec<FlowRecord>,
     /// Theirs.
@@ -111,6 +118,10 @@ impl Scorer {
             next_model: 1,
             jobs: Vec::new(),
             news: Vec::new(),
+            expectations: config.pairs.enabled.then(|| Expectations::new(&config.pairs)),
+            pairs: Vec::new(),
+            apart: false,
+            lesson: None,
             pending: Vec::with_capacity(BATCH),
             features: Vec::with_capacity(BATCH),
             alerts: Vec::new(),
@@ -131,6 +142,24 @@ impl Scorer {
     pub fn numbering_from(mut self, first: u64) -> Self {
         self.next_model = first;
         self
+    }
+
+    /// What is to be learnt of sequences waits for [`take_lesson`](Self::take_lesson), instead of holding records up.
+    #[must_use]
+    pub fn with_lessons_apart(mut self) -> Self {
+        self.apart = true;
+        self
+    }
+
+    /// A lesson to be learnt elsewhere, whose result is to be given to [`accept`](Self::accept).
+    pub fn take_lesson(&mut self) -> Option<Lesson> {
+        self.lesson.take()
+    }
+
+    pub fn accept(&mut self, sequence: Sequence) {
+        if let Some(expectations) = &mut self.expectations {
+            expectations.accept(sequence);
+        }
     }
 
     /// Takes the next record, in the order of `emitted`. `out` gets each record once, in order: at
@@ -186,6 +215,11 @@ impl Scorer {
         self.alerts.drain(..)
     }
 
+    /// Intervals of group pairs that were not expected, since the last call; alike.
+    pub fn drain_pairs(&mut self) -> std::vec::Drain<'_, PairInterval> {
+        self.pairs.drain(..)
+    }
+
     /// A number for an episode of an alert that others raise, so that numbers are unique in a run.
     pub fn reserve_episode(&mut self) -> u64 {
         self.detectors.book.reserve()
@@ -193,11 +227,12 @@ impl Scorer {
 
     pub fn stats(&self) -> Stats {
         let all = &self.seats[0];
+        let pairs = self.expectations.as_ref().map_or((0, 0), |pairs| (pairs.len(), pairs.forgotten()));
         Stats {
             alerts: self.detectors.book.by_kind(),
             suppressed: self.watch.suppressed(),
-            entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries()) as u64,
-            evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted(),
+            entries: (self.extractor.entries() + self.detectors.entries() + self.watch.entries() + pairs.0) as u64,
+            evicted: self.extractor.evicted() + self.detectors.evicted() + self.watch.evicted() + pairs.1,
             trained: all.active().is_some(),
             model: all.active().map_or(0, |in_use| in_use.id),
             trained_to: all.active().map_or(0, |in_use| in_use.trained_to),
@@ -367,6 +402,7 @@ impl Scorer {
             let alerted = self.judge(&record, features, (seat, verdict), finding.failed, &mut flags);
             Some((verdict.score, alerted))
         });
+        self.expect(&record, flags);
         self.collect_alerts();
         let taken = Taken {
             features: *features,
@@ -432,6 +468,20 @@ impl Scorer {
         }
         let model = seat.active().map_or(0, |in_use| in_use.id);
         self.news.push(News::Drift { scope: seat.scope(), model, at, change });
+    }
+
+    /// The record as part of what its groups do.
+    fn expect(&mut self, r: &FlowRecord, flags: Flags) {
+        let Some(expectations) = &mut self.expectations else { return };
+        let mut unexpected = Vec::new();
+        expectations.observe(&Slice::of(r, flags.is_attack()), &mut unexpected);
+        self.detectors.unexpected(&unexpected, expectations.is_scoring());
+        self.pairs.extend(unexpected.into_iter().filter(|interval| interval.told));
+        match expectations.lesson(self.seed) {
+            Some(lesson) if self.apart => self.lesson = Some(lesson),
+            Some(lesson) => expectations.accept(lesson.learn()),
+            None => {}
+        }
     }
 
     fn collect_alerts(&mut self) {

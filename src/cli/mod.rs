@@ -10,6 +10,7 @@ mod learn;
 mod live;
 mod mirror;
 mod model;
+mod pairs;
 mod receive;
 mod report;
 mod replay;
@@ -71,6 +72,8 @@ enum Verb {
     Flows(flows::FlowsArgs),
     /// Learn what the VMs of groups talk to from flow records; make rules of it; find what is new.
     Learn(learn::LearnArgs),
+    /// Show which group pairs did what was not expected of them, and why.
+    Pairs(pairs::PairsArgs),
     /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
     Top(top::TopArgs),
     /// Mirror sessions of the running appliance: what they take, what became of every copy.
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Learn(args) => learn::run(args),
+        Verb::Pairs(args) => pairs::run(args),
         Verb::Top(args) => top::run(args),
         Verb::Mirror(args) => mirror::run(args),
         Verb::Receive(args) => receive::run(args),

@@ -83,6 +83,7 @@ impl Default for RawScorer {
             per_group,
             group_records,
             detect: Default::default(),
+            pairs: Default::default(),
         }
     }
 }
@@ -125,11 +126,12 @@ impl Default for RawGraylist {
 
 impl Default for RawExport {
     fn default() -> Self {
-        let Export { directory, flows, alerts, stats, rotation, .. } = Export::default();
+        let Export { directory, flows, alerts, pairs, stats, rotation, .. } = Export::default();
         Self {
             directory: directory.display().to_string(),
             flows,
             alerts,
+            pairs,
             stats: stats.is_some(),
             stats_interval: DurationText::of(stats.unwrap_or(Duration::from_secs(10))),
             rotate_size: None,

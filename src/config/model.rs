@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adaptive::{Adaptive, Honeypot};
 use super::detect::Detect;
-use crate::behaviour::Members;
+use crate::behaviour::{ExpectSettings, Members};
 use crate::flow::TcpRules;
 use crate::mirror::Session;
 use crate::packet::KeyFrom;
@@ -214,6 +214,8 @@ pub struct Scorer {
     pub per_group: bool,
     pub group_records: usize,
     pub detect: Detect,
+    /// What is expected of group pairs.
+    pub pairs: ExpectSettings,
 }
 
 /// Where trained models outlive the process.
@@ -240,6 +242,8 @@ pub struct Export {
     pub stats: Option<Duration>,
     /// What the control of mirrors decides; where it decides anything.
     pub decisions: bool,
+    /// Intervals of group pairs that were not expected.
+    pub pairs: bool,
     pub rotation: Rotation,
     pub sockets: Vec<EventSocket>,
 }
@@ -283,6 +287,8 @@ pub enum EventKind {
     Stats,
     /// Of the control of mirrors.
     Decision,
+    /// Of a group pair.
+    Pair,
 }
 
 /// Counters for a Prometheus server, and when the flow table is said to be under pressure.
@@ -426,6 +432,7 @@ impl Default for Scorer {
             per_group: false,
             group_records: 4096,
             detect: Detect::default(),
+            pairs: ExpectSettings::default(),
         }
     }
 }
@@ -438,6 +445,7 @@ impl Default for Export {
             alerts: true,
             stats: Some(Duration::from_secs(10)),
             decisions: false,
+            pairs: true,
             rotation: Rotation::default(),
             sockets: Vec::new(),
         }

@@ -358,6 +358,8 @@ pub(super) struct RawExport {
     pub directory: String,
     pub flows: bool,
     pub alerts: bool,
+    /// Write intervals of group pairs that were not expected to pairs.jsonl.
+    pub pairs: bool,
     /// Write counters to stats.jsonl as events of type `stats`, this often.
     pub stats: bool,
     pub stats_interval: DurationText,
@@ -481,7 +483,7 @@ pub(super) struct RawLimits {
 }
 
 fn all_events() -> Vec<EventKind> {
-    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats, EventKind::Decision]
+    vec![EventKind::Flow, EventKind::Alert, EventKind::Stats, EventKind::Decision, EventKind::Pair]
 }
 
 fn event_buffer() -> SizeText {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::detect::Detect;
 use super::raw::OneOrMany;
 use super::text::DurationText;
-use crate::behaviour::AlertKind;
+use crate::behaviour::{AlertKind, ExpectSettings, PairModel};
 
 /// Thresholds of the detectors of attack patterns, each within `window` where nothing else is said.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -98,6 +98,26 @@ pub(super) struct RawDetectException {
     pub exclude: bool,
 }
 
+/// What is expected of pairs of groups, by service and hour of day.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPairs {
+    pub enabled: bool,
+    /// What is compared: the traffic of so long a time. From 10s to 1h.
+    pub interval: DurationText,
+    /// How long nothing is said, because too little was seen.
+    pub learning: DurationText,
+    /// Pairs remembered; beyond, those are forgotten that were not active for longest.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub most: usize,
+    /// Intervals are told from this score on: 0.9995 is one in two thousand.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub score: f64,
+    /// What the expectation comes from. "baseline": what is usual at that hour. "sequence": the same, corrected by what
+    /// came before. "both": the mean of their surprises. docs/pairs.md says how good they are.
+    pub model: PairModel,
+}
+
 impl Default for RawDetect {
     fn default() -> Self {
         let d = Detect::default();
@@ -128,5 +148,13 @@ impl Default for RawDetect {
             volume_factor: d.volume_factor,
             inside: d.inside.iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+impl Default for RawPairs {
+    fn default() -> Self {
+        let ExpectSettings { enabled, interval, learning, pairs: most, score, model } = ExpectSettings::default();
+        let [interval, learning] = [interval, learning].map(DurationText::of);
+        Self { enabled, interval, learning, most, score, model }
     }
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::Store;
-use super::raw_detect::RawDetect;
+use super::raw_detect::{RawDetect, RawPairs};
 use super::text::DurationText;
 use crate::behaviour::Member;
 
@@ -47,6 +47,7 @@ pub(super) struct RawScorer {
     #[schemars(range(min = 256, max = 1_000_000))]
     pub group_records: usize,
     pub detect: RawDetect,
+    pub pairs: RawPairs,
 }
 
 /// How often a model is trained anew.

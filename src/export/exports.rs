@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::eve::Names;
 use super::files::{ExportError, Files};
 use super::ipfix::{CollectorSummary, Collectors, IpfixError};
-use crate::behaviour::{AlertEvent, ScoredRecord};
+use crate::behaviour::{AlertEvent, PairInterval, ScoredRecord};
 
 /// Files and collectors of one run.
 #[derive(Debug)]
@@ -24,6 +24,11 @@ impl Exports {
     /// Writes an alert to the files.
     pub fn alert(&mut self, event: &AlertEvent, names: &impl Names) -> Result<(), ExportError> {
         self.files.alert(event, names)
+    }
+
+    /// Writes an interval of a group pair that was not expected.
+    pub fn pair(&mut self, interval: &PairInterval, names: &impl Names) -> Result<(), ExportError> {
+        self.files.pair(interval, names)
     }
 
     /// The files there are.

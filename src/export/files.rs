@@ -21,7 +21,8 @@ use super::event_socket::SocketOutput;
 use super::health::{OutageAlert, PressureAlert, StatsEvent};
 use super::log_file::{LogFile, Stopped, compress, left_over};
 use super::outputs::{OutputCounters, count_lines};
-use crate::behaviour::{AlertEvent, ScoredRecord};
+use super::pairs::write_pair;
+use crate::behaviour::{AlertEvent, PairInterval, ScoredRecord};
 use crate::config::{self, EventKind, Rotation};
 use crate::mirror::control::Decision;
 
@@ -30,11 +31,12 @@ const BLOCK: usize = 256 * 1024;
 /// Blocks that may wait for the disk: with 256 KiB each, 16 MiB.
 const WAITING: usize = 64;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-const KINDS: [(EventKind, &str); 4] = [
+const KINDS: [(EventKind, &str); 5] = [
     (EventKind::Flow, "flows.jsonl"),
     (EventKind::Alert, "alerts.jsonl"),
     (EventKind::Stats, "stats.jsonl"),
     (EventKind::Decision, "decisions.jsonl"),
+    (EventKind::Pair, "pairs.jsonl"),
 ];
 
 /// An output file could not be made or written.
@@ -45,7 +47,7 @@ pub struct ExportError {
     pub source: io::Error,
 }
 
-/// `flows.jsonl`, `alerts.jsonl`, live also `stats.jsonl`, `decisions.jsonl` where mirrors adapt, and sockets, of one run.
+/// `flows.jsonl`, `alerts.jsonl`, `pairs.jsonl`, live also `stats.jsonl`, `decisions.jsonl` where mirrors adapt, and sockets, of one run.
 ///
 /// `alerts.jsonl` gets one line per episode, when it is closed; in live use also when it opens and grows.
 /// `suggestions.jsonl` stays empty in this version: nothing proposes rule changes yet, but scripts find the file.
@@ -95,7 +97,7 @@ impl Files {
             move |source| ExportError { path, source }
         };
         fs::create_dir_all(directory).map_err(fail(directory))?;
-        let wanted = [export.flows, export.alerts, export.stats.is_some(), export.decisions];
+        let wanted = [export.flows, export.alerts, export.stats.is_some(), export.decisions, export.pairs];
         let mut streams = [const { None }; KINDS.len()];
         let mut files = [const { None }; KINDS.len()];
         let mut paths = Vec::new();
@@ -150,6 +152,11 @@ impl Files {
     /// Writes what the control of mirrors decided to `decisions.jsonl`.
     pub fn decision(&mut self, decision: &Decision, names: &impl Names) -> Result<(), ExportError> {
         self.write(EventKind::Decision, |line| write_decision(line, decision, names))
+    }
+
+    /// Writes an interval of a group pair that was not expected to `pairs.jsonl`.
+    pub fn pair(&mut self, interval: &PairInterval, names: &impl Names) -> Result<(), ExportError> {
+        self.write(EventKind::Pair, |line| write_pair(line, interval, names))
     }
 
     /// The files there are.

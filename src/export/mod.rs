@@ -17,6 +17,7 @@ mod health;
 mod ipfix;
 mod log_file;
 mod outputs;
+mod pairs;
 mod time;
 
 pub use community_id::community_id;

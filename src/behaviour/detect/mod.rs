@@ -45,6 +45,7 @@ use crate::flow::FlowRecord;
 use crate::worker::{Observation, Seen};
 
 use super::alert::{AlertEvent, AlertKind, Flags};
+use super::expect::PairInterval;
 use attempt::Outcome;
 use gauge::Gauges;
 use lan::Lan;
@@ -134,6 +135,12 @@ impl Detectors {
             Seen::Arp(arp) => self.lan.arp(&mut self.book, &self.limits, o, arp),
             Seen::Question(question) => self.names.question(&mut self.book, &self.limits, o, question),
         }
+    }
+
+    /// Looks at what was not expected of group pairs; `expecting`: enough is known to expect anything.
+    pub(crate) fn unexpected(&mut self, intervals: &[PairInterval], expecting: bool) {
+        self.volumes.leave_to_pairs(expecting);
+        intervals.iter().for_each(|interval| self.volumes.unexpected(&mut self.book, &self.limits, interval));
     }
 
     pub(crate) fn take_events(&mut self) -> Vec<AlertEvent> {

@@ -32,6 +32,7 @@ pub(super) fn export(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Export
         alerts: raw.alerts,
         stats: raw.stats.then_some(interval),
         decisions: false,
+        pairs: raw.pairs,
         rotation: Rotation {
             size: raw.rotate_size.as_ref().map(|size| bytes(problems, &place.key("rotate_size"), size)),
             every: raw.rotate_every.as_ref().map(|every| seconds(problems, &place.key("rotate_every"), every)),

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{detect, export};
+use crate::behaviour::ExpectSettings;
 use crate::config::document::Place;
 use crate::config::model::{Config, Control, Cores, Eal, Export, Flow, Limits, Metrics, Scorer, Store, Timeouts};
 use crate::config::problem::Problems;
 use crate::config::raw::{
     KeyWord, RawControl, RawCores, RawEal, RawFlow, RawLimits, RawScorerCore, RawTimeouts, WindowWord,
 };
+use crate::config::raw_detect::RawPairs;
 use crate::config::raw_models::{RawRetrain, RawScorer, RawStore};
 use crate::config::shape::Shaped;
 use crate::config::text::{DurationText, PciAddress};
@@ -192,8 +194,20 @@ fn scorer(problems: &mut Problems<'_>, shaped: &mut Shaped) -> Scorer {
         promote_after: raw.promote_after,
         per_group: raw.per_group,
         group_records: raw.group_records,
+        pairs: expected(problems, &place.key("pairs"), &raw.pairs),
         detect: detect::thresholds(problems, &place.key("detect"), raw.detect),
     }
+}
+
+fn expected(problems: &mut Problems<'_>, place: &Place, raw: &RawPairs) -> ExpectSettings {
+    let interval = duration(problems, &place.key("interval"), &raw.interval);
+    if !(Duration::from_secs(10)..=Duration::from_secs(3600)).contains(&interval) {
+        let problem = problems.error(&place.key("interval"), "intervals of group pairs have this length");
+        problem.allowed("10s to 1h");
+    }
+    let learning = duration(problems, &place.key("learning"), &raw.learning);
+    let RawPairs { enabled, most: pairs, score, model, .. } = *raw;
+    ExpectSettings { enabled, interval, learning, pairs, score, model }
 }
 
 pub(super) fn duration(problems: &mut Problems<'_>, place: &Place, text: &DurationText) -> Duration {
