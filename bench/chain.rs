@@ -82,10 +82,12 @@ fn compare(eal: &Arc<Eal>, arguments: &Arguments, results: &mut Results) -> Resu
     let line = Line::new(eal, [&packets, &clones], &format!("{POLICY}{TIMES}"), records)?;
     let reading = Reading::start(&line, arguments.reader_cpu)?;
     let mut circle = Circle::new(line, &packets, arguments.flows_a_second);
-    let (turns, time) = if arguments.options.quick { (6, 2) } else { (16, 4) };
-    let time = Duration::from_secs(time);
+    let turns = if arguments.options.quick { 10 } else { 50 };
+    let time = Duration::from_secs(1);
     // The table fills, the model is trained.
-    turn(&mut circle, &reading, Mode::Score, time);
+    for _ in 0..3 {
+        turn(&mut circle, &reading, Mode::Score, time);
+    }
     let (mut pairs, mut made) = (Vec::new(), Vec::new());
     reading.lag_counts.store(true, Ordering::Relaxed);
     for nth in 0..turns {
@@ -131,7 +133,7 @@ fn report(circle: &Circle<'_>, kept: &reader::Kept, (pairs, made): (Vec<(f64, f6
 fn turn(circle: &mut Circle<'_>, reading: &Reading, mode: Mode, time: Duration) -> Turn {
     reading.set(mode);
     // What waited belongs to the turn before.
-    circle.run(Duration::from_millis(200));
+    circle.run(Duration::from_millis(100));
     let (began, before, made) = (Instant::now(), circle.state(), circle.line.counters.records.get());
     circle.run(time);
     let after = circle.state();

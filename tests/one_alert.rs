@@ -46,6 +46,7 @@ fn the_page_says_what_the_commands_say() {
     if std::env::var_os("GNOMON_WRITE_DOCS").is_some() {
         std::fs::write(docs("one-alert.md"), &renewed).expect("written");
         std::fs::write(docs("one-alert.svg"), &drawn).expect("written");
+        return;
     }
     for (now, then) in renewed.lines().zip(page.lines()) {
         assert_eq!(now, then, "what is so, and what the page says");
@@ -96,8 +97,8 @@ fn records(folder: &Path) -> (Vec<FlowRecord>, gnomon::config::Config) {
         frames.push((frame.ts_ns, frame.data.to_vec()));
     }
     let mut setup = Setup::new(&toml);
-    (setup.input_ring, setup.packets, setup.records) = (65_536, 65_535, 65_536);
-    (setup.notes, setup.forward_ring, setup.mirror_ring) = (false, 65_536, 65_536);
+    (setup.input_ring, setup.packets, setup.clones, setup.records) = (32_768, 36_863, 8_191, 65_536);
+    (setup.notes, setup.forward_ring) = (false, 65_536);
     let outcome = Rig::start().replay(&setup, &frames);
     let mut records = outcome.records;
     records.sort_by_key(|r| (r.emitted, r.start, r.flow_id, r.sequence));

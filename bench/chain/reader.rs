@@ -18,6 +18,8 @@ use hdrhistogram::Histogram;
 
 use crate::line::Line;
 
+/// What takes longer counts as this.
+const LONGEST_LAG_NS: u64 = 60_000_000_000;
 /// Records kept for measuring parts.
 const KEPT: usize = 300_000;
 
@@ -103,7 +105,7 @@ impl Reader {
             records: Vec::with_capacity(KEPT),
             scored: 0,
             forgotten: 0,
-            lag: Histogram::new(3)?,
+            lag: Histogram::new_with_bounds(1, LONGEST_LAG_NS, 3)?,
             _folder: folder,
         })
     }

@@ -157,7 +157,7 @@ fn fail(stage: &mut Stage<'_>, oddity: &Oddity, dice: &mut Dice) -> Vec<HostIx> 
     let kinds = if oddity.nth.is_multiple_of(2) { [Kind::App, Kind::Web] } else { [Kind::Db, Kind::App] };
     let server = stage.topology.choose(&kinds, oddity.nth / 2, None);
     let callers = if stage.topology.host(server).kind == Kind::Db { Kind::App } else { Kind::Web };
-    let refused = oddity.nth % 3 != 0;
+    let refused = !oddity.nth.is_multiple_of(3);
     refusals(stage, (oddity.at, oddity.until), (callers, server), (label(oddity), refused), dice);
     vec![server]
 }

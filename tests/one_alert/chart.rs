@@ -12,12 +12,11 @@ const ACTOR: RGBColor = RGBColor(0xb0, 0x3a, 0x2e);
 const OTHERS: RGBColor = RGBColor(0x1f, 0x4e, 0x79);
 /// Seconds shown before the attack begins, and in all.
 const BEFORE: f64 = 120.0;
-const SHOWN: f64 = 360.0;
+const SHOWN: f64 = 299.0;
 const WINDOW: f64 = 60.0;
 
-/// A record: seconds since the attack began, score, and whether it is of the attack.
+/// A record: when it was made, in seconds since the attack began, its score, and whether it is of the attack.
 struct Point {
-    start: f64,
     emitted: f64,
     score: f64,
     of_it: bool,
@@ -51,9 +50,9 @@ fn read(results: &Path) -> Result<Story> {
     let mut points = Vec::new();
     for line in std::fs::read_to_string(results.join("flows.jsonl"))?.lines() {
         let line: Value = serde_json::from_str(line)?;
-        let (start, emitted) = (seconds(&line["flow"]["start"])? - began, seconds(&line["timestamp"])? - began);
+        let emitted = seconds(&line["timestamp"])? - began;
         let Some(score) = line["gnomon"]["score"].as_f64() else { continue };
-        points.push(Point { start, emitted, score, of_it: line["src_ip"] == alert["actor"] });
+        points.push(Point { emitted, score, of_it: line["src_ip"] == alert["actor"] });
     }
     let threshold = alert["evidence"]["threshold"].as_f64().context("a threshold")?;
     Ok(Story { points, raised: seconds(&alert["timestamp"])? - began, threshold })
@@ -74,10 +73,13 @@ fn scores<'a>(area: &Panel<'a>, story: &Story) -> PanelResult<'a> {
         .margin(10)
         .x_label_area_size(24)
         .y_label_area_size(44)
-        .build_cartesian_2d(-BEFORE..SHOWN - BEFORE, 0.0..4.2)?;
+        .build_cartesian_2d(-BEFORE..SHOWN - BEFORE, 0.0..3.0)?;
     chart.configure_mesh().light_line_style(WHITE).draw()?;
     for (of_it, name, colour) in [(false, "everybody else", OTHERS), (true, "the attacker", ACTOR)] {
-        let shown = story.points.iter().filter(|point| point.of_it == of_it && point.emitted.abs() < SHOWN);
+        let shown = story
+            .points
+            .iter()
+            .filter(|point| point.of_it == of_it && (-BEFORE..SHOWN - BEFORE).contains(&point.emitted));
         let circles = shown.map(|point| {
             let height = -(1.0 - point.score).max(1e-4).log10();
             Circle::new((point.emitted, height), 2, colour.filled())
