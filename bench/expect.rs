@@ -78,8 +78,8 @@ fn main() -> Result<()> {
     println!();
     for ((_, name), outcomes) in MODELS.iter().zip(&outcomes) {
         let of = |value: fn(&Outcome) -> f64| outcomes.iter().map(value).collect::<Vec<f64>>();
-        results.measured(format!("{name}, area under the ROC curve"), "AUC", of(|o| o.auc));
-        results.measured(format!("{name}, average precision"), "AP", of(|o| o.precision));
+        results.measured(format!("{name}, area under the ROC curve"), "%", of(|o| 100.0 * o.auc));
+        results.measured(format!("{name}, average precision"), "%", of(|o| 100.0 * o.precision));
         results.measured(format!("{name}, raised without an attack"), "a day", of(|o| o.false_a_day));
         let share = |o: &Outcome| 100.0 * o.attacks().0 as f64 / o.attacks().1 as f64;
         results.measured(format!("{name}, attacks found"), "%", of(share));

@@ -399,7 +399,7 @@ mod tests {
     }
 
     fn export(directory: &Path) -> config::Export {
-        config::Export { directory: directory.into(), alerts: false, ..config::Export::default() }
+        config::Export { directory: directory.into(), alerts: false, pairs: false, ..config::Export::default() }
     }
 
     #[test]

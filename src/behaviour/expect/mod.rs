@@ -51,7 +51,7 @@ use crate::packet::Host;
 const LONGEST_GAP: u64 = 86_400_000_000_000;
 /// Score from which an interval is not learnt from, and handed out.
 const HOLD: f64 = 0.995;
-/// Services whose history is kept for the model of sequences: 45 MB.
+/// Services whose history is kept for the model of sequences: 50 MB.
 const SEQUENCES: usize = 512;
 /// Parts named; the rest is summed.
 const NAMED_PARTS: usize = 6;
@@ -125,7 +125,8 @@ pub struct PairVolume {
     /// 0: sent by the initiators, 1: by the responders.
     pub side: usize,
     pub bytes: f64,
-    /// The most that is usual on the services that were seen, one deviation above their means.
+    /// The most that is usual on the services that were seen: one deviation above their means, or what was learnt at that
+    /// hour lately.
     pub usual: f64,
     /// Who sent most in one record, and to whom.
     pub hosts: Option<(Host, Host)>,

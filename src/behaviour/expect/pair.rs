@@ -191,9 +191,8 @@ impl Pair {
             let mut volume = PairVolume { side, bytes: 0.0, usual: 0.0, hosts: None };
             let mut most = 0;
             for known in self.services.iter().filter(|known| !known.tally.is_empty()) {
-                let level = known.season.levels(usual.moment, usual.watched)[BYTES[side]];
                 volume.bytes += known.tally.numbers()[BYTES[side]];
-                volume.usual += (level.mean + level.sigma).exp_m1().max(0.0);
+                volume.usual += known.season.usual_bytes(side, usual.moment, usual.watched);
                 if let Some((hosts, bytes)) = known.tally.loudest(side).filter(|(_, bytes)| *bytes > most) {
                     (volume.hosts, most) = (Some(hosts), bytes);
                 }

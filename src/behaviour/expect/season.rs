@@ -9,7 +9,7 @@
 //! Means and deviations move by residuals cut off at 3.5 deviations (Huber 1964), each interval weighing 1/n up to two
 //! weeks' worth and then fading. What weighs is recent, what is far off moves little.
 
-use super::slice::QUANTITIES;
+use super::slice::{BYTES, QUANTITIES};
 use super::tally::Numbers;
 
 /// Intervals of an hour or of all hours that weigh as much as the wider knowledge.
@@ -21,6 +21,8 @@ const FADE_HOUR: f64 = 168.0;
 const FADE_ALL: f64 = 4032.0;
 /// Intervals in which what is new is no news: a day.
 const LEARNING: f32 = 288.0;
+/// What the most bytes lose with each interval of the hour: half in six days.
+const FORGET_MOST: f32 = 0.01;
 /// Residuals count up to so many deviations.
 const CUT: f64 = 3.5;
 /// Mean absolute deviation, in logarithms, of what was never seen, and the least that is believed.
@@ -70,6 +72,8 @@ struct Bucket {
     intervals: f32,
     present: f32,
     mean: [f32; QUANTITIES],
+    /// The most bytes learnt lately, as logarithms: an hour may have quiet and busy intervals.
+    most: [f32; 2],
 }
 
 /// How long all services have been watched: a service that is new was not there so many times.
@@ -163,6 +167,14 @@ impl Season {
         })
     }
 
+    /// The most bytes in one direction that are usual: one deviation above the mean, or what was learnt in that hour.
+    pub(super) fn usual_bytes(&self, side: usize, moment: Moment, watched: &Watched) -> f64 {
+        let level = self.levels(moment, watched)[BYTES[side]];
+        let weekend = self.weekend.as_ref().filter(|_| moment.weekend).map(|hours| hours[moment.hour].most[side]);
+        let most = weekend.unwrap_or(0.0).max(self.weekday[moment.hour].most[side]);
+        (level.mean + level.sigma).max(f64::from(most)).exp_m1().max(0.0)
+    }
+
     /// Learns from an interval: its logarithms, or that there was nothing.
     pub(super) fn learn(&mut self, moment: Moment, logs: Option<&Numbers>, watched: &Watched) {
         if let Some(logs) = logs {
@@ -209,6 +221,9 @@ impl Bucket {
         self.intervals = faded + 1.0;
         let Some((logs, cut)) = logs else { return };
         self.present += 1.0;
+        for (most, at) in self.most.iter_mut().zip(BYTES) {
+            *most = (*most - FORGET_MOST).max(logs[at] as f32);
+        }
         for at in 0..QUANTITIES {
             let residual = logs[at] - f64::from(self.mean[at]);
             // The first ones say where it is at all.

@@ -207,3 +207,33 @@ fn sequences_are_learnt_alike_from_the_same_seed() {
     };
     assert!(surprise(&intervals) < surprise(&seasonal), "{} {}", surprise(&intervals), surprise(&seasonal));
 }
+
+#[test]
+fn work_of_every_night_becomes_usual_at_night_and_not_by_day() {
+    let mut world = World::new(all());
+    let heavy = |world: &mut World, hour: u64| {
+        if world.next % DAY / 12 == hour && world.next % 12 < 3 {
+            world.put(WEB, 443, [2_000_000_000, 90_000], false);
+        }
+    };
+    // As alerts of volume take it: two intervals one after the other that are unexpected and far above the usual.
+    let told = |intervals: &[PairInterval]| -> Vec<u64> {
+        let above = |i: &PairInterval| i.score >= HOLD && i.volume.bytes >= 10.0 * i.volume.usual.max(1.0);
+        let web: Vec<&PairInterval> = intervals.iter().filter(|i| i.pair == WEB).collect();
+        let mut days: Vec<u64> = web
+            .windows(2)
+            .filter(|two| above(two[0]) && above(two[1]))
+            .map(|two| (two[1].start - BEGIN) / (DAY * INTERVAL))
+            .collect();
+        days.dedup();
+        days
+    };
+    world.run(2 * DAY, |_| {});
+    let nights = told(&world.run(7 * DAY, |world| heavy(world, 2)));
+    assert_eq!(nights, [2, 3, 4], "told three nights, then known");
+    let by_day = told(&world.run(DAY, |world| {
+        heavy(world, 2);
+        heavy(world, 15);
+    }));
+    assert_eq!(by_day, [9]);
+}
