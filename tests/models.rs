@@ -182,14 +182,14 @@ fn records_tables_and_alerts_of_files() {
     let table = lab.path("table.csv");
     let row = |n: u32| format!("{},{},tcp,{n}\n", n * 7919 % 1000, n * 104_729 % 500);
     let rows: String =
-        (0..6000).map(|n| if n == 5000 { "90000,90000,odd,5000\n".to_owned() } else { row(n) }).collect();
+        (0..12_000).map(|n| if n == 9999 { "90000,90000,odd,9999\n".to_owned() } else { row(n) }).collect();
     std::fs::write(&table, format!("bytes,packets,proto,number\n{rows}")).unwrap();
     let words = ["score", &table, "--without", "number", "-o", "json"];
     let scored = lines(&succeeds(&gnomon(words)));
-    assert_eq!(scored.len(), 4800);
+    assert_eq!(scored.len(), 9600);
     let most =
         scored.iter().max_by(|a, b| a["score"].as_f64().unwrap().total_cmp(&b["score"].as_f64().unwrap())).unwrap();
-    assert_eq!(most["row"], 5001);
+    assert_eq!(most["row"], 10_000);
     let reasons: Vec<String> = most["reasons"].as_array().unwrap().iter().map(|r| word(&r["feature"])).collect();
     assert!(reasons.contains(&"bytes".to_owned()) && !reasons.contains(&"number".to_owned()), "{reasons:?}");
     assert!(succeeds(&gnomon(["score", &table, "--columns", "bytes,proto", "--head", "100%"])).contains("2 columns"));
