@@ -181,14 +181,15 @@ fn records_tables_and_alerts_of_files() {
     // A table with one row that is far out.
     let table = lab.path("table.csv");
     let row = |n: u32| format!("{},{},tcp,{n}\n", n * 7919 % 1000, n * 104_729 % 500);
-    let rows: String = (0..600).map(|n| if n == 500 { "90000,90000,odd,500\n".to_owned() } else { row(n) }).collect();
+    let rows: String =
+        (0..12_000).map(|n| if n == 9999 { "90000,90000,odd,9999\n".to_owned() } else { row(n) }).collect();
     std::fs::write(&table, format!("bytes,packets,proto,number\n{rows}")).unwrap();
     let words = ["score", &table, "--without", "number", "-o", "json"];
     let scored = lines(&succeeds(&gnomon(words)));
-    assert_eq!(scored.len(), 480);
+    assert_eq!(scored.len(), 9600);
     let most =
         scored.iter().max_by(|a, b| a["score"].as_f64().unwrap().total_cmp(&b["score"].as_f64().unwrap())).unwrap();
-    assert_eq!(most["row"], 501);
+    assert_eq!(most["row"], 10_000);
     let reasons: Vec<String> = most["reasons"].as_array().unwrap().iter().map(|r| word(&r["feature"])).collect();
     assert!(reasons.contains(&"bytes".to_owned()) && !reasons.contains(&"number".to_owned()), "{reasons:?}");
     assert!(succeeds(&gnomon(["score", &table, "--columns", "bytes,proto", "--head", "100%"])).contains("2 columns"));
@@ -291,7 +292,7 @@ impl Drop for Running {
 fn traffic(folder: &Path) {
     let flow = |n: usize| {
         let source = format!("10.0.{}.{}", n >> 8 & 255, n & 255);
-        frames::udp((&source, "192.0.2.1"), (5000, 1000 + (n % 3) as u16), &vec![0; n * 31 % 200])
+        frames::udp((&source, &format!("192.0.2.{}", n % 250)), (5000, 1000 + (n % 3) as u16), &vec![0; n * 31 % 200])
     };
     let words = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
     let head = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
