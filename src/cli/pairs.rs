@@ -1,14 +1,12 @@
 //! `gnomon pairs`: which group pairs did what was not expected of them, and why.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
-use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 
 /// Show which group pairs did what was not expected of them, and why.
@@ -91,15 +89,12 @@ pub(super) fn run(args: &PairsArgs) -> Result<ExitCode> {
 
 fn read(path: &Path) -> Result<Vec<Value>> {
     let path = if path.is_dir() { path.join("pairs.jsonl") } else { path.to_path_buf() };
-    let open = || File::open(&path).with_context(|| format!("reading {}", path.display()));
-    let input: Box<dyn Read> = match path.extension().and_then(|extension| extension.to_str()) {
-        _ if path.as_os_str() == "-" => Box::new(io::stdin()),
-        Some("gz") => Box::new(MultiGzDecoder::new(open()?)),
-        _ => Box::new(open()?),
-    };
     let mut lines = Vec::new();
-    for (number, line) in BufReader::new(input).lines().enumerate() {
+    for (number, line) in crate::ingest::open(&path)?.lines().enumerate() {
         let line = line.with_context(|| format!("reading {}", path.display()))?;
+        if line.trim().is_empty() {
+            continue;
+        }
         let value: Value = match serde_json::from_str(&line) {
             Ok(value) => value,
             Err(error) => bail!("{} line {}: {error}", path.display(), number + 1),

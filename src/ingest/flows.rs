@@ -128,7 +128,7 @@ fn record(value: &Value) -> FlowRecord {
     let emitted = crate::filter::instant(value["timestamp"].as_str().unwrap_or_default()).unwrap_or(end);
     let flags = [Field::TcpFlagsToServer, Field::TcpFlagsToClient].map(|field| number(field) as u8);
     let header = header(&tuple);
-    let mean = bytes.iter().sum::<u64>() / packets.iter().sum::<u64>().max(1);
+    let mean = bytes[0].saturating_add(bytes[1]) / packets[0].saturating_add(packets[1]).max(1);
     let size = |field| if value["flow"].get("size_min").is_some() { number(field) } else { mean };
     FlowRecord {
         flow_id: number(Field::FlowId),
@@ -138,7 +138,7 @@ fn record(value: &Value) -> FlowRecord {
         emitted: emitted.max(end),
         packets,
         bytes,
-        payload_bytes: [0, 1].map(|way| bytes[way].saturating_sub(packets[way] * header)),
+        payload_bytes: [0, 1].map(|way| bytes[way].saturating_sub(packets[way].saturating_mul(header))),
         tcp_flags: flags,
         icmp: (number(Field::IcmpType) as u8, number(Field::IcmpCode) as u8),
         state: state(value),

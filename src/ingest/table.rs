@@ -153,7 +153,8 @@ fn read_values<T: DataType, X: Missing>(
     rows: usize,
     convert: impl Fn(&T::T) -> X,
 ) -> Result<Vec<X>> {
-    let mut all = Vec::with_capacity(rows);
+    // What a file says of its size is believed when the rows are there.
+    let mut all = Vec::with_capacity(rows.min(1 << 20));
     while all.len() < rows {
         let (mut levels, mut values) = (Vec::new(), Vec::new());
         let (records, _, _) = reader.read_records(CHUNK, (level > 0).then_some(&mut levels), None, &mut values)?;

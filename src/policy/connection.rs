@@ -105,6 +105,17 @@ impl Service {
 }
 
 impl Connection {
+    /// Whether it can hold others.
+    pub(super) fn is_wide(&self) -> bool {
+        let end = |end: &Endpoint| match end {
+            Endpoint::Any => true,
+            Endpoint::Net(net) => net.prefix_len() < net.max_prefix_len(),
+            Endpoint::Group(_) | Endpoint::Vm(_) => false,
+        };
+        let service = self.service.ports.is_some_and(|(first, last)| first != last);
+        end(&self.from) || end(&self.to) || service
+    }
+
     /// Whether a rule for this one lets the other pass.
     pub fn covers(&self, other: &Self) -> bool {
         self.service.covers(&other.service) && self.from.covers(&other.from) && self.to.covers(&other.to)

@@ -11,6 +11,8 @@ use super::fold::Foldable;
 
 /// VMs of the group that are named on an edge; of more, their number is kept.
 const NAMED_VMS: usize = 16;
+/// VMs that are told apart on an edge.
+const MOST_VMS: usize = 4096;
 const DAY: u64 = 86_400 * 1_000_000_000;
 
 /// What the VMs of a group talk to. Nodes are the ends of its edges.
@@ -73,6 +75,8 @@ pub struct LeftOut {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub permitted: u64,
+    /// Let through, and not answered as is usual for some services.
+    pub one_way: u64,
     pub denied: u64,
     pub bytes: u64,
     pub first: u64,
@@ -103,7 +107,7 @@ impl Tally {
 
 impl Foldable for Tally {
     fn flows(&self) -> u64 {
-        self.permitted + self.denied
+        self.permitted + self.one_way + self.denied
     }
 
     fn merge(&mut self, other: Self) {
@@ -111,17 +115,35 @@ impl Foldable for Tally {
         self.first = if unused { other.first } else { self.first.min(other.first) };
         self.last = self.last.max(other.last);
         self.permitted += other.permitted;
+        self.one_way += other.one_way;
         self.denied += other.denied;
         self.bytes += other.bytes;
         self.days.extend(other.days);
-        self.vms.extend(other.vms);
+        let room = MOST_VMS.saturating_sub(self.vms.len());
+        self.vms.extend(other.vms.into_iter().take(room));
+    }
+}
+
+/// Connections to look things up in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    exact: BTreeSet<Connection>,
+    /// Those that hold others.
+    wide: Vec<Connection>,
+}
+
+impl Known {
+    pub(super) fn covers(&self, connection: &Connection) -> bool {
+        self.exact.contains(connection) || self.wide.iter().any(|wide| wide.covers(connection))
     }
 }
 
 impl Graph {
-    /// Whether some edge lets a connection pass.
-    pub fn covers(&self, connection: &Connection) -> bool {
-        self.edges.iter().any(|edge| edge.permitted > 0 && edge.connection.covers(connection))
+    /// What its edges let pass.
+    pub(super) fn known(&self) -> Known {
+        let permitted = self.edges.iter().filter(|edge| edge.permitted > 0).map(|edge| edge.connection.clone());
+        let (wide, exact): (Vec<Connection>, Vec<Connection>) = permitted.partition(Connection::is_wide);
+        Known { exact: exact.into_iter().collect(), wide }
     }
 
     /// For Graphviz: `dot -Tsvg`. Several graphs are one picture; what is in more than one is drawn once.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::fold::{Foldable, folded};
-use super::graph::{Graph, instant};
+use super::graph::{Graph, Known, instant};
 use super::learner::Learner;
 use super::seen::{Answer, Seen};
 
@@ -48,7 +48,7 @@ pub struct Evidence {
 /// Gathers what graphs do not cover, one item a connection, up to a limit.
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    graphs: BTreeMap<Arc<str>, Graph>,
+    known: BTreeMap<Arc<str>, Known>,
     /// To name connections as the graphs do.
     namer: Learner,
     found: BTreeMap<Connection, Evidence>,
@@ -62,9 +62,9 @@ pub struct Inbox {
 
 impl Inbox {
     /// `namer` has the groups and sizes that the graphs were learnt with.
-    pub fn new(graphs: Vec<Graph>, namer: Learner, limit: usize) -> Self {
-        let graphs = graphs.into_iter().map(|graph| (graph.group.clone(), graph)).collect();
-        Self { graphs, namer, found: BTreeMap::new(), limit, overflow: 0, flows: 0, covered: 0 }
+    pub fn new(graphs: &[Graph], namer: Learner, limit: usize) -> Self {
+        let known = graphs.iter().map(|graph| (graph.group.clone(), graph.known())).collect();
+        Self { known, namer, found: BTreeMap::new(), limit, overflow: 0, flows: 0, covered: 0 }
     }
 
     pub fn observe(&mut self, seen: &Seen) {
@@ -76,7 +76,7 @@ impl Inbox {
         let mut unknown: BTreeMap<Connection, BTreeSet<Arc<str>>> = BTreeMap::new();
         for group in groups {
             let connection = self.namer.connection(seen, &group);
-            if self.graphs.get(&group).is_some_and(|graph| !graph.covers(&connection)) {
+            if self.known.get(&group).is_some_and(|known| !known.covers(&connection)) {
                 unknown.entry(connection).or_default().insert(group);
             }
         }
@@ -168,7 +168,7 @@ mod tests {
     fn unseen_connections_are_one_item_each() {
         let mut learning = learner();
         learning.observe(&seen(web(), place("10.0.1.1", &["app"]), 8080, 1), false);
-        let mut inbox = Inbox::new(learning.finish(), learner(), 2);
+        let mut inbox = Inbox::new(&learning.finish(), learner(), 2);
         inbox.observe(&seen(web(), place("10.0.1.2", &["app"]), 8080, 2));
         for day in 2..9 {
             let flow = seen(web(), place("10.0.1.1", &["app"]), 22, day);

@@ -25,6 +25,9 @@ impl Default for Settings {
     }
 }
 
+/// Flows that nobody answered and that are a service all the same; on enough days.
+const ONE_WAY: u64 = 3;
+
 /// Learns the graphs of several groups at once.
 #[derive(Clone, Debug)]
 pub struct Learner {
@@ -108,7 +111,17 @@ impl Learning {
     fn finish(self, group: Arc<str>, settings: Settings) -> Graph {
         let mut left_out = self.left_out;
         let mut edges = Vec::new();
-        for (connection, tally) in folded(self.tallies) {
+        let mut tallies = self.tallies;
+        // Before anything is put together: strangers that each sent one datagram are no evidence for one another.
+        tallies.retain(|_, tally| {
+            let usual = tally.one_way >= ONE_WAY && tally.days.len() >= settings.min_days;
+            if tally.permitted > 0 || usual {
+                tally.permitted += std::mem::take(&mut tally.one_way);
+            }
+            left_out.unanswered += std::mem::take(&mut tally.one_way);
+            tally.flows() > 0
+        });
+        for (connection, tally) in folded(tallies) {
             let enough = tally.permitted >= settings.min_flows && tally.days.len() >= settings.min_days;
             if tally.permitted > 0 && !enough && !connection.service.is_protected() {
                 left_out.rare += tally.permitted;
@@ -131,11 +144,12 @@ impl Learning {
 }
 
 fn tally(seen: &Seen, group: &str) -> Tally {
-    let answered = u64::from(seen.answer == Answer::Answered);
+    let count = |answer: Answer| u64::from(seen.answer == answer);
     let vms = [&seen.from, &seen.to].into_iter().filter(|place| place.is_in(group)).map(|place| place.name());
     Tally {
-        permitted: answered,
-        denied: 1 - answered,
+        permitted: count(Answer::Answered),
+        one_way: count(Answer::OneWay),
+        denied: count(Answer::Denied),
         bytes: seen.bytes,
         first: seen.start,
         last: seen.end,
@@ -217,7 +231,24 @@ pub(super) mod tests {
         let expected =
             LeftOut { attack: 1, unanswered: 1, denied: 1, excluded: 1, rare: 1, rare_connections: 1, overflow: 0 };
         assert_eq!(graph.left_out, expected);
-        assert!(graph.covers(&graph.edges[2].connection) && !graph.covers(&graph.edges[0].connection));
+        let known = graph.known();
+        assert!(known.covers(&graph.edges[2].connection) && !known.covers(&graph.edges[0].connection));
+    }
+
+    #[test]
+    fn probes_without_answer_are_no_evidence_and_logs_are() {
+        let mut learner = learner(Settings { min_days: 2, ..Settings::default() });
+        let one_way = |from: &str, port: u16, day: u64| {
+            let from = Place { vm: None, ..place(from, &[]) };
+            Seen { answer: Answer::OneWay, ..seen(from, place("10.0.0.1", &["web"]), port, day) }
+        };
+        // Twenty ports on two days, a stranger each, and a log server.
+        (0..20u16).for_each(|i| learner.observe(&one_way(&format!("192.0.2.{i}"), 2000 + i, u64::from(i % 2)), false));
+        (0..20u16).for_each(|i| learner.observe(&one_way("198.51.100.9", 3000 + i, u64::from(i % 2)), false));
+        (0..4).for_each(|day| learner.observe(&one_way("198.51.100.1", 514, day), false));
+        let graph = learner.finish().remove(1);
+        assert_eq!(edges(&graph), ["198.51.100.1 > web tcp 514 4/0"]);
+        assert_eq!(graph.left_out.unanswered, 40);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Answer {
     Denied,
     /// Nobody answered, or the host refused it.
     Unanswered,
+    /// Nobody answered, as is usual for logs and telemetry; not of TCP.
+    OneWay,
     Answered,
 }
 
@@ -158,7 +160,7 @@ fn answer(record: &impl Fields, protocol: u8, backwards: bool) -> Answer {
     let answered = match protocol {
         // A client that never acknowledges is none, and a reset alone is a host that does not want to.
         TCP => client & ACK != 0 && back > 0 && (server & SYN != 0 || (server & ACK != 0 && back > 1)),
-        // One-way services are common: logs, telemetry.
+        _ if back == 0 => return Answer::OneWay,
         _ => true,
     };
     if answered { Answer::Answered } else { Answer::Unanswered }
@@ -204,7 +206,8 @@ mod tests {
         assert_eq!(answer(&[("flow.pkts_toclient", json!(0)), ("tcp.tcp_flags_tc", json!("00"))]), Answer::Unanswered);
         assert_eq!(answer(&[("flow.pkts_toclient", json!(1)), ("tcp.tcp_flags_tc", json!("14"))]), Answer::Unanswered);
         assert_eq!(answer(&[("tcp.tcp_flags_ts", json!("02"))]), Answer::Unanswered, "a half-open connection");
-        assert_eq!(answer(&[("proto", json!("UDP")), ("flow.pkts_toclient", json!(0))]), Answer::Answered);
+        assert_eq!(answer(&[("proto", json!("UDP")), ("flow.pkts_toclient", json!(0))]), Answer::OneWay);
+        assert_eq!(answer(&[("proto", json!("UDP"))]), Answer::Answered);
         assert!(seen(&[("gnomon.flags", json!(["port_scan"]))]).unwrap().attack);
         assert!(!seen(&[("gnomon.flags", json!(["outlier"]))]).unwrap().attack);
     }

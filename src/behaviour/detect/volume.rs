@@ -4,7 +4,7 @@
 //! whatever it began or answered. Told is a time in which they are at least `volume` bytes and `volume_factor` times
 //! the mean of those before, once there were twelve (two hours). Nightly work stands out against the hours before it.
 //!
-//! Once pairs are expected (`[scorer.pairs] learning`, a day), they say it better: told are two intervals of a pair one
+//! Of hosts in groups, once pairs are expected (`[scorer.pairs] learning`, a day), they say it better: told are two intervals of a pair one
 //! after the other that are unexpected, of `volume` bytes together in one direction, each `volume_factor` times what is
 //! usual on the services that were seen, at that hour. Work that comes every night is known after three of them.
 
@@ -18,6 +18,7 @@ use super::episode::{Bar, Detail, Key, Scene, Sighting};
 use super::gauge::note;
 use super::limits::Limits;
 use crate::packet::Host;
+use crate::rules::GroupSetHandle;
 
 const HOSTS: usize = 8_192;
 const PERIOD: u64 = 600_000_000_000;
@@ -105,7 +106,9 @@ impl Volumes {
     }
 
     fn sent(&mut self, book: &mut Book, limits: &Limits, r: &FlowRecord, from: Host, to: Host, bytes: u64) -> bool {
-        if bytes == 0 || self.left_to_pairs || !limits.is_inside(&from) {
+        // Without groups all traffic is one pair, in which nobody stands out.
+        let grouped = r.src_groups != GroupSetHandle::default() || r.dst_groups != GroupSetHandle::default();
+        if bytes == 0 || (self.left_to_pairs && grouped) || !limits.is_inside(&from) {
             return false;
         }
         let trend = self.hosts.get_or(from, Trend::default);

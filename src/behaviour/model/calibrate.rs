@@ -63,7 +63,9 @@ impl Calibration {
     /// What was fitted once and is read again.
     pub(super) fn is_sound(&self) -> bool {
         let rises = |a: &(f32, f32), b: &(f32, f32)| a.0 < b.0 && a.1 <= b.1;
-        !self.knots.is_empty() && self.knots.is_sorted_by(rises) && self.threshold.is_finite()
+        let inside = |(x, y): &(f32, f32)| (0.0..=1.0).contains(x) && (0.0..=1.0).contains(y);
+        let knots = self.knots.len() >= 2 && self.knots.iter().all(inside) && self.knots.is_sorted_by(rises);
+        knots && self.threshold.is_finite() && self.largest.is_finite()
     }
 
     /// Whether a raw score is above everything in the warm-up.

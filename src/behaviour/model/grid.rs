@@ -108,9 +108,12 @@ impl Grid {
 
     /// Tables as vectors expect them, and numbers that can be calculated with.
     pub(super) fn is_sound(&self) -> bool {
-        let whole = self.width.max(1).next_multiple_of(GROUP);
+        if !(1..=usize::from(u8::MAX)).contains(&self.width) {
+            return false;
+        }
+        let whole = self.width.next_multiple_of(GROUP);
         let tables = [&self.least, &self.scale];
-        self.width > 0 && tables.iter().all(|table| table.len() == whole && table.iter().all(|x| !x.is_nan()))
+        tables.iter().all(|table| table.len() == whole && table.iter().all(|x| !x.is_nan()))
     }
 
     /// The byte of value `x` of `feature`.

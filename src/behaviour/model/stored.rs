@@ -87,7 +87,7 @@ impl Model {
             && self.pca.as_ref().is_none_or(|m| m.is_sound(width))
             && self.svm.as_ref().is_none_or(|m| m.is_sound(width))
             && self.tails.iter().all(|tail| tail.is_sound())
-            && self.weights.iter().all(|weight| weight.is_finite())
+            && self.weights.iter().all(|weight| (0.0..=1.0).contains(weight))
             && self.calibration.is_sound()
     }
 }

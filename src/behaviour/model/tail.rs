@@ -49,7 +49,8 @@ impl Tail {
 
     /// What was fitted once and is read again.
     pub(super) fn is_sound(&self) -> bool {
-        !self.knots.is_empty() && self.knots.is_sorted_by(|a, b| a.0 < b.0) && self.slope.is_finite()
+        let finite = self.knots.iter().all(|(x, y)| x.is_finite() && y.is_finite());
+        !self.knots.is_empty() && finite && self.knots.is_sorted_by(|a, b| a.0 < b.0) && self.slope.is_finite()
     }
 
     pub(super) fn measure(&self, value: f32) -> f32 {

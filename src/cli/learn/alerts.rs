@@ -1,6 +1,7 @@
 //! Parties of attacks, from a file of alerts.
 
 use std::collections::HashMap;
+use std::io::BufRead;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -19,11 +20,14 @@ pub(super) struct Attacks {
 impl Attacks {
     /// Episodes of kinds that are attacks. Their latest account holds.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let mut found = Self::default();
-        for (number, line) in text.lines().enumerate() {
+        for (number, line) in crate::ingest::open(path)?.lines().enumerate() {
             let place = || format!("{}, line {}", path.display(), number + 1);
-            let alert: serde_json::Value = serde_json::from_str(line).with_context(place)?;
+            let line = line.with_context(place)?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let alert: serde_json::Value = serde_json::from_str(&line).with_context(place)?;
             let text = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).unwrap_or("");
             let harmless = [AlertKind::Outlier, AlertKind::NewRelationship, AlertKind::Volume].map(AlertKind::name);
             let time = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).and_then(instant);

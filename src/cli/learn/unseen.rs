@@ -54,7 +54,7 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
     let groups: Vec<Arc<str>> = graphs.iter().map(|graph| graph.group.clone()).collect();
     let namer = Learner::new(Settings::default(), &groups, members.sizes.clone());
     let attacks = args.alerts.as_deref().map(Attacks::read).transpose()?.unwrap_or_default();
-    let mut inbox = Inbox::new(graphs, namer, MOST);
+    let mut inbox = Inbox::new(&graphs, namer, MOST);
     each_flow(&args.flows, &members, |seen, _| {
         inbox.observe(&attacks.judged(seen));
         Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Common;
 use super::source::{configuration, file};
 use crate::appliance::{Library, PolicyHost, Targets};
-use crate::behaviour::{Candidate, Comparison, Extractor, InUse, News, Rows, Scorer};
+use crate::behaviour::{Candidate, Comparison, ExpectSettings, Extractor, InUse, News, Rows, Scorer};
 use crate::cli::score::spinner;
 use crate::config;
 use crate::flow::FlowRecord;
@@ -41,7 +41,9 @@ pub(in crate::cli) fn train(records: &[FlowRecord], settings: &config::Scorer, s
     if records.len() < LEAST {
         bail!("{} flow records are too few to train on: {LEAST} are needed", records.len());
     }
-    let settings = config::Scorer { enabled: true, warmup_records: records.len(), retrain: None, ..settings.clone() };
+    let pairs = ExpectSettings { enabled: false, ..settings.pairs };
+    let settings =
+        config::Scorer { enabled: true, warmup_records: records.len(), retrain: None, pairs, ..settings.clone() };
     let mut scorer = Scorer::new(&settings, seed);
     for record in records {
         scorer.observe(*record, &mut |_| ());

@@ -80,7 +80,10 @@ fn features(columns: &[&str], learnt: &Table, count: usize, scored: &Table) -> R
     for (place, name) in columns.iter().enumerate() {
         let (known, all) = match (learnt.column(name)?, scored.column(name)?) {
             (Column::Numbers(known), Column::Numbers(all)) => (known.clone(), all.clone()),
-            _ => shares(&learnt.words(name)?[..count], &scored.words(name)?),
+            _ => {
+                let known = learnt.words(name)?;
+                shares(&known[..count.min(known.len())], &scored.words(name)?)
+            }
         };
         let fill = |out: &mut [f32], values: &[f64]| {
             for (row, value) in out.chunks_exact_mut(width).zip(values) {

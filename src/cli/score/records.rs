@@ -12,7 +12,7 @@ use super::ScoreArgs;
 use super::top::{Entry, Reasons, Top, reasons, reasons_json};
 use super::{Form, form, spinner};
 use crate::appliance::{PolicyNames, load_model};
-use crate::behaviour::{Extractor, Features, InUse, NAMES, Scope, ScoredRecord, Scorer};
+use crate::behaviour::{ExpectSettings, Extractor, Features, InUse, NAMES, Scope, ScoredRecord, Scorer};
 use crate::cli::model::train;
 use crate::cli::replay::Replayer;
 use crate::config::{self, Config};
@@ -144,7 +144,8 @@ fn score(
     replayer: &mut Option<Replayer>,
 ) -> Result<()> {
     let (in_use, from, learnt) = model(args, config, &items, replayer)?;
-    let settings = config::Scorer { enabled: true, retrain: None, per_group: false, ..config.scorer.clone() };
+    let pairs = ExpectSettings { enabled: false, ..config.scorer.pairs };
+    let settings = config::Scorer { enabled: true, retrain: None, pairs, per_group: false, ..config.scorer.clone() };
     let mut scorer = Scorer::new(&settings, config.seed);
     scorer.activate(Scope::All, in_use.clone(), &mut |_| ());
     // The scorer keeps its features to itself; the same records give the same.
