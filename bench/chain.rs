@@ -4,7 +4,7 @@
 //! worker's CPU time, so what else the machine does changes little. Then, alone, what each part of the chain costs.
 //!
 //! What the worker forwards is sent to it again, so that a flow has about a hundred packets, both ways; a flow ends a second
-//! after its last one. The model has both members (`warmup_records = 10000`).
+//! after its last one. The model has all usual members (`warmup_records = 10000`).
 //!
 //! `cargo bench --bench chain -- [--quick] [--json FILE] [--cpu N] [--reader-cpu N] [--flows-a-second N]`
 

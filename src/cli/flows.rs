@@ -14,7 +14,7 @@ use super::flow_table::{Row, csv, table};
 use super::live::Appliance;
 use crate::control::{Client, FlowsArguments, Key, MOST_SORTED, Part, SortKey};
 use crate::filter::{Expression, Fields, JsonLine, Schema};
-use crate::ingest::FlowFile;
+use crate::ingest::EventLines;
 
 /// List live flows of the running appliance, or flow records of a file.
 ///
@@ -148,8 +148,11 @@ fn watch(args: &FlowsArgs, text: &str, limit: Option<usize>, seconds: f64) -> Re
 fn of_file(path: &Path, filter: &Expression, order: Option<SortKey>, limit: Option<usize>) -> Result<Found> {
     let mut found = Found::default();
     let mut ranked: Vec<(Key, Value)> = Vec::new();
-    for found_line in FlowFile::open(path)? {
-        let (_, value) = found_line?;
+    for value in EventLines::open(path)? {
+        let value = value?;
+        if value["event_type"] != "flow" {
+            continue;
+        }
         found.flows += 1;
         if !filter.matches(&JsonLine(&value)) {
             continue;

@@ -1,13 +1,15 @@
 //! `gnomon pairs`: which group pairs did what was not expected of them, and why.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use serde_json::Value;
+
+use crate::ingest::EventLines;
 
 /// Show which group pairs did what was not expected of them, and why.
 ///
@@ -90,15 +92,8 @@ pub(super) fn run(args: &PairsArgs) -> Result<ExitCode> {
 fn read(path: &Path) -> Result<Vec<Value>> {
     let path = if path.is_dir() { path.join("pairs.jsonl") } else { path.to_path_buf() };
     let mut lines = Vec::new();
-    for (number, line) in crate::ingest::open(&path)?.lines().enumerate() {
-        let line = line.with_context(|| format!("reading {}", path.display()))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let value: Value = match serde_json::from_str(&line) {
-            Ok(value) => value,
-            Err(error) => bail!("{} line {}: {error}", path.display(), number + 1),
-        };
+    for value in EventLines::open(&path)? {
+        let value = value?;
         if value["event_type"] == "pair" {
             lines.push(value);
         }

@@ -31,40 +31,72 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(BUFFER, reader)))
 }
 
-/// The flow records of a file, in its order. Lines of other events are passed over.
-pub struct FlowFile {
+/// The events of a file, in its order; empty lines are passed over.
+pub struct EventLines {
     path: PathBuf,
     lines: Lines<Box<dyn BufRead>>,
     number: usize,
-    /// Numbers for sets of group names.
-    groups: HashMap<Vec<String>, GroupSetHandle>,
 }
 
-impl std::fmt::Debug for FlowFile {
+impl std::fmt::Debug for EventLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FlowFile").field("path", &self.path).field("line", &self.number).finish_non_exhaustive()
+        f.debug_struct("EventLines").field("path", &self.path).field("line", &self.number).finish_non_exhaustive()
     }
+}
+
+impl EventLines {
+    /// # Errors
+    /// The file cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), lines: open(path)?.lines(), number: 0 })
+    }
+
+    /// Where the latest event stands.
+    fn place(&self) -> String {
+        format!("{}, line {}", self.path.display(), self.number)
+    }
+}
+
+impl Iterator for EventLines {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = self.lines.next()?;
+            self.number += 1;
+            match line.with_context(|| self.place()) {
+                Ok(line) if line.trim().is_empty() => {}
+                Ok(line) => return Some(serde_json::from_str(&line).with_context(|| self.place())),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The flow records of a file, in its order. Other events are passed over.
+#[derive(Debug)]
+pub struct FlowFile {
+    events: EventLines,
+    /// Numbers for sets of group names.
+    groups: HashMap<Vec<String>, GroupSetHandle>,
 }
 
 impl FlowFile {
     /// # Errors
     /// The file cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let lines = open(path)?.lines();
         let groups = HashMap::from([(Vec::new(), GroupSetHandle(0))]);
-        Ok(Self { path: path.to_owned(), lines, number: 0, groups })
+        Ok(Self { events: EventLines::open(path)?, groups })
     }
 
-    fn record(&mut self, line: &str) -> Result<Option<(FlowRecord, Value)>> {
-        let place = || format!("{}, line {}", self.path.display(), self.number);
-        let value: Value = serde_json::from_str(line).with_context(place)?;
+    fn record(&mut self, value: Value) -> Result<Option<(FlowRecord, Value)>> {
         match value["event_type"].as_str() {
             Some("flow") => {}
             Some(_) => return Ok(None),
-            None => bail!("{}: no event of EVE: it has no `event_type`", place()),
+            None => bail!("{}: no event of EVE: it has no `event_type`", self.events.place()),
         }
         if value["src_ip"].as_str().is_none() || !value["flow"].is_object() {
-            bail!("{}: a flow record needs `src_ip`, `dest_ip` and `flow`", place());
+            bail!("{}: a flow record needs `src_ip`, `dest_ip` and `flow`", self.events.place());
         }
         let mut set = |name: &str| {
             let names = value["gnomon"][name].as_array().into_iter().flatten();
@@ -84,14 +116,11 @@ impl Iterator for FlowFile {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let line = self.lines.next()?;
-            self.number += 1;
-            let line = match line.with_context(|| format!("{}, line {}", self.path.display(), self.number)) {
-                Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => line,
+            let found = match self.events.next()? {
+                Ok(value) => self.record(value),
                 Err(error) => return Some(Err(error)),
             };
-            if let Some(found) = self.record(&line).transpose() {
+            if let Some(found) = found.transpose() {
                 return Some(found);
             }
         }

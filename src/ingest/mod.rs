@@ -7,5 +7,5 @@
 mod flows;
 mod table;
 
-pub use flows::{FlowFile, open};
+pub use flows::{EventLines, FlowFile, open};
 pub use table::{Column, Table};

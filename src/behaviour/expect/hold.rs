@@ -6,7 +6,8 @@
 //! the day on three days, none of them two weeks after the one before. From the fourth on that hour is learnt like any
 //! other.
 //!
-//! What a detector flags as an attack is never learnt, however long it lasts: that is left out before.
+//! What a detector flags as an attack is not learnt, however long it lasts: that is left out before. Records that came before
+//! the first flag of their interval count as others do.
 
 /// How long a new level must last, how many held intervals there must be, and how long it may be gone meanwhile.
 const LEVEL_SECONDS: u64 = 6 * 3600;

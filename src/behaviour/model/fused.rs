@@ -28,9 +28,10 @@ use super::pca::{self, Pca};
 use super::svm::{self, Svm};
 use super::tail::Tail;
 
-/// Neighbours count from so many records of training on. In fewer most of what is ordinary is still far from all that was
-/// seen: in generated traffic, of the harmless records that followed a warm-up of 742, 29 % were as unusual as "one in a
-/// hundred", with the forest alone 3 %; after a warm-up of 1,950 it was 5 % and 3 %.
+/// Members beside the forest count from so many records of training on. In fewer most of what is ordinary is still far
+/// from all that was seen: in generated traffic, of the harmless records that followed a warm-up of 742, 29 % were as
+/// unusual as "one in a hundred" to forest and neighbours, to the forest alone 3 %; after a warm-up of 1,950 it was 5 %
+/// and 3 %.
 const DENSE: usize = 2048;
 /// Most records that the score is calibrated on.
 const CALIBRATED: usize = 8192;
@@ -93,12 +94,11 @@ impl Model {
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         let forest = Forest::train(data, &all, with.trees, with.sample, with.seed, with.isa);
         let (reference, calibrating) = divide(rows, &grid, &forest, with);
-        let wants = |member| with.members.contains(member);
+        let wants = |member| with.members.contains(member) && rows.len() >= DENSE;
         let most = |count: usize| &reference[..reference.len().min(count)];
         let mut model = Self {
-            neighbours: (wants(Member::Neighbours) && rows.len() >= DENSE)
-                .then(|| Neighbours::train(data, &reference, with.seed, with.isa)),
-            ecod: (wants(Member::Ecod) && !rows.is_empty()).then(|| Ecod::train(data)),
+            neighbours: wants(Member::Neighbours).then(|| Neighbours::train(data, &reference, with.seed, with.isa)),
+            ecod: wants(Member::Ecod).then(|| Ecod::train(data)),
             pca: wants(Member::Pca).then(|| Pca::train(data, most(pca::MOST))).flatten(),
             svm: wants(Member::Svm).then(|| Svm::train(data, most(svm::MOST))).flatten(),
             tails: std::array::from_fn(|_| Tail::fit(&[])),

@@ -1,14 +1,14 @@
 //! Parties of attacks, from a file of alerts.
 
 use std::collections::HashMap;
-use std::io::BufRead;
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::behaviour::AlertKind;
 use crate::filter::instant;
+use crate::ingest::EventLines;
 use crate::policy::Seen;
 
 /// Who attacked whom, and from when to when; no victim: anybody.
@@ -21,13 +21,8 @@ impl Attacks {
     /// Episodes of kinds that are attacks. Their latest account holds.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let mut found = Self::default();
-        for (number, line) in crate::ingest::open(path)?.lines().enumerate() {
-            let place = || format!("{}, line {}", path.display(), number + 1);
-            let line = line.with_context(place)?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let alert: serde_json::Value = serde_json::from_str(&line).with_context(place)?;
+        for alert in EventLines::open(path)? {
+            let alert = alert?;
             let text = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).unwrap_or("");
             let harmless = [AlertKind::Outlier, AlertKind::NewRelationship, AlertKind::Volume].map(AlertKind::name);
             let time = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).and_then(instant);

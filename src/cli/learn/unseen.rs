@@ -72,7 +72,11 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
         Form::Table => {
             write(None, &text(&items, args.limit))?;
             let told = if of_attacks > 0 { format!(", {of_attacks} more are of attacks") } else { String::new() };
-            println!("{} connections are new{told}; {covered} of {flows} flows are of known ones", items.len());
+            let new = match items.len() {
+                1 => "1 connection is new".to_owned(),
+                count => format!("{count} connections are new"),
+            };
+            println!("{new}{told}; {covered} of {flows} flows are of known ones");
         }
     }
     if overflow > 0 {
