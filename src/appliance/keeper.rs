@@ -1,32 +1,34 @@
-//! The keeper of models: trains them and stores them, on a thread that may wait, so that the scorer never does.
+//! The keeper of models: has them trained and stores them, on threads that may wait, so that the scorer never does.
 //!
 //! ```text
-//! scorer ── jobs, news ─► keeper ── rows ─► store
-//!        ◄── models ─────   ▲
-//!              control ─────┘ orders: train, promote, roll back, reject, list
+//! scorer ── jobs, news ─► office ── rows ─► store
+//!        ◄── models ────   ▲  └── jobs ─► training
+//!                          ├──── models ────┘
+//!              control ────┘ orders: train, promote, roll back, reject, list
 //! ```
-//! One thing after the other: a model that was promoted is in the store before it scores, and what the keeper says to the
-//! scorer comes there in the order of the store.
+//! The [office](super::office) does one thing after the other: a model that was promoted is in the store before it
+//! scores, and what the scorer is told comes there in the order of the store. What the scorer finds of a shadow is a
+//! proposal; it is refused when a person was first. Trainings have a thread of their own: nobody waits for them.
 
-use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use anyhow::{Context, Result, anyhow};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::library::{Library, Restored, scope_name, scope_of, state};
+use super::library::{Library, Restored, scope_name};
+use super::office::{Ask, Office, Tell};
 use super::policy::PolicyNames;
-use super::scoring::unix_nanoseconds;
-use crate::behaviour::{Candidate, Compared, InUse, Job, News, Role, Scope, Scorer};
+use crate::behaviour::{Compared, InUse, Job, News, Role, Scope, ScoredRecord, Scorer};
 use crate::config::Config;
-use crate::store::{State, Store};
+use crate::store::Store;
 
-/// How long an order may take: a training may be in front of it.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an order may take: the store waits for other processes for less.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a person wants.
 #[derive(Clone, Debug)]
@@ -37,22 +39,6 @@ pub enum Order {
     Reject { id: i64, who: String, reason: String },
     Rollback { scope: String, who: String, reason: String },
     Train { shadow: Option<bool>, who: String },
-}
-
-#[derive(Debug)]
-enum Ask {
-    Job(Box<Job>),
-    News(Box<News>),
-    Order(Order, Sender<Result<Vec<Value>>>),
-}
-
-/// What the scorer is to do.
-#[derive(Debug)]
-pub enum Tell {
-    Settle { candidate: Box<Candidate>, id: u64 },
-    Activate(Scope, InUse),
-    Accompany(Scope, Option<InUse>),
-    Train(Option<bool>),
 }
 
 /// What of models changes all the time, as the scorer last told.
@@ -84,13 +70,25 @@ impl Desk {
     /// Does what a person wants, and says what came of it.
     ///
     /// # Errors
-    /// It cannot be done; why.
+    /// It cannot be done; why, and whether it will be done later.
     pub fn order(&self, order: Order) -> Result<Vec<Value>> {
-        let (answer, answered) = bounded(1);
-        let gone = || anyhow!("the appliance stops");
-        let asks = lock(&self.asks).clone().ok_or_else(gone)?;
-        asks.send(Ask::Order(order, answer)).map_err(|_| gone())?;
-        answered.recv_timeout(PATIENCE).map_err(|_| anyhow!("a training takes long; ask again"))?
+        self.order_within(order, PATIENCE)
+    }
+
+    fn order_within(&self, order: Order, patience: Duration) -> Result<Vec<Value>> {
+        let asks = lock(&self.asks).clone().ok_or_else(|| anyhow!("the appliance stops"))?;
+        let died = || anyhow!("the keeper of models has ended with an error; restart gnomon: its log has more");
+        let ((answer, answered), begun) = (bounded(1), Arc::new(AtomicBool::new(false)));
+        asks.send(Ask::Order { order, begun: begun.clone(), answer }).map_err(|_| died())?;
+        match answered.recv_timeout(patience) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(died()),
+            // Who is first decides: what has not begun now is never done.
+            Err(RecvTimeoutError::Timeout) if begun.swap(true, Ordering::AcqRel) => {
+                Err(anyhow!("the store takes long; `gnomon model list` will show whether it was done"))
+            }
+            Err(RecvTimeoutError::Timeout) => Err(anyhow!("the store takes long; nothing was done, ask again")),
+        }
     }
 
     /// What the scorer said lately.
@@ -106,20 +104,12 @@ pub struct Keeper {
     tells: Receiver<Tell>,
     desk: Arc<Desk>,
     names: Arc<PolicyNames>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// The thread's.
-struct Office {
-    library: Option<Library>,
-    /// Numbers where there is no store.
-    last: u64,
-    names: Arc<PolicyNames>,
-    tells: Sender<Tell>,
+    /// Office and training.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Starts the thread, and returns with it what was stored: the scorer begins with that.
+    /// Starts the threads, and returns with them what was stored: the scorer begins with that.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -137,30 +127,37 @@ impl Keeper {
             }
             (library, restored) = (Some(opened), found);
         }
-        let ((asks, asked), (tells, told)) = (unbounded(), unbounded());
-        let mut office = Office { library, last: 0, names: names.clone(), tells };
-        let work = move || asked.iter().for_each(|ask| office.take(ask));
-        let thread =
-            thread::Builder::new().name("models".into()).spawn(work).context("starting the keeper of models")?;
+        let ((asks, asked), (tells, told), (jobs, work)) = (unbounded(), unbounded(), unbounded::<Job>());
+        let mut office = Office::new(library, names.clone(), &restored, tells, jobs);
+        let trained = asks.clone();
+        let train = move || {
+            for job in work {
+                // An office that is gone needs no models.
+                let _ = trained.send(Ask::Trained(Box::new(job.run())));
+            }
+        };
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.into()).spawn(work).context("starting the keeper of models")
+        };
+        let threads = vec![
+            spawn("training", Box::new(train))?,
+            spawn("models", Box::new(move || asked.iter().for_each(|ask| office.take(ask))))?,
+        ];
         let desk = Arc::new(Desk { asks: Mutex::new(Some(asks.clone())), board: Mutex::default() });
-        Ok((Self { asks, tells: told, desk, names: names.clone(), thread: Some(thread) }, restored))
+        Ok((Self { asks, tells: told, desk, names: names.clone(), threads }, restored))
     }
 
     pub fn desk(&self) -> Arc<Desk> {
         self.desk.clone()
     }
 
-    /// Hands over what the scorer has, and returns what it is to do. Never waits.
-    pub fn exchange(&self, scorer: &mut Scorer) -> impl Iterator<Item = Tell> + use<'_> {
-        while let Some(job) = scorer.take_job() {
+    /// Hands over what the scorer has, and does what it is told. Never waits.
+    pub fn exchange(&self, scorer: &mut Scorer, out: &mut impl FnMut(ScoredRecord)) {
+        hand_over(scorer, |ask| {
             // A thread that is gone trains nothing: scoring goes on with what there is.
-            let _ = self.asks.send(Ask::Job(Box::new(job)));
-        }
-        for news in scorer.drain_news() {
-            tell(&news, &self.names);
-            let _ = self.asks.send(Ask::News(Box::new(news)));
-        }
-        self.tells.try_iter()
+            let _ = self.asks.send(ask);
+        });
+        self.tells.try_iter().for_each(|tell| tell.obey(scorer, out));
     }
 
     /// Shows others how models stand now.
@@ -177,103 +174,22 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// What is being trained is finished and stored.
+    /// What is to be trained is finished and stored.
     fn drop(&mut self) {
         *lock(&self.desk.asks) = None;
+        let _ = self.asks.send(Ask::Close);
         (self.asks, self.tells) = (unbounded().0, unbounded().1);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-impl Office {
-    fn take(&mut self, ask: Ask) {
-        match ask {
-            Ask::Job(job) => self.train(*job),
-            Ask::News(news) => {
-                let noted = self.library.as_ref().map_or(Ok(None), |library| library.note(&news, &self.names));
-                if let Err(error) = noted {
-                    log::warn!("what became of a model is not stored: {error:#}");
-                }
-            }
-            Ask::Order(order, answer) => {
-                // Who asked may be gone.
-                let _ = answer.send(self.order(order));
-            }
-        }
-    }
-
-    fn train(&mut self, job: Job) {
-        let candidate = Box::new(job.run());
-        let stored = self.library.as_ref().map(|library| library.add(&candidate, &self.names, state(candidate.role())));
-        let id = match stored {
-            Some(Ok(id)) => id,
-            Some(Err(error)) => {
-                log::warn!("a trained model is not stored, a restart will not know it: {error:#}");
-                0
-            }
-            None => self.last + 1,
-        };
-        self.last = id;
-        tell(&News::Trained { candidate: candidate.clone(), id }, &self.names);
-        let _ = self.tells.send(Tell::Settle { candidate, id });
-    }
-
-    fn order(&mut self, order: Order) -> Result<Vec<Value>> {
-        if let Order::Train { shadow, who } = order {
-            log::info!("a new model is asked for by {who}");
-            let _ = self.tells.send(Tell::Train(shadow));
-            return Ok(vec![json!({ "training": true })]);
-        }
-        let Some(library) = &self.library else {
-            bail!("no models are stored: this gnomon runs with [store] enabled = false");
-        };
-        let (store, now) = (&library.store, unix_nanoseconds());
-        match order {
-            Order::Train { .. } => Ok(Vec::new()),
-            Order::List => store.models()?.iter().map(|model| Ok(serde_json::to_value(model)?)).collect(),
-            Order::Show { id } => {
-                let mut model = serde_json::to_value(store.model(id)?)?;
-                model["history"] = serde_json::to_value(store.model_events(id)?)?;
-                Ok(vec![model])
-            }
-            Order::Promote { id, who, reason } => {
-                let (about, in_use) = library.load(id)?;
-                store.set_model_state(id, State::Active, now, &who, &reason)?;
-                self.activate(&about.scope, in_use)
-            }
-            Order::Rollback { scope, who, reason } => {
-                let active = store.models_in(State::Active)?.into_iter().find(|model| model.scope == scope);
-                if let Some(former) = active.and_then(|model| model.replaces) {
-                    // What cannot be read must not come in force.
-                    library.load(former)?;
-                }
-                let id = store.roll_model_back(&scope, now, &who, &reason)?;
-                self.activate(&scope, library.load(id)?.1)
-            }
-            Order::Reject { id, who, reason } => {
-                let about = store.model(id)?;
-                if about.state == State::Active {
-                    bail!("model {id} is active: `gnomon model rollback` puts the one before it in its place");
-                }
-                store.set_model_state(id, State::Rejected, now, &who, &reason)?;
-                if let Some(scope) = scope_of(&about.scope, &self.names.labels).filter(|_| about.state == State::Shadow)
-                {
-                    let _ = self.tells.send(Tell::Accompany(scope, None));
-                }
-                Ok(vec![json!({ "rejected": id })])
-            }
-        }
-    }
-
-    fn activate(&self, scope: &str, in_use: InUse) -> Result<Vec<Value>> {
-        let id = in_use.id;
-        let known = scope_of(scope, &self.names.labels);
-        if let Some(scope) = known {
-            let _ = self.tells.send(Tell::Activate(scope, in_use));
-        }
-        Ok(vec![json!({ "active": id, "scope": scope, "scores": known.is_some() })])
+/// News come first: they are older than jobs.
+pub(super) fn hand_over(scorer: &mut Scorer, mut to: impl FnMut(Ask)) {
+    scorer.drain_news().for_each(|news| to(Ask::News(Box::new(news))));
+    while let Some(job) = scorer.take_job() {
+        to(Ask::Job(Box::new(job)));
     }
 }
 
@@ -287,6 +203,10 @@ pub fn tell(news: &News, names: &PolicyNames) {
                 Some(objection) => log::warn!("model {id} for {of} ({cause}) is rejected: {objection}"),
                 None => log::info!("model {id} for {of} ({cause}) learnt from {} records", candidate.records),
             }
+        }
+        News::Failed(failure) => {
+            let (of, cause) = (scope(&failure.scope), failure.cause.name());
+            log::error!("no model for {of} ({cause}), the one before it goes on: {}", failure.reason);
         }
         News::Drift { scope: of, model, change, .. } => log::warn!(
             "drift: the mean score of {} by model {model} is {:.3}, was {:.3}",

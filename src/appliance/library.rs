@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
+use super::keeper;
 use super::policy::PolicyNames;
-use crate::behaviour::{Candidate, FEATURES, InUse, Model, News, Role, SCHEMA, Scope};
+use crate::behaviour::{
+    Candidate, FEATURES, Failure, Figures, InUse, Member, Model, News, Role, SCHEMA, Scope, Scorer,
+};
 use crate::config::{self, Config};
 use crate::rules::Labels;
 use crate::store::{NewModel, State, Store, StoredModel};
@@ -14,6 +17,8 @@ use crate::store::{NewModel, State, Store, StoredModel};
 const FOLDER: &str = "/var/lib/gnomon";
 /// Who does what nobody asked for.
 const GNOMON: &str = "gnomon";
+/// Models that could not be stored have numbers from here on; those of stores are far below.
+pub const UNSTORED: u64 = 1 << 40;
 
 /// Where the store of a configuration is: what it names, or the usual place if that can be written.
 pub fn store_path(config: &Config) -> PathBuf {
@@ -70,6 +75,11 @@ impl Library {
         Ok(self.store.next_model()? as u64)
     }
 
+    /// The scope of a name, where a model of it scores here.
+    pub fn scope_of(&self, name: &str, labels: &Labels) -> Option<Scope> {
+        scope_of(name, labels).filter(|scope| *scope == Scope::All || self.settings.per_group)
+    }
+
     /// Reads a model.
     ///
     /// # Errors
@@ -78,15 +88,17 @@ impl Library {
         load(&self.store, id)
     }
 
-    /// The active models and shadows of scopes that the policy knows, and for each that cannot be used why.
+    /// The active models and shadows of scopes that the policy knows and models are used for, and for each that cannot be used why.
     pub fn restore(&self, names: &PolicyNames) -> Result<(Vec<Restored>, Vec<anyhow::Error>)> {
         let (mut restored, mut failed) = (Vec::new(), Vec::new());
         for (state, role) in [(State::Active, Role::Active), (State::Shadow, Role::Shadow)] {
             for model in self.store.models_in(state)? {
-                match (scope_of(&model.scope, &names.labels), load(&self.store, model.id)) {
-                    (Some(scope), Ok((_, in_use))) => restored.push(Restored { scope, in_use, role }),
-                    (None, _) => log::info!("model {} is for {}, which is no group now", model.id, model.scope),
-                    (_, Err(error)) => failed.push(error),
+                let (id, known) = (model.id, scope_of(&model.scope, &names.labels));
+                match self.scope_of(&model.scope, &names.labels).map(|scope| (scope, load(&self.store, id))) {
+                    Some((scope, Ok((_, in_use)))) => restored.push(Restored { scope, in_use, role }),
+                    Some((_, Err(error))) => failed.push(error),
+                    None if known.is_some() => log::info!("model {id} is for {}: per_group = false", model.scope),
+                    None => log::info!("model {id} is for {}, which is no group now", model.scope),
                 }
             }
         }
@@ -95,49 +107,102 @@ impl Library {
 
     /// Stores a candidate, and returns its number.
     pub fn add(&self, candidate: &Candidate, names: &PolicyNames, state: State) -> Result<u64> {
-        let settings = &self.settings;
-        let scope = scope_name(candidate.scope, &names.labels);
         let reason = match &candidate.objection {
             Some(objection) => format!("{}: {objection}", candidate.cause.name()),
             None => candidate.cause.name().to_owned(),
         };
         let new = NewModel {
-            scope,
-            feature_schema: SCHEMA,
-            created: candidate.at,
-            window: candidate.span,
             records: candidate.records,
             excluded: candidate.excluded,
-            seed: self.seed,
-            settings: json!({
-                "trees": settings.trees,
-                "sample": settings.sample,
-                "contamination": settings.contamination,
-            })
-            .to_string(),
-            metrics: serde_json::to_string(&candidate.figures)?,
-            who: GNOMON.to_owned(),
-            reason,
             blob: candidate.model.to_bytes(),
             reference: candidate.reference.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            ..self.new_model(candidate.scope, names, (candidate.at, candidate.span), &candidate.figures, reason)?
         };
         Ok(self.store.add_model(&new, state)? as u64)
     }
 
-    /// Stores what happened; a candidate with the number that it gets here, which is returned.
+    /// Stores that a training broke off, as a rejected model without bytes, and returns its number.
+    pub fn add_failure(&self, failure: &Failure, names: &PolicyNames) -> Result<u64> {
+        let Failure { scope, cause, at, span, figures, reason } = failure;
+        let reason = format!("{}: {reason}", cause.name());
+        let new = self.new_model(*scope, names, (*at, *span), figures, reason)?;
+        Ok(self.store.add_model(&new, State::Rejected)? as u64)
+    }
+
+    fn new_model(
+        &self,
+        scope: Scope,
+        names: &PolicyNames,
+        (created, window): (u64, (u64, u64)),
+        figures: &Figures,
+        reason: String,
+    ) -> Result<NewModel> {
+        let members: Vec<&str> = self.settings.members.iter().map(Member::name).collect();
+        let settings = json!({
+            "members": members,
+            "trees": self.settings.trees,
+            "sample": self.settings.sample,
+            "contamination": self.settings.contamination,
+            "warmup_records": self.settings.warmup_records,
+            "group_records": self.settings.group_records,
+            "detect_window_seconds": self.settings.detect.window.as_secs_f64(),
+        });
+        Ok(NewModel {
+            scope: scope_name(scope, &names.labels),
+            feature_schema: SCHEMA,
+            created,
+            window,
+            seed: self.seed,
+            settings: settings.to_string(),
+            metrics: serde_json::to_string(figures)?,
+            who: GNOMON.to_owned(),
+            reason,
+            ..NewModel::default()
+        })
+    }
+
+    /// Stores what happened, but of models that are in the store only; what was trained with the number that it gets
+    /// here, which is returned.
+    ///
+    /// # Errors
+    /// The store fails, or has other models by now than those that were judged.
     pub fn note(&self, news: &News, names: &PolicyNames) -> Result<Option<u64>> {
         match news {
             News::Trained { candidate, .. } => return self.add(candidate, names, state(candidate.role())).map(Some),
+            News::Failed(failure) => return self.add_failure(failure, names).map(Some),
+            News::Drift { model: id, .. } | News::Judged { id, .. } if *id >= UNSTORED => {}
             News::Drift { model, at, change, .. } => {
                 let told = format!("mean score {:.3}, was {:.3}", change.after, change.before);
                 self.store.note_model(*model as i64, "drift", *at, GNOMON, &told)?;
             }
-            News::Judged { id, at, role, reason, .. } => {
-                self.store.set_model_state(*id as i64, state(*role), *at, GNOMON, reason)?;
+            News::Judged { id, against, at, role, reason, .. } => {
+                let against = (*against < UNSTORED).then_some(*against as i64);
+                self.store.decide_shadow((*id as i64, against), state(*role), (*at, GNOMON, reason))?;
             }
         }
         Ok(None)
     }
+}
+
+/// Stores and tells what a scorer that trains by itself has done. Its models get the numbers of the store.
+///
+/// # Errors
+/// The store fails, or a training broke off.
+pub fn keep(library: Option<&Library>, scorer: &mut Scorer, names: &PolicyNames) -> Result<()> {
+    let news: Vec<News> = scorer.drain_news().collect();
+    for mut news in news {
+        let noted = library.map_or(Ok(None), |library| library.note(&news, names));
+        let stored = noted.context("what became of a model is not stored, and nothing after it would be")?;
+        if let (News::Trained { candidate, id }, Some(stored)) = (&mut news, stored) {
+            scorer.renumber(candidate.scope, *id, stored);
+            *id = stored;
+        }
+        keeper::tell(&news, names);
+        if let News::Failed(failure) = news {
+            bail!("no model for {}: {}", scope_name(failure.scope, &names.labels), failure.reason);
+        }
+    }
+    Ok(())
 }
 
 /// Reads a model of a store.

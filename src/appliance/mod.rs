@@ -15,6 +15,7 @@ mod metrics;
 mod neighbours;
 mod notes;
 mod observed;
+mod office;
 mod outages;
 mod policy;
 mod pools;

@@ -12,8 +12,8 @@ use hdrhistogram::Histogram;
 
 use super::adaptation::Adaptation;
 use super::health::Health;
-use super::keeper::{self, Keeper, Tell};
-use super::library::{Library, Restored};
+use super::keeper::Keeper;
+use super::library::{self, Library, Restored};
 use super::merge::{RecordMerge, Told};
 use super::policy::PolicyNames;
 use super::recent::Recent;
@@ -270,7 +270,7 @@ impl Scoring {
         Ok(scored)
     }
 
-    fn follow(&mut self) -> Result<(), ExportError> {
+    fn follow(&mut self) -> Result<()> {
         let mut flushed = Instant::now();
         loop {
             // Asked before draining: what the workers handed out before they waited is then in the rings.
@@ -305,7 +305,7 @@ impl Scoring {
         if let Some(health) = &mut self.health {
             health.finish(&mut self.out.exports.files)?;
         }
-        self.out.exports.files.finish()
+        Ok(self.out.exports.files.finish()?)
     }
 
     /// Lets what was found have its effect on mirrors: live now and then, in a replay when all workers wait for it.
@@ -326,10 +326,11 @@ impl Scoring {
     }
 
     /// Takes what the workers have; true when they have finished.
-    fn drain(&mut self) -> Result<(bool, u64), ExportError> {
+    fn drain(&mut self) -> Result<(bool, u64)> {
         let mut handled = 0;
-        let mut result = Ok(());
+        let (mut result, mut kept) = (Ok(()), Ok(()));
         let (scorer, lag, out) = (&mut self.scorer, &self.counters.lag, &mut self.out);
+        let models = &self.models;
         let now = self.health.as_ref().map(|_| unix_nanoseconds());
         let finished = self.merge.drain(|told| {
             handled += 1;
@@ -344,8 +345,16 @@ impl Scoring {
                 Told::Record(record, _) => scorer.observe(record, &mut pass),
                 Told::Seen(observation) => scorer.see(&observation, &mut pass),
             }
+            // Before anything else speaks of these models.
+            if let Models::Here(library) = models
+                && scorer.has_news()
+                && kept.is_ok()
+            {
+                kept = library::keep(library.as_deref(), scorer, &out.names);
+            }
         });
         result?;
+        kept?;
         self.pass_alerts_on()?;
         Ok((finished, handled))
     }
@@ -358,31 +367,14 @@ impl Scoring {
     }
 
     /// Jobs and news go to who trains and stores; new models come in force between two records.
-    fn exchange_models(&mut self) -> Result<(), ExportError> {
+    fn exchange_models(&mut self) -> Result<()> {
         let (scorer, out, mut result) = (&mut self.scorer, &mut self.out, Ok(()));
         match &self.models {
-            Models::Here(library) => {
-                for news in scorer.drain_news() {
-                    keeper::tell(&news, &out.names);
-                    if let Some(Err(error)) = library.as_ref().map(|library| library.note(&news, &out.names)) {
-                        log::warn!("what became of a model is not stored: {error:#}");
-                    }
-                }
-            }
-            Models::Aside(keeper) => {
-                let mut pass = |record| keep_first(&mut result, out.take(&record));
-                for tell in keeper.exchange(scorer) {
-                    match tell {
-                        Tell::Settle { candidate, id } => scorer.settle(&candidate, id, &mut pass),
-                        Tell::Activate(scope, in_use) => scorer.activate(scope, in_use, &mut pass),
-                        Tell::Accompany(scope, in_use) => scorer.accompany(scope, in_use, &mut pass),
-                        Tell::Train(shadow) => scorer.want_training(shadow),
-                    }
-                }
-            }
+            Models::Here(library) => library::keep(library.as_deref(), scorer, &out.names)?,
+            Models::Aside(keeper) => keeper.exchange(scorer, &mut |record| keep_first(&mut result, out.take(&record))),
         }
         result?;
-        self.pass_alerts_on()
+        Ok(self.pass_alerts_on()?)
     }
 
     fn pass_alerts_on(&mut self) -> Result<(), ExportError> {

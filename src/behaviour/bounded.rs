@@ -41,6 +41,11 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
         self.young.entry(key).or_insert_with(new)
     }
 
+    /// Whether there is one; does not count as use.
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.young.contains_key(key) || self.old.contains_key(key)
+    }
+
     fn make_room(&mut self) {
         if self.young.len() >= self.half {
             self.evicted += self.old.len() as u64;

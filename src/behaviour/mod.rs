@@ -36,6 +36,8 @@ pub use expect::{
 };
 pub use features::{Extractor, FEATURES, Features, NAMES, SCHEMA};
 pub use host_risk::HostRisk;
-pub use life::{Adwin, Candidate, Cause, Change, Compared, Comparison, Figures, InUse, Job, News, Role, Scope};
+pub use life::{
+    Adwin, Candidate, Cause, Change, Compared, Comparison, Failure, Figures, InUse, Job, News, Role, Scope,
+};
 pub use model::{BlobError, Calibration, FORMAT, Member, Members, Model, Rows, Scratch, Training};
 pub use scorer::{ScoredRecord, Scorer, Stats};

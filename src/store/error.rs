@@ -20,6 +20,8 @@ pub enum StoreError {
     NoModel { id: i64 },
     #[error("model {id} is {state} already")]
     Already { id: i64, state: &'static str },
+    #[error("model {id} is no longer a shadow beside the model it was compared with")]
+    Overtaken { id: i64 },
     #[error("there is nothing to go back to: model {id} is the first of {scope}")]
     NoFormer { id: i64, scope: String },
     #[error("there is nothing to go back to: no model of {scope} is active")]

@@ -195,6 +195,29 @@ impl Store {
         self.change(async |change| settle(change, id, &model.scope, to, cause).await)
     }
 
+    /// What comes of comparing a shadow with the active model. `against`: the number of that one, where it is known.
+    ///
+    /// # Errors
+    /// The model is no shadow any more, or another one is active: nothing is changed then.
+    pub fn decide_shadow(
+        &self,
+        (id, against): (i64, Option<i64>),
+        to: State,
+        (at, who, reason): (u64, &str, &str),
+    ) -> Result<(), StoreError> {
+        let model = self.model(id)?;
+        let holds = self.change(async |change| {
+            let shadow = holder(change, &model.scope, State::Shadow).await?;
+            let active = holder(change, &model.scope, State::Active).await?;
+            let holds = shadow == Some(id) && (against.is_none() || against == active);
+            if holds {
+                settle(change, id, &model.scope, to, Cause { at, who, reason }).await?;
+            }
+            Ok(holds)
+        })?;
+        if holds { Ok(()) } else { Err(StoreError::Overtaken { id }) }
+    }
+
     /// Makes the model active that the active one took the place of; returns the number that is active then.
     pub fn roll_model_back(&self, scope: &str, at: u64, who: &str, reason: &str) -> Result<i64, StoreError> {
         let scope = scope.to_owned();
@@ -244,13 +267,16 @@ async fn insert(change: &mut Change<'_>, id: i64, new: &NewModel) -> Result<(), 
     query.execute(&mut **change).await.map(drop)
 }
 
+/// The model of a scope that has a state which only one can have.
+async fn holder(change: &mut Change<'_>, scope: &str, state: State) -> Result<Option<i64>, sqlx::Error> {
+    let sql = "SELECT id FROM models WHERE scope = $1 AND state = $2";
+    sqlx::query_scalar(sql).bind(scope).bind(state.name()).fetch_optional(&mut **change).await
+}
+
 /// Puts a model in a state that perhaps only one of its scope can have.
 async fn settle(change: &mut Change<'_>, id: i64, scope: &str, to: State, cause: Cause<'_>) -> Result<(), sqlx::Error> {
     if matches!(to, State::Active | State::Shadow) {
-        let sql = "SELECT id FROM models WHERE scope = $1 AND state = $2";
-        let before: Option<i64> =
-            sqlx::query_scalar(sql).bind(scope).bind(to.name()).fetch_optional(&mut **change).await?;
-        if let Some(before) = before {
+        if let Some(before) = holder(change, scope, to).await? {
             let reason = format!("model {id} took its place");
             set(change, before, State::Retired, Cause { reason: &reason, ..cause }).await?;
             if to == State::Active {
@@ -368,6 +394,14 @@ mod tests {
         let told: Vec<_> = store.model_events(2).unwrap().into_iter().map(|e| (e.at, e.state)).collect();
         let told: Vec<_> = told.iter().map(|(at, state)| (*at, state.as_str())).collect();
         assert_eq!(told, [(1002, "active"), (1003, "retired"), (7, "active"), (8, "retired")]);
+        store.add_model(&new("all", 7), State::Shadow).unwrap();
+        for (id, against) in [(7, Some(2)), (5, None), (3, Some(1))] {
+            let late = store.decide_shadow((id, against), State::Active, (13, "gnomon", "calm"));
+            assert!(matches!(late, Err(StoreError::Overtaken { .. })), "{id} beside {against:?}: {late:?}");
+        }
+        store.decide_shadow((7, Some(1)), State::Active, (14, "gnomon", "calm")).unwrap();
+        assert_eq!(store.model(7).unwrap().state, State::Active);
+        assert_eq!(store.roll_model_back("all", 15, "me", "").unwrap(), 1);
         drop(store);
         let again = Store::open_existing(&path).unwrap();
         assert_eq!(states(&again)[0], (1, "active"));

@@ -5,7 +5,7 @@
 //! | detectors | records that are flagged as part of an attack, all others of its source, and unanswered ones to the victim of a flood |
 //! | score | records that the active model calls unusual, beyond the one in a hundred that is so by chance, spread over scores and hosts as chance does |
 //! | alerts | records of an outlier episode: never learnt |
-//! | hold | a window of which more than [`HOLD`] is unusual: the model that comes of it waits for a person |
+//! | hold | a window of which more than [`HOLD`] is unusual: the model that comes of it, without what an alert was raised about, waits for a person |
 //! | reference | a candidate that calls more than [`REFERENCE`] of what the active model learnt from unusual |
 //! | outliers | a candidate that calls more than [`ORDINARY`] of the outliers of the window ordinary: those with an alert, and all of them where there were more than [`CALM`] |
 

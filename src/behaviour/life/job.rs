@@ -1,5 +1,7 @@
 //! A training, from what a window kept to a candidate that the gates have seen. It may run on any thread.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rand_core::{Rng, SeedableRng};
@@ -42,7 +44,7 @@ impl Cause {
 /// A model that scores.
 #[derive(Clone, Debug)]
 pub struct InUse {
-    /// Its number; 0 when it has none.
+    /// Its number; never 0, so that 0 stands for none.
     pub id: u64,
     pub model: Arc<Model>,
     /// Rows of ordinary traffic that it was trained on.
@@ -82,6 +84,27 @@ pub(super) enum Source {
     },
 }
 
+impl Source {
+    /// From when to when, and how many records.
+    fn extent(&self) -> ((u64, u64), u64) {
+        match self {
+            Source::WarmUp { rows, span, excluded } => (*span, rows.len() as u64 + excluded),
+            Source::Window { harvest, .. } => (harvest.span, harvest.seen),
+        }
+    }
+}
+
+/// A training that broke off.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub scope: Scope,
+    pub cause: Cause,
+    pub at: u64,
+    pub span: (u64, u64),
+    pub figures: Figures,
+    pub reason: String,
+}
+
 /// What is known of a training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Figures {
@@ -115,6 +138,8 @@ pub struct Candidate {
     pub objection: Option<String>,
     /// Nothing scored in its scope before it.
     pub first: bool,
+    /// Number of the model that it was held against, 0 for none.
+    pub against: u64,
 }
 
 impl Candidate {
@@ -144,7 +169,21 @@ impl Job {
     }
 
     /// Trains, and asks the gates. The same job gives the same candidate.
-    pub fn run(self) -> Candidate {
+    ///
+    /// # Errors
+    /// The training broke off: where a decomposition does not converge, the library that does it panics.
+    pub fn run(self) -> Result<Candidate, Failure> {
+        let (scope, cause, at) = (self.scope, self.cause, self.at);
+        let (span, seen) = self.from.extent();
+        // The job goes with the panic, and what it shares with others is never written.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.train()));
+        outcome.map_err(|panic| {
+            let figures = Figures { seen, ..Figures::default() };
+            Failure { scope, cause, at, span, figures, reason: format!("the training broke off: {}", told(&*panic)) }
+        })
+    }
+
+    fn train(self) -> Candidate {
         let Job { scope, cause, at, shadow, from, active, training } = self;
         let mut figures = Figures::default();
         let (rows, span, excluded, outliers, mut objection) = match from {
@@ -156,7 +195,8 @@ impl Job {
         };
         let model = Model::train(Rows::new(rows.as_flattened(), FEATURES), &training);
         if let Some(active) = &active {
-            objection = objection.or_else(|| compare(active, &model, &outliers, &mut figures));
+            let unlike = compare(active, &model, &outliers, &mut figures);
+            objection = objection.or(unlike);
         }
         Candidate {
             scope,
@@ -171,14 +211,21 @@ impl Job {
             figures,
             objection,
             first: active.is_none(),
+            against: active.map_or(0, |active| active.id),
         }
     }
+}
+
+/// What a panic says of itself.
+fn told(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was given")
 }
 
 type Cleaned = (Vec<Features>, (u64, u64), u64, Vec<Features>, Option<String>);
 
 /// Rows to train on: without attackers, with as much of the unusual as there is by chance. Where more than [`HOLD`] is
-/// unusual, all of it, for a person to decide whether this is how things are now.
+/// unusual, all of that without an alert, for a person to decide whether this is how things are now.
 fn clean(mut harvest: Harvest, attacks: &Attacks, figures: &mut Figures) -> Cleaned {
     let share = harvest.unusual_share();
     let kept = harvest.ordinary.len();
@@ -198,7 +245,7 @@ fn clean(mut harvest: Harvest, attacks: &Attacks, figures: &mut Figures) -> Clea
             100.0 * share
         );
         objection = objection.or(Some(told));
-        unusual().chain(harvest.alerted.iter().copied()).collect()
+        unusual().collect()
     } else {
         harvest.admitted()
     };
@@ -225,13 +272,16 @@ fn compare(active: &InUse, candidate: &Model, outliers: &[Features], figures: &m
     figures.reference_unusual = share(&reference, |score| score >= UNUSUAL);
     figures.outliers = outliers.len() as u64;
     figures.outliers_ordinary = share(&outliers, |score| score < PLAIN);
-    let name = if active.id > 0 { format!("model {}", active.id) } else { "the active model".to_owned() };
+    let id = active.id;
     if let Some(share) = figures.reference_unusual.filter(|share| *share > REFERENCE) {
-        return Some(format!("calls {:.0} % of the ordinary traffic that {name} learnt from unusual", 100.0 * share));
+        return Some(format!(
+            "calls {:.0} % of the ordinary traffic that model {id} learnt from unusual",
+            100.0 * share
+        ));
     }
     let sure = active.records >= SURE && outliers.len() >= OUTLIERS;
     let share = figures.outliers_ordinary.filter(|share| sure && *share > ORDINARY)?;
-    Some(format!("calls {:.0} % of {} outliers of {name} ordinary", 100.0 * share, outliers.len()))
+    Some(format!("calls {:.0} % of {} outliers of model {id} ordinary", 100.0 * share, outliers.len()))
 }
 
 /// Calibrated scores of rows.

@@ -27,6 +27,16 @@ pub(crate) struct Verdict {
     pub(crate) drift: Option<Change>,
 }
 
+/// What the comparison says of a shadow.
+#[derive(Clone, Debug)]
+pub(crate) struct Judgement {
+    pub(crate) id: u64,
+    /// The model beside which it scored.
+    pub(crate) against: u64,
+    pub(crate) role: Role,
+    pub(crate) reason: String,
+}
+
 /// A model with the memory of its runs.
 #[derive(Clone, Debug)]
 struct Runner {
@@ -68,6 +78,10 @@ pub(crate) struct Seat {
     wanted: Option<(Cause, Option<bool>)>,
     /// A job is out.
     busy: bool,
+    /// The shadow was judged, and nothing came of it so far.
+    judged: bool,
+    /// Hosts of attacks that were forgotten.
+    forgotten: u64,
     /// Fewest records to train on.
     least: usize,
     seed: u64,
@@ -90,6 +104,8 @@ impl Seat {
             trained_at: 0,
             wanted: None,
             busy: false,
+            judged: false,
+            forgotten: 0,
             least,
             seed,
         }
@@ -158,6 +174,16 @@ impl Seat {
         self.attacks.note(event);
     }
 
+    /// Hosts of attacks that were forgotten to stay within limits.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten + self.attacks.forgotten()
+    }
+
+    fn take_attacks(&mut self) -> Attacks {
+        self.forgotten += self.attacks.forgotten();
+        std::mem::take(&mut self.attacks)
+    }
+
     /// Keeps a record for the next training; `alerted`: it is part of an outlier episode.
     pub(crate) fn keep(&mut self, record: Taken, emitted: u64, score: Option<f32>, alerted: bool) {
         let standing = match score {
@@ -180,7 +206,8 @@ impl Seat {
 
     /// What to train now, if anything. `retrain`: how often, in nanoseconds.
     pub(crate) fn due(&mut self, now: u64, retrain: Option<u64>, shadow: bool, training: Training) -> Option<Job> {
-        if self.busy || self.window.len() < self.least as u64 {
+        // What a candidate is held against should still be active when it is trained.
+        if self.busy || self.judged || self.window.len() < self.least as u64 {
             return None;
         }
         let first = self.active.is_none() && self.window.ordinary() >= self.least as u64;
@@ -193,13 +220,13 @@ impl Seat {
         };
         self.wanted = None;
         let harvest = Box::new(self.window.harvest());
-        let from = Source::Window { harvest, attacks: std::mem::take(&mut self.attacks) };
+        let from = Source::Window { harvest, attacks: self.take_attacks() };
         Some(self.job(cause, now, asked.unwrap_or(shadow), from, training))
     }
 
     /// The first training of all traffic.
     pub(crate) fn first(&mut self, rows: Vec<Features>, span: (u64, u64), excluded: u64, training: Training) -> Job {
-        self.attacks = Attacks::default();
+        self.take_attacks();
         self.job(Cause::WarmUp, span.1, false, Source::WarmUp { rows, span, excluded }, training)
     }
 
@@ -216,13 +243,11 @@ impl Seat {
     /// From here on it scores.
     pub(crate) fn activate(&mut self, in_use: InUse) {
         self.trained_at = self.trained_at.max(in_use.trained_to);
-        if self.shadow.as_ref().is_some_and(|(shadow, _)| shadow.in_use.id == in_use.id) {
+        if self.shadow_id() == Some(in_use.id) {
             self.shadow = None;
         }
-        if let Some((_, comparison)) = &mut self.shadow {
-            // It was compared with another one.
-            *comparison = Comparison::new(self.seed);
-        }
+        // What is left was compared with another one.
+        self.compare_anew();
         self.active = Some(Runner::new(in_use));
         self.drift = Adwin::new(DELTA);
     }
@@ -230,25 +255,54 @@ impl Seat {
     /// From here on it scores beside the active one.
     pub(crate) fn accompany(&mut self, in_use: Option<InUse>) {
         self.shadow = in_use.map(|in_use| (Runner::new(in_use), Comparison::new(self.seed)));
+        self.judged = false;
     }
 
-    /// After `records` records the shadow takes the active one's place or leaves.
-    pub(crate) fn judge_shadow(&mut self, records: u64) -> Option<(u64, Role, String)> {
-        let (_, comparison) = self.shadow.as_ref().filter(|(_, comparison)| comparison.records() >= records)?;
+    fn compare_anew(&mut self) {
+        if let Some((_, comparison)) = &mut self.shadow {
+            *comparison = Comparison::new(self.seed);
+        }
+        self.judged = false;
+    }
+
+    /// After `records` records, whether the shadow should take the active one's place or leave; said once.
+    pub(crate) fn judge_shadow(&mut self, records: u64) -> Option<Judgement> {
+        let (runner, comparison) = self.shadow.as_ref().filter(|_| !self.judged)?;
+        let seen = Some(comparison.records()).filter(|seen| *seen >= records)?;
         let [active, shadow] = comparison.unusual();
-        let seen = comparison.records();
-        let told = format!(
+        let reason = format!(
             "of {seen} records beside the active one it called {:.1} % unusual, that one {:.1} %",
             100.0 * shadow,
             100.0 * active
         );
-        let (runner, _) = self.shadow.take()?;
-        let id = runner.in_use.id;
-        if shadow > RESTLESS.max(3.0 * active) {
-            return Some((id, Role::Rejected, told));
+        let role = if shadow > RESTLESS.max(3.0 * active) { Role::Rejected } else { Role::Active };
+        let (id, against) = (runner.in_use.id, self.active()?.id);
+        self.judged = true;
+        Some(Judgement { id, against, role, reason })
+    }
+
+    /// What becomes of the shadow `id` beside the model `against`; as a shadow it is compared anew. False where these are
+    /// no longer the models here: nothing is done then.
+    pub(crate) fn decide(&mut self, id: u64, against: u64, role: Role) -> bool {
+        if self.shadow_id() != Some(id) || self.active().is_none_or(|active| active.id != against) {
+            return false;
         }
-        self.activate(runner.in_use);
-        Some((id, Role::Active, told))
+        match role {
+            Role::Active => {
+                if let Some((runner, _)) = self.shadow.take() {
+                    self.activate(runner.in_use);
+                }
+            }
+            Role::Shadow => self.compare_anew(),
+            Role::Rejected => self.accompany(None),
+        }
+        true
+    }
+
+    /// The model that had a number has another one.
+    pub(crate) fn renumber(&mut self, from: u64, to: u64) {
+        let runners = self.active.iter_mut().chain(self.shadow.iter_mut().map(|(runner, _)| runner));
+        runners.filter(|runner| runner.in_use.id == from).for_each(|runner| runner.in_use.id = to);
     }
 
     pub(crate) fn model(&self) -> Option<&Model> {

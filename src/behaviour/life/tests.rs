@@ -130,7 +130,7 @@ impl Run {
     fn trained(&self) -> Vec<(u64, &Candidate)> {
         let trained = self.news.iter().filter_map(|news| match news {
             News::Trained { candidate, id } => Some((*id, &**candidate)),
-            News::Drift { .. } | News::Judged { .. } => None,
+            News::Failed(_) | News::Drift { .. } | News::Judged { .. } => None,
         });
         trained.collect()
     }
@@ -198,6 +198,7 @@ fn traffic_that_is_all_new_waits_for_a_person() {
     let (id, last) = *run.trained().last().unwrap();
     let objection = last.objection.as_deref().unwrap();
     assert!(objection.contains("promote it if that is how things are now"), "{objection}");
+    assert!(last.figures.reference_unusual.is_some() && last.figures.outliers > 100, "{:?}", last.figures);
     assert_eq!((run.scorer.stats().model, run.scorer.stats().rejected), (1, 1));
     // A person says that it is.
     let in_use = last.in_use(id);
@@ -211,6 +212,25 @@ fn features(records: &[FlowRecord]) -> Vec<crate::behaviour::Features> {
 }
 
 fn candidate_of(rows: Vec<crate::behaviour::Features>, active: Option<InUse>, alerted: &[FlowRecord]) -> Candidate {
+    candidate(rows, active, features(alerted), 0)
+}
+
+/// Of a window in which more is unusual than not, with an alert about all of it.
+fn held_candidate(
+    rows: Vec<crate::behaviour::Features>,
+    active: InUse,
+    alerted: Vec<crate::behaviour::Features>,
+) -> Candidate {
+    let unusual = rows.len() as u64 + 1;
+    candidate(rows, Some(active), alerted, unusual)
+}
+
+fn candidate(
+    rows: Vec<crate::behaviour::Features>,
+    active: Option<InUse>,
+    alerted: Vec<crate::behaviour::Features>,
+    seen_unusual: u64,
+) -> Candidate {
     let training = crate::behaviour::Training {
         members: Default::default(),
         trees: 100,
@@ -228,12 +248,13 @@ fn candidate_of(rows: Vec<crate::behaviour::Features>, active: Option<InUse>, al
     };
     let harvest = window::Harvest {
         ordinary: rows.iter().map(taken).collect(),
-        alerted: features(alerted),
-        seen: rows.len() as u64,
+        alerted,
+        seen: rows.len() as u64 + seen_unusual,
+        seen_unusual,
         ..window::Harvest::default()
     };
     let from = job::Source::Window { harvest: Box::new(harvest), attacks: window::Attacks::default() };
-    job::Job { scope: Scope::All, cause: Cause::Interval, at: 5, shadow: false, from, active, training }.run()
+    job::Job { scope: Scope::All, cause: Cause::Interval, at: 5, shadow: false, from, active, training }.run().unwrap()
 }
 
 #[test]
@@ -262,7 +283,7 @@ fn no_record_is_lost_or_scored_twice_while_models_are_swapped() {
     let settings = config::Scorer { warmup_records: 1000, retrain: Some(Duration::from_secs(1500)), ..settings() };
     let (jobs, work) = crossbeam::channel::unbounded::<Job>();
     let (done, finished) = crossbeam::channel::unbounded::<Candidate>();
-    let trainer = std::thread::spawn(move || work.iter().for_each(|job| drop(done.send(job.run()))));
+    let trainer = std::thread::spawn(move || work.iter().for_each(|job| drop(done.send(job.run().unwrap()))));
     let mut scorer = Scorer::new(&settings, 1).aside();
     let (mut office, mut out, mut id) = (Office::new(5), Vec::new(), 0);
     let mut sent = 0;
@@ -412,4 +433,69 @@ fn groups_with_enough_records_have_models_of_their_own() {
     let group = run.unusual(2000, || make(&mut office, 2));
     let all = run.unusual(2000, || make(&mut office, 3));
     assert!(group < 0.04 && all < 0.04, "{group} {all}");
+}
+
+#[test]
+fn a_training_that_panics_releases_its_seat() {
+    // More trees than there is memory for.
+    let settings = config::Scorer { warmup_records: 500, trees: usize::MAX, ..settings() };
+    let (mut run, mut office) = (Run::new(&settings), Office::new(11));
+    run.ordinary(&mut office, 1000);
+    let told = run.news.iter().filter_map(|news| match news {
+        News::Failed(failure) => Some(failure.reason.as_str()),
+        _ => None,
+    });
+    let reasons: Vec<&str> = told.collect();
+    assert_eq!(reasons.len(), 2, "the next warm-up was trained on as well: {reasons:?}");
+    assert!(reasons[0].contains("the training broke off: capacity overflow"), "{reasons:?}");
+    let stats = run.scorer.stats();
+    assert_eq!((stats.rejected, stats.trained, run.out.len()), (2, false, 1000));
+    // Aside likewise: the next job comes when the seat is free.
+    let mut scorer = Scorer::new(&settings, 1).aside();
+    let mut jobs = |scorer: &mut Scorer| {
+        (0..600).for_each(|_| scorer.observe(office.ordinary(), &mut |_| ()));
+        scorer.take_job()
+    };
+    let failure = jobs(&mut scorer).unwrap().run().unwrap_err();
+    assert!(jobs(&mut scorer).is_none());
+    scorer.release(failure.scope);
+    assert!(jobs(&mut scorer).is_some());
+}
+
+#[test]
+fn a_shadow_that_is_judged_aside_waits_for_the_decision() {
+    let settings = config::Scorer { promote_after: Some(600), retrain: None, ..settings() };
+    let (mut run, mut office) = (Run::new(&settings), Office::new(12));
+    run.ordinary(&mut office, 3000);
+    let (_, first) = run.trained()[0];
+    let other = first.in_use(2);
+    run.scorer = run.scorer.clone().aside();
+    run.scorer.accompany(Scope::All, Some(other), &mut |_| ());
+    run.ordinary(&mut office, 3000);
+    let judged = run.news.iter().filter(|news| matches!(news, News::Judged { id: 2, against: 1, .. }));
+    assert_eq!(judged.count(), 1, "said once");
+    assert_eq!((run.scorer.stats().model, run.scorer.stats().shadow), (1, 2));
+    // Of other models nothing is decided.
+    for models in [(2, 7), (3, 1)] {
+        run.scorer.decide(Scope::All, models, Role::Active, &mut |_| ());
+        assert_eq!((run.scorer.stats().model, run.scorer.stats().shadow), (1, 2));
+    }
+    run.scorer.decide(Scope::All, (2, 1), Role::Shadow, &mut |_| ());
+    run.ordinary(&mut office, 1200);
+    let judged = run.news.iter().filter(|news| matches!(news, News::Judged { .. }));
+    assert_eq!(judged.count(), 2, "compared anew");
+    run.scorer.decide(Scope::All, (2, 1), Role::Active, &mut |_| ());
+    assert_eq!((run.scorer.stats().model, run.scorer.stats().shadow), (2, 0));
+}
+
+#[test]
+fn what_an_alert_was_raised_about_is_not_learnt_even_where_most_is_unusual() {
+    let mut office = Office::new(13);
+    let ordinary: Vec<FlowRecord> = (0..2000).map(|_| office.ordinary()).collect();
+    let odd: Vec<FlowRecord> = (0..1000).map(|_| office.odd()).collect();
+    let active = candidate_of(features(&ordinary), None, &[]).in_use(7);
+    let held = held_candidate(features(&ordinary), active, features(&odd));
+    assert!(held.objection.as_deref().unwrap().contains("promote it if that is how things are now"));
+    assert_eq!((held.records, held.figures.admitted_unusual, held.figures.outliers), (2000, 0, 1000));
+    assert!(held.figures.outliers_ordinary.unwrap() < 0.1, "{:?}", held.figures);
 }

@@ -1,17 +1,18 @@
 //! What is kept of the records since the last training.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
 use super::gate::{CHANCE, OF_HOST, SHARE_OF_HOST, UNUSUAL};
-use crate::behaviour::alert::AlertEvent;
+use crate::behaviour::alert::{AlertEvent, AlertKind};
+use crate::behaviour::bounded::Recent;
 use crate::behaviour::detect::Host;
 use crate::behaviour::features::Features;
 
-/// Most hosts that are remembered as part of an attack, on either side.
-const MOST_HOSTS: usize = 65_536;
+/// Hosts that are remembered as part of an attack, on either side: at least so many of the latest, at most twice that.
+const HOSTS: usize = 65_536;
 /// Unusual records are kept by how unusual they are, in so many parts of the scale, so many of each; and those of them
 /// that an alert was raised about.
 const PARTS: usize = 10;
@@ -31,24 +32,35 @@ pub(crate) struct Taken {
 }
 
 /// Who had a part in attacks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attacks {
-    actors: HashSet<Host>,
-    victims: HashSet<Host>,
+    actors: Recent<Host, ()>,
+    victims: Recent<Host, ()>,
+}
+
+impl Default for Attacks {
+    fn default() -> Self {
+        Self { actors: Recent::new(2 * HOSTS), victims: Recent::new(2 * HOSTS) }
+    }
 }
 
 impl Attacks {
     pub(crate) fn note(&mut self, event: &AlertEvent) {
         let alert = event.alert();
         let (hosts, host) = match alert.kind {
-            // That is the model's own doing.
-            crate::behaviour::AlertKind::Outlier => return,
+            // Unusual is not hostile: of such a host only what is flagged is left out.
+            AlertKind::Outlier | AlertKind::NewRelationship | AlertKind::Volume => return,
             kind if kind.is_flood() => (&mut self.victims, alert.victim.host()),
             _ => (&mut self.actors, alert.actor.host()),
         };
-        if hosts.len() < MOST_HOSTS {
-            hosts.extend(host);
+        if let Some(host) = host {
+            hosts.get_or(host, || ());
         }
+    }
+
+    /// Hosts that were forgotten to stay within limits.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.actors.evicted() + self.victims.evicted()
     }
 
     /// Flagged, from the source of a scan, or unanswered traffic to the victim of a flood: also when the record came

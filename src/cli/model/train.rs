@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use serde_json::{Value, json};
 
 use super::Common;
@@ -51,11 +51,12 @@ pub(in crate::cli) fn train(records: &[FlowRecord], settings: &config::Scorer, s
         scorer.drain_alerts();
     }
     let trained = scorer.drain_news().find_map(|news| match news {
-        News::Trained { candidate, .. } => Some(*candidate),
+        News::Trained { candidate, .. } => Some(Ok(*candidate)),
+        News::Failed(failure) => Some(Err(failure.reason)),
         News::Drift { .. } | News::Judged { .. } => None,
     });
     match trained {
-        Some(candidate) => Ok(candidate),
+        Some(outcome) => outcome.map_err(Error::msg),
         None => {
             bail!("nearly all of the {} flow records belong to attacks: there is nothing to learn from", records.len())
         }
