@@ -188,6 +188,6 @@ mod tests {
         assert!(has_group(&lines[1], "b") && !has_group(&lines[0], "b"));
         assert_eq!(table(&lines).row_iter().count(), 2);
         std::fs::write(&file, "nonsense\n").unwrap();
-        assert!(read(&file).unwrap_err().to_string().contains("pairs.jsonl line 1"));
+        assert!(read(&file).unwrap_err().to_string().contains("pairs.jsonl, line 1"));
     }
 }

@@ -36,10 +36,11 @@ pub(super) struct Scratch {
 }
 
 impl Ecod {
-    pub(super) fn train(data: Bytes<'_>) -> Self {
+    /// From the records that `of` names.
+    pub(super) fn train(data: Bytes<'_>, of: &[u32]) -> Self {
         let features = (0..data.width).map(|feature| {
             let mut counts = [0u64; 256];
-            data.rows.iter().skip(feature).step_by(data.width).for_each(|byte| counts[usize::from(*byte)] += 1);
+            of.iter().for_each(|i| counts[usize::from(data.row(*i)[feature])] += 1);
             Tails::of(&counts)
         });
         Self { features: features.collect() }
@@ -132,7 +133,7 @@ mod tests {
     fn tails_are_shares_of_training() {
         // 99 values from 1 to 99, and one that is always the same.
         let rows: Vec<u8> = (1..100).flat_map(|x| [x, 7]).collect();
-        let ecod = Ecod::train(Bytes { rows: &rows, width: 2 });
+        let ecod = Ecod::train(Bytes { rows: &rows, width: 2 }, &(0..rows.len() as u32 / 2).collect::<Vec<_>>());
         let upper = |p: f64| -p.ln() as f32;
         // At or above 99: one of 99. The other feature is always at or above itself.
         assert!((score(&ecod, [99, 7]) - upper(2.0 / 101.0) - upper(100.0 / 101.0)).abs() < 0.01);
@@ -145,7 +146,7 @@ mod tests {
     #[test]
     fn contributions_add_up_to_the_score() {
         let rows: Vec<u8> = (0..200u8).flat_map(|x| [x, x.wrapping_mul(91) / 3]).collect();
-        let ecod = Ecod::train(Bytes { rows: &rows, width: 2 });
+        let ecod = Ecod::train(Bytes { rows: &rows, width: 2 }, &(0..rows.len() as u32 / 2).collect::<Vec<_>>());
         for row in [[0, 0], [255, 3], [3, 255], [100, 40]] {
             let parts = ecod.contributions(&row);
             assert!((parts.iter().sum::<f32>() - score(&ecod, row)).abs() < 1e-3, "{row:?} {parts:?}");

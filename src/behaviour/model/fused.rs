@@ -98,7 +98,7 @@ impl Model {
         let most = |count: usize| &reference[..reference.len().min(count)];
         let mut model = Self {
             neighbours: wants(Member::Neighbours).then(|| Neighbours::train(data, &reference, with.seed, with.isa)),
-            ecod: wants(Member::Ecod).then(|| Ecod::train(data)),
+            ecod: wants(Member::Ecod).then(|| Ecod::train(data, &reference)),
             pca: wants(Member::Pca).then(|| Pca::train(data, most(pca::MOST))).flatten(),
             svm: wants(Member::Svm).then(|| Svm::train(data, most(svm::MOST))).flatten(),
             tails: std::array::from_fn(|_| Tail::fit(&[])),
