@@ -19,7 +19,7 @@ use crate::store::State;
 #[derive(Debug)]
 pub(super) enum Ask {
     Job(Box<Job>),
-    Trained(Box<Result<Candidate, Failure>>),
+    Trained(Box<Result<Candidate, Box<Failure>>>),
     News(Box<News>),
     /// `begun`: true as soon as it is being done, or who asked does not wait any more.
     Order {
@@ -168,7 +168,7 @@ impl Office {
         base + self.own
     }
 
-    fn release(&mut self, failure: Failure) {
+    fn release(&mut self, failure: Box<Failure>) {
         let (scope, news) = (failure.scope, News::Failed(failure));
         tell(&news, &self.names);
         self.note(&news);
