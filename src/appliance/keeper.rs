@@ -223,3 +223,36 @@ pub fn tell(news: &News, names: &PolicyNames) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::appliance::{PolicyHost, Targets};
+
+    #[test]
+    fn what_nobody_waits_for_is_not_done_later() {
+        let names = PolicyHost::new(&Config::default_pair(), Targets::ByPort, 0).unwrap().names().clone();
+        let ((asks, asked), (tells, told), (jobs, _work)) = (unbounded(), unbounded(), unbounded());
+        let mut office = Office::new(None, names, &[], tells, jobs);
+        let desk = Desk { asks: Mutex::new(Some(asks)), board: Mutex::default() };
+        let train = || Order::Train { shadow: None, who: "me".to_owned() };
+        let late = desk.order_within(train(), Duration::from_millis(1)).unwrap_err();
+        assert!(late.to_string().contains("nothing was done, ask again"), "{late}");
+        office.take(asked.recv().unwrap());
+        assert!(told.try_recv().is_err(), "given up, so not done");
+        let (answer, told) = thread::scope(|scope| {
+            let asking = scope.spawn(|| desk.order(train()));
+            office.take(asked.recv().unwrap());
+            (asking.join().unwrap(), told.try_recv())
+        });
+        assert_eq!(answer.unwrap().len(), 1);
+        assert!(matches!(told, Ok(Tell::Train(None))));
+        // A thread that is gone is something else than one that is slow.
+        drop(asked);
+        let gone = desk.order(train()).unwrap_err();
+        assert!(gone.to_string().contains("has ended with an error"), "{gone}");
+        *lock(&desk.asks) = None;
+        assert!(desk.order(train()).unwrap_err().to_string().contains("the appliance stops"));
+    }
+}

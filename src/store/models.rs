@@ -275,14 +275,14 @@ async fn holder(change: &mut Change<'_>, scope: &str, state: State) -> Result<Op
 
 /// Puts a model in a state that perhaps only one of its scope can have.
 async fn settle(change: &mut Change<'_>, id: i64, scope: &str, to: State, cause: Cause<'_>) -> Result<(), sqlx::Error> {
-    if matches!(to, State::Active | State::Shadow) {
-        if let Some(before) = holder(change, scope, to).await? {
-            let reason = format!("model {id} took its place");
-            set(change, before, State::Retired, Cause { reason: &reason, ..cause }).await?;
-            if to == State::Active {
-                let sql = "UPDATE models SET replaces = $1 WHERE id = $2";
-                sqlx::query(sql).bind(before).bind(id).execute(&mut **change).await?;
-            }
+    if matches!(to, State::Active | State::Shadow)
+        && let Some(before) = holder(change, scope, to).await?
+    {
+        let reason = format!("model {id} took its place");
+        set(change, before, State::Retired, Cause { reason: &reason, ..cause }).await?;
+        if to == State::Active {
+            let sql = "UPDATE models SET replaces = $1 WHERE id = $2";
+            sqlx::query(sql).bind(before).bind(id).execute(&mut **change).await?;
         }
     }
     set(change, id, to, cause).await

@@ -172,14 +172,15 @@ impl Job {
     ///
     /// # Errors
     /// The training broke off: where a decomposition does not converge, the library that does it panics.
-    pub fn run(self) -> Result<Candidate, Failure> {
+    pub fn run(self) -> Result<Candidate, Box<Failure>> {
         let (scope, cause, at) = (self.scope, self.cause, self.at);
         let (span, seen) = self.from.extent();
         // The job goes with the panic, and what it shares with others is never written.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.train()));
         outcome.map_err(|panic| {
             let figures = Figures { seen, ..Figures::default() };
-            Failure { scope, cause, at, span, figures, reason: format!("the training broke off: {}", told(&*panic)) }
+            let reason = format!("the training broke off: {}", told(&*panic));
+            Box::new(Failure { scope, cause, at, span, figures, reason })
         })
     }
 

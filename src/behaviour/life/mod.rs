@@ -45,7 +45,7 @@ pub enum News {
     /// Trained, with the number that it has.
     Trained { candidate: Box<Candidate>, id: u64 },
     /// A training broke off.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// Scores have changed for good.
     Drift { scope: Scope, model: u64, at: u64, change: Change },
     /// A shadow, beside the model `against`, is to take its place or to be rejected. A scorer that trains by itself has

@@ -358,10 +358,11 @@ fn a_restored_model_scores_the_first_record_as_it_did_before() {
 #[test]
 fn a_shadow_scores_beside_and_is_promoted_or_not() {
     let settings = config::Scorer { shadow: true, promote_after: Some(2000), ..settings() };
-    let (mut run, mut office) = (Run::new(&settings), Office::new(8));
+    let (mut run, mut office) = (Run::new(&settings), Office::new(1));
     run.ordinary(&mut office, 3000 + 4000);
     let stats = run.scorer.stats();
-    assert_eq!((stats.model, stats.shadow), (1, 2));
+    let told: Vec<_> = run.trained().iter().map(|(_, c)| (c.objection.clone(), c.figures, c.excluded)).collect();
+    assert_eq!((stats.model, stats.shadow), (1, 2), "{told:?} {:?}", stats.alerts);
     run.ordinary(&mut office, 1000);
     let (_, _, shadow) = run.scorer.models().next().unwrap();
     let (in_use, compared) = shadow.unwrap();

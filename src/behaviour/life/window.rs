@@ -232,7 +232,9 @@ fn part(score: f32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::behaviour::alert::{Alert, Evidence, Party, Status};
     use crate::behaviour::features::FEATURES;
+    use crate::rules::GroupSetHandle;
 
     fn host(n: u128) -> Host {
         Host { version: 4, addr: n, vlan: 0, vni: 0 }
@@ -278,5 +280,50 @@ mod tests {
     #[test]
     fn parts_of_the_scale() {
         assert_eq!([0.99, 0.9915, 0.9999, 1.0].map(part), [0, 1, 9, 9]);
+    }
+
+    fn alert(kind: AlertKind, actor: u128) -> AlertEvent {
+        let party = |n| Party::Host(host(n));
+        AlertEvent::Opened(Alert {
+            episode: 1,
+            kind,
+            status: Status::Open,
+            actor: party(actor),
+            victim: party(7),
+            actor_groups: GroupSetHandle::default(),
+            victim_groups: GroupSetHandle::default(),
+            severity: 3,
+            count: 1,
+            raised: 1,
+            first_seen: 1,
+            last_seen: 1,
+            evidence: Evidence::default(),
+        })
+    }
+
+    #[test]
+    fn only_hosts_of_attacks_are_attackers() {
+        let mut attacks = Attacks::default();
+        for (n, kind) in AlertKind::ALL.into_iter().enumerate() {
+            attacks.note(&alert(kind, 100 + n as u128));
+        }
+        let from = |kind: AlertKind| taken(100 + kind as u128, 1);
+        assert!(attacks.have(&from(AlertKind::PortScan)) && attacks.have(&from(AlertKind::BruteForce)));
+        for kind in [AlertKind::Outlier, AlertKind::NewRelationship, AlertKind::Volume] {
+            assert!(!attacks.have(&from(kind)), "{kind:?} is told of what is merely new");
+            assert!(attacks.have(&Taken { attack: true, ..from(kind) }), "what is flagged itself is left out");
+        }
+    }
+
+    #[test]
+    fn the_latest_attackers_are_kept_and_others_counted() {
+        let mut attacks = Attacks::default();
+        let all = 5 * HOSTS as u128;
+        (0..all).for_each(|n| attacks.note(&alert(AlertKind::PortScan, n)));
+        let known = |n: u128| attacks.have(&taken(n, 1));
+        assert!((all - HOSTS as u128..all).all(known));
+        assert!(!known(0) && !known(HOSTS as u128));
+        let kept = (0..all).filter(|n| known(*n)).count() as u64;
+        assert_eq!(kept + attacks.forgotten(), all as u64);
     }
 }
