@@ -1,6 +1,6 @@
 //! What outlives the process: one SQLite file.
 //!
-//! In: rows of the product's nouns, one file each ([`models`]). Out: the same. Used by threads that may wait, never by
+//! In: rows of the product's nouns, one file each (`models`). Out: the same. Used by threads that may wait, never by
 //! workers or the scorer: every call blocks until the change is on the disk (write-ahead log, flushed at each commit), so
 //! that a crash leaves either all of a change or nothing. When the file is in use by another process, calls wait for up
 //! to five seconds and then fail.

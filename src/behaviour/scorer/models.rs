@@ -16,6 +16,8 @@ use crate::trie::Isa;
 const MOST_GROUPS: usize = 64;
 /// Share of the warm-up that must remain after attack traffic was taken out; else it is prolonged.
 const LEAST_CLEAN: usize = 4;
+/// Changes of the mean score that are told; of ordinary traffic it is a half.
+const LEAST_DRIFT: f64 = 0.1;
 
 impl Scorer {
     /// Scopes with what scores in them, and the shadow with what was compared.
@@ -193,6 +195,10 @@ impl Scorer {
     }
 
     pub(super) fn drifted(&mut self, seat: usize, at: u64, change: Change) {
+        // Evenings differ from mornings, and that is found as well.
+        if (change.after - change.before).abs() < LEAST_DRIFT {
+            return;
+        }
         self.stats.drifts += 1;
         let seat = &mut self.seats[seat];
         if self.config.retrain_on_drift {
