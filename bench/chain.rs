@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Parser;
 use core_affinity::CoreId;
-use gnomon::dpdk::{Eal, EalOptions, Mempool};
+use gnomon::dpdk::{Eal, Mempool};
 
 use common::{Options, Results, median};
 use line::{Line, POLICY};
@@ -58,13 +58,7 @@ struct Turn {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let options = &arguments.options;
-    let eal = Arc::new(Eal::start(&EalOptions {
-        lcores: vec![vec![options.cpu]],
-        hugepages: false,
-        memory_mb: 1024,
-        file_prefix: format!("gnomon-chain-{}", std::process::id()),
-        pci_allow: Vec::new(),
-    })?);
+    let eal = common::start_dpdk("chain", options.cpu, 1024)?;
     eal.advise_huge_pages();
     core_affinity::set_for_current(CoreId { id: options.cpu });
     let mut results = Results::new("chain");

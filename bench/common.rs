@@ -1,11 +1,13 @@
 //! Command line, statistics and JSON of all benchmarks.
 #![allow(dead_code, reason = "each benchmark uses its own part")]
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 use gnomon::appliance::Pools;
-use gnomon::dpdk::Mbuf;
+use gnomon::dpdk::{DpdkError, Eal, EalOptions, Mbuf};
 use serde::Serialize;
 
 /// Options every benchmark has.
@@ -23,6 +25,25 @@ pub struct Options {
     /// `cargo bench` passes this.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// Seeds from the first to the last, written 101-105, or a single one.
+pub fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    Ok(number(first)?..=number(last)?)
+}
+
+/// DPDK on one CPU, in ordinary memory.
+pub fn start_dpdk(name: &str, cpu: usize, memory_mb: u32) -> Result<Arc<Eal>, DpdkError> {
+    let options = EalOptions {
+        lcores: vec![vec![cpu]],
+        hugepages: false,
+        memory_mb,
+        file_prefix: format!("gnomon-{name}-{}", std::process::id()),
+        pci_allow: Vec::new(),
+    };
+    Eal::start(&options).map(Arc::new)
 }
 
 /// Results of one benchmark program.

@@ -19,6 +19,7 @@ mod figures;
 mod judge;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -43,8 +44,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// First and last seed.
-    #[arg(long, value_name = "FIRST-LAST", default_value = "6-10")]
-    seeds: String,
+    #[arg(long, value_name = "FIRST-LAST", default_value = "6-10", value_parser = common::seeds)]
+    seeds: RangeInclusive<u64>,
     /// Keep the records of each day here, and take those that are there.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
@@ -53,8 +54,7 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let options = &arguments.options;
-    let (first, last) = arguments.seeds.split_once('-').unwrap_or((&arguments.seeds, &arguments.seeds));
-    let (first, last): (u64, u64) = (first.parse()?, last.parse()?);
+    let (first, last) = arguments.seeds.clone().into_inner();
     let last = if options.quick { first } else { last };
     let (days, quiet) = if options.quick { QUICK } else { DAYS };
     println!("raised from score {}", ExpectSettings::default().score);

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
-use gnomon::dpdk::{Eal, EalOptions};
+use gnomon::dpdk::Eal;
 
 use chart::Point;
 use common::{Options, Results};
@@ -55,13 +55,8 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let options = &arguments.options;
-    let eal = Arc::new(Eal::start(&EalOptions {
-        lcores: vec![vec![options.cpu]],
-        hugepages: false,
-        memory_mb: if arguments.flood || arguments.live { 1024 } else { 4096 },
-        file_prefix: format!("gnomon-flows-{}", std::process::id()),
-        pci_allow: Vec::new(),
-    })?);
+    let memory_mb = if arguments.flood || arguments.live { 1024 } else { 4096 };
+    let eal = common::start_dpdk("flows", options.cpu, memory_mb)?;
     eal.advise_huge_pages();
     let mut results = Results::new("flows");
     if arguments.flood {

@@ -19,6 +19,7 @@ mod peer;
 #[path = "scorer/sets.rs"]
 mod sets;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -53,8 +54,8 @@ struct Arguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = member)]
     members: Option<Vec<Member>>,
     /// First and last seed
-    #[arg(long, value_name = "FIRST-LAST", default_value = "0-4")]
-    seeds: String,
+    #[arg(long, value_name = "FIRST-LAST", default_value = "0-4", value_parser = common::seeds)]
+    seeds: RangeInclusive<u64>,
 }
 
 /// What one seed gave.
@@ -71,8 +72,7 @@ fn main() -> Result<()> {
     let options = &arguments.options;
     // Python inherits it.
     core_affinity::set_for_current(core_affinity::CoreId { id: options.cpu });
-    let (first, last) = arguments.seeds.split_once('-').unwrap_or((&arguments.seeds, &arguments.seeds));
-    let seeds: Vec<u64> = (first.parse()?..=last.parse()?).collect();
+    let seeds: Vec<u64> = arguments.seeds.clone().collect();
     let members = arguments.members.iter().flatten().copied().collect();
     let members = if arguments.members.is_some() { members } else { Members::default() };
     let sets = chosen(&arguments)?;

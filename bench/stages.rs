@@ -5,11 +5,10 @@
 mod common;
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use clap::Parser;
 use gnomon::config::Config;
-use gnomon::dpdk::{BURST, Eal, EalOptions, Mbuf, Mempool, ticks};
+use gnomon::dpdk::{BURST, Mbuf, Mempool, ticks};
 use gnomon::flow::{FlowPacket, FlowRecord, FlowTable, RecordSink};
 use gnomon::mirror::{Sample, Sampler, Session};
 use gnomon::packet::{self, FlowKey, Fragments, Headers, KeyFrom};
@@ -161,14 +160,7 @@ fn mirror(results: &mut Results, rounds: usize, subjects: &[Subject]) {
 }
 
 fn buffers(results: &mut Results, rounds: usize, options: &Options) {
-    let eal = Eal::start(&EalOptions {
-        lcores: vec![vec![options.cpu]],
-        hugepages: false,
-        memory_mb: 256,
-        file_prefix: format!("gnomon-stages-{}", std::process::id()),
-        pci_allow: Vec::new(),
-    });
-    let eal = Arc::new(eal.expect("DPDK starts"));
+    let eal = common::start_dpdk("stages", options.cpu, 256).expect("DPDK starts");
     let packets = Mempool::packets(&eal, "packets", 8191).expect("pool");
     let clones = Mempool::clones(&eal, "clones", 8191).expect("pool");
     let held: Vec<Mbuf> = (0..BURST as u32).filter_map(|i| Mbuf::with_bytes(&packets, &udp_frame(i, i), 0)).collect();

@@ -14,7 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use gnomon::appliance::{PolicyHost, Targets};
 use gnomon::capture::Preamble;
 use gnomon::config::{self, Config};
-use gnomon::dpdk::{Burst, Eal, EalOptions, Mbuf, Mempool, Outbox, PacketRing, ticks};
+use gnomon::dpdk::{Burst, Mbuf, Mempool, Outbox, PacketRing, ticks};
 use gnomon::filter::{Expression, Schema};
 use gnomon::flow::FlowTable;
 use gnomon::packet::{Fragments, KeyFrom};
@@ -98,14 +98,7 @@ fn trace(text: &str) -> Tap {
 
 impl Bench {
     fn new(cpu: usize) -> Self {
-        let options = EalOptions {
-            lcores: vec![vec![cpu]],
-            hugepages: false,
-            memory_mb: 256,
-            file_prefix: format!("gnomon-taps-{}", std::process::id()),
-            pci_allow: vec![],
-        };
-        let eal = Arc::new(Eal::start(&options).expect("DPDK starts"));
+        let eal = common::start_dpdk("taps", cpu, 256).expect("DPDK starts");
         let text = "[policy]\ndefault = \"deny\"\n[[rule]]\nid = \"all\"\nprotocol = \"udp\"\naction = \"allow\"\n";
         let mut config = config::parse(text, "bench.toml").expect("valid");
         config.flow.capacity = 4096;

@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, default_value_t = 7)]
     days: u32,
     /// Seeds, as in 101-105; the first one with --quick
-    #[arg(long, default_value = "101-105", value_parser = range)]
+    #[arg(long, default_value = "101-105", value_parser = common::seeds)]
     seeds: std::ops::RangeInclusive<u64>,
     /// New flows a second at the busiest hour; may be repeated [default: 0.1, 0.25]
     #[arg(long = "rate", value_name = "R")]
@@ -43,12 +43,6 @@ struct Arguments {
     /// Also say what was missed, and each false alert
     #[arg(long)]
     misses: bool,
-}
-
-fn range(text: &str) -> Result<std::ops::RangeInclusive<u64>, String> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
-    Ok(number(first)?..=number(last)?)
 }
 
 fn main() -> Result<()> {

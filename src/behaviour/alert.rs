@@ -89,6 +89,11 @@ impl AlertKind {
         }
     }
 
+    /// Of an attack. What is unusual, new or much is told as well, and may be wanted.
+    pub fn is_hostile(self) -> bool {
+        !matches!(self, AlertKind::Outlier | AlertKind::NewRelationship | AlertKind::Volume)
+    }
+
     /// Whether the actor is found from the traffic instead of being part of the question.
     pub fn is_flood(self) -> bool {
         use AlertKind::{Amplification, IcmpFlood, SlowHttp, SynFlood, UdpFlood};

@@ -11,6 +11,7 @@ mod live;
 mod mirror;
 mod model;
 mod pairs;
+mod progress;
 mod receive;
 mod report;
 mod replay;

@@ -93,21 +93,12 @@ impl Fields for LiveFlow<'_> {
         match field {
             Field::CommunityId => Value::Text(self.community_id),
             Field::Score => real(self.scored.and_then(|scored| scored.score)),
-            Field::Flags => self.scored.map_or(Value::Absent, |scored| Value::Number(bits(scored.flags))),
+            Field::Flags => self.scored.map_or(Value::Absent, |scored| Value::Number(scored.flags.bits().into())),
             Field::Idle => Value::Number(self.now.saturating_sub(self.record.end)),
             Field::AppProtocol => Value::Absent,
             other => self.record.value(other),
         }
     }
-}
-
-/// Flags in the order of their names in expressions.
-fn bits(flags: Flags) -> u64 {
-    crate::behaviour::AlertKind::ALL
-        .into_iter()
-        .enumerate()
-        .filter(|(_, kind)| flags.contains(*kind))
-        .fold(0, |bits, (at, _)| bits | 1 << at)
 }
 
 fn real(value: Option<f32>) -> Value<'static> {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::packet::scramble;
+
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each member bids for a flow, the highest bid takes it. A bid depends
 /// on flow and member alone, so when a member goes only its flows move, and a new one takes its share evenly from all. The
 /// order of the members does not matter.
@@ -31,13 +33,6 @@ fn seed_of(member: IpAddr) -> u64 {
         IpAddr::V6(address) => address.to_bits(),
     };
     scramble(bits as u64 ^ scramble((bits >> 64) as u64 ^ u64::from(member.is_ipv6())))
-}
-
-/// MurmurHash3's finalizer.
-fn scramble(mut x: u64) -> u64 {
-    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ (x >> 33)
 }
 
 #[cfg(test)]

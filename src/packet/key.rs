@@ -164,6 +164,13 @@ pub fn hash_words(words: impl IntoIterator<Item = u64>) -> u64 {
     })
 }
 
+/// Spreads the bits of a number over all of it: MurmurHash3's finalizer. The same everywhere and at all times.
+pub fn scramble(mut x: u64) -> u64 {
+    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}
+
 /// One multiply-and-fold step (folded 128-bit product).
 fn mix(state: u64, word: u64) -> u64 {
     let product = u128::from(state ^ word ^ 0xa076_1d64_78bd_642f) * 0xe703_7ed1_a0b4_28db_u128;

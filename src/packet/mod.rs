@@ -43,7 +43,9 @@ pub use fingerprint::fingerprint;
 pub use fragments::{FragmentCounters, Fragments};
 pub use headers::{Arp, Fragment, Headers, Ip, KeyFrom, Link, TunnelKind, Vlans};
 pub use host::Host;
-pub use key::{Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, has_ports, hash_words, ip_addr, is_icmp};
+pub use key::{
+    Addr, FlowKey, Mac, Orientation, Tuple, from_ip_addr, has_ports, hash_words, ip_addr, is_icmp, scramble,
+};
 pub use layers::{Layer, LayerFragment, layers};
 pub use parse::parse;
 pub use quoted::{Quoted, quote_of};

@@ -1,12 +1,12 @@
 //! Who talks to whom about what.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::packet::scramble;
 use crate::rules::protocol_name;
 
 /// One end of a connection.
@@ -79,17 +79,12 @@ impl Service {
         Self { protocol, ports: None, icmp_type: None }
     }
 
-    pub fn port_range(&self) -> Option<RangeInclusive<u16>> {
-        self.ports.map(|(first, last)| first..=last)
-    }
-
     /// Without it nothing else works: name resolution, addresses, time. Kept whatever the evidence and the strength.
     pub fn is_protected(&self) -> bool {
-        let Some((first, last)) = self.ports.filter(|(first, last)| first == last) else { return false };
-        debug_assert_eq!(first, last);
+        let Some((port, _)) = self.ports.filter(|(first, last)| first == last) else { return false };
         match self.protocol {
-            UDP => matches!(first, 53 | 67 | 68 | 123 | 546 | 547),
-            TCP => first == 53,
+            UDP => matches!(port, 53 | 67 | 68 | 123 | 546 | 547),
+            TCP => port == 53,
             _ => false,
         }
     }
@@ -127,15 +122,8 @@ impl Connection {
         for byte in self.to_string().bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        mix(hash)
+        scramble(hash)
     }
-}
-
-/// Spreads the bits of a number (the finalizer of MurmurHash3).
-pub(super) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ (x >> 33)
 }
 
 impl fmt::Display for Service {

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::connection::{Connection, Endpoint, mix};
+use super::connection::{Connection, Endpoint};
 use super::graph::Graph;
 use super::rules::LearnedRule;
+use crate::packet::scramble;
 
 /// Copies the consolidated policy of one group to another, as far as its strength goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +84,7 @@ impl Plan {
 
 /// Evenly from 0 to 1, below 1.
 fn draw(connection: &Connection, seed: u64) -> f64 {
-    (mix(connection.fingerprint() ^ mix(seed)) >> 11) as f64 / (1u64 << 53) as f64
+    (scramble(connection.fingerprint() ^ scramble(seed)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

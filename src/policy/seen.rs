@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::connection::{Endpoint, Service};
-use crate::behaviour::AlertKind;
+use crate::behaviour::{AlertKind, Flags};
 use crate::filter::{Field, Fields, Value};
 use crate::packet;
 
@@ -81,15 +81,15 @@ impl Seen {
             _ if packet::is_icmp(protocol) => icmp(protocol, number(Field::IcmpType)? as u8)?,
             _ => Service::of_protocol(protocol),
         };
-        let flags = number(Field::Flags).unwrap_or(0);
-        let mut kinds = AlertKind::ALL.into_iter().enumerate().filter(|(bit, _)| flags & 1 << bit != 0);
+        let flags = Flags::from_bits(number(Field::Flags).unwrap_or(0) as u32);
         Some(Self {
             flow_id: number(Field::FlowId).unwrap_or(0),
             start: number(Field::Start)?,
             end: number(Field::End)?,
             answer: answer(record, protocol, backwards),
             bytes: number(Field::Bytes).unwrap_or(0),
-            attack: kinds.any(|(_, kind)| is_attack(kind)),
+            // New relations and volumes are what is to be learnt.
+            attack: flags.iter().any(AlertKind::is_hostile),
             score: match record.value(Field::Score) {
                 Value::Real(score) => Some(score),
                 _ => None,
@@ -120,11 +120,6 @@ impl Place {
     pub fn name(&self) -> Arc<str> {
         self.vm.clone().unwrap_or_else(|| self.address.to_string().into())
     }
-}
-
-/// New relations and volumes are what is to be learnt, and what is unusual is no attack for that.
-fn is_attack(kind: AlertKind) -> bool {
-    !matches!(kind, AlertKind::Outlier | AlertKind::NewRelationship | AlertKind::Volume)
 }
 
 fn names(value: Value<'_>) -> Vec<Arc<str>> {

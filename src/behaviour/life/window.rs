@@ -6,7 +6,7 @@ use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
 use super::gate::{CHANCE, OF_HOST, SHARE_OF_HOST, UNUSUAL};
-use crate::behaviour::alert::{AlertEvent, AlertKind};
+use crate::behaviour::alert::AlertEvent;
 use crate::behaviour::bounded::Recent;
 use crate::behaviour::detect::Host;
 use crate::behaviour::features::Features;
@@ -49,7 +49,7 @@ impl Attacks {
         let alert = event.alert();
         let (hosts, host) = match alert.kind {
             // Unusual is not hostile: of such a host only what is flagged is left out.
-            AlertKind::Outlier | AlertKind::NewRelationship | AlertKind::Volume => return,
+            kind if !kind.is_hostile() => return,
             kind if kind.is_flood() => (&mut self.victims, alert.victim.host()),
             _ => (&mut self.actors, alert.actor.host()),
         };
@@ -232,6 +232,7 @@ fn part(score: f32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::behaviour::AlertKind;
     use crate::behaviour::alert::{Alert, Evidence, Party, Status};
     use crate::behaviour::features::FEATURES;
     use crate::rules::GroupSetHandle;

@@ -80,8 +80,13 @@ impl Scorer {
     /// From the next record on this model scores in a scope.
     pub fn activate(&mut self, scope: Scope, in_use: InUse, out: &mut impl FnMut(ScoredRecord)) {
         self.drain(out);
-        let Some(seat) = self.seat(scope) else { return };
-        if scope == Scope::All {
+        if let Some(seat) = self.seat(scope) {
+            self.come_in_force(seat, in_use);
+        }
+    }
+
+    fn come_in_force(&mut self, seat: usize, in_use: InUse) {
+        if self.seats[seat].scope() == Scope::All {
             self.stats.trained_on = in_use.records;
             self.warm = Vec::new();
         }
@@ -118,20 +123,12 @@ impl Scorer {
     }
 
     fn place(&mut self, candidate: &Candidate, id: u64) {
-        let role = candidate.role();
         let Some(seat) = self.seat(candidate.scope) else { return };
         self.seats[seat].job_done();
-        match role {
-            Role::Active => {
-                self.stats.swaps += 1;
-                self.seats[seat].activate(candidate.in_use(id));
-            }
+        match candidate.role() {
+            Role::Active => self.come_in_force(seat, candidate.in_use(id)),
             Role::Shadow => self.seats[seat].accompany(Some(candidate.in_use(id))),
             Role::Rejected => self.stats.rejected += 1,
-        }
-        if role == Role::Active && candidate.scope == Scope::All {
-            self.stats.trained_on = candidate.records;
-            self.warm = Vec::new();
         }
     }
 

@@ -24,12 +24,12 @@ impl Attacks {
         for alert in EventLines::open(path)? {
             let alert = alert?;
             let text = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).unwrap_or("");
-            let harmless = [AlertKind::Outlier, AlertKind::NewRelationship, AlertKind::Volume].map(AlertKind::name);
-            let time = |name: &str| alert["gnomon"][name].as_str().or_else(|| alert[name].as_str()).and_then(instant);
+            let time = |name: &str| instant(text(name));
             let (Ok(actor), Some(start), Some(end)) = (text("actor").parse(), time("start"), time("end")) else {
                 continue;
             };
-            if !harmless.contains(&text("kind")) {
+            let kind = AlertKind::ALL.into_iter().find(|kind| kind.name() == text("kind"));
+            if kind.is_none_or(AlertKind::is_hostile) {
                 found.by.entry(actor).or_default().push((text("victim").parse().ok(), start, end));
             }
         }

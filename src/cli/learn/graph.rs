@@ -75,14 +75,15 @@ pub(super) fn run(args: &GraphArgs) -> Result<ExitCode> {
         Ok(())
     })?;
     let graphs: Vec<Graph> = learner.finish().into_iter().filter(|graph| graph.flows > 0).collect();
+    let json = serde_json::to_string_pretty(&graphs)? + "\n";
     if let Some(path) = &args.write {
-        write(Some(path), &(serde_json::to_string_pretty(&graphs)? + "\n"))?;
+        write(Some(path), &json)?;
     }
     if let Some(path) = &args.dot {
         write(Some(path), &Graph::dot(&graphs))?;
     }
     match args.output {
-        Form::Json => write(None, &(serde_json::to_string_pretty(&graphs)? + "\n"))?,
+        Form::Json => write(None, &json)?,
         Form::Table => write(None, &text(&graphs))?,
     }
     if graphs.is_empty() {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::spinner;
 use crate::config::{self, Config};
 use crate::filter::JsonLine;
 use crate::ingest::FlowFile;
@@ -106,23 +106,19 @@ fn each_flow(
     files: &[PathBuf],
     members: &Members,
     mut take: impl FnMut(&Seen, JsonLine<'_>) -> Result<()>,
-) -> Result<u64> {
-    let bar = ProgressBar::no_length().with_style(
-        ProgressStyle::with_template("{spinner} {human_pos} flows, {per_sec}").expect("the template is well-formed"),
-    );
-    let mut flows = 0;
+) -> Result<()> {
+    let bar = spinner("reading");
     for file in files {
         for found in FlowFile::open(file)? {
             let (_, value) = found?;
             if let Some(seen) = Seen::of(&JsonLine(&value), |address| members.vms.get(&address).cloned()) {
                 take(&seen, JsonLine(&value))?;
             }
-            flows += 1;
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    Ok(flows)
+    Ok(())
 }
 
 fn read_graphs(path: &Path) -> Result<Vec<Graph>> {

@@ -9,7 +9,7 @@ use super::Common;
 use super::source::{configuration, file};
 use crate::appliance::{Library, PolicyHost, Targets};
 use crate::behaviour::{Candidate, Comparison, ExpectSettings, Extractor, InUse, News, Rows, Scorer};
-use crate::cli::score::spinner;
+use crate::cli::progress::spinner;
 use crate::config;
 use crate::flow::FlowRecord;
 use crate::ingest::FlowFile;

@@ -6,9 +6,10 @@ use std::io::{self, BufWriter, Write};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use super::ScoreArgs;
 use super::top::{Entry, Reasons, Top, reasons, reasons_json};
-use super::{ScoreArgs, spinner};
 use crate::behaviour::{Model, Rows, Training};
+use crate::cli::progress::spinner;
 use crate::config::Config;
 use crate::ingest::{Column, Table};
 use crate::trie::Isa;

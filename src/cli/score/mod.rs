@@ -4,14 +4,12 @@ mod columns;
 mod records;
 mod top;
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{self, Config};
 use crate::ingest::open;
@@ -149,20 +147,6 @@ fn form(path: &Path) -> Result<Form> {
         _ if path.extension().is_some_and(|e| e == "jsonl" || e == "json") => Form::Flows,
         _ => Form::Columns,
     })
-}
-
-/// On standard error, where somebody looks.
-pub(super) fn spinner(what: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {human_pos} records  {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.set_prefix(what.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

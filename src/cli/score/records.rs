@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use super::ScoreArgs;
 use super::top::{Entry, Reasons, Top, reasons, reasons_json};
-use super::{Form, form, spinner};
+use super::{Form, form};
 use crate::appliance::{PolicyNames, load_model};
 use crate::behaviour::{ExpectSettings, Extractor, Features, InUse, NAMES, Scope, ScoredRecord, Scorer};
 use crate::cli::model::train;
+use crate::cli::progress::spinner;
 use crate::cli::replay::Replayer;
 use crate::config::{self, Config};
 use crate::export::write_flow;
