@@ -81,7 +81,7 @@ fn learn(folder: &Path) -> BTreeSet<Relation> {
     let (flows, alerts, config, graph) =
         (at("out/flows.jsonl"), at("out/alerts.jsonl"), at("open.toml"), at("graph.json"));
     gnomon(&["learn", "graph", &flows, "--alerts", &alerts, "-c", &config, "-w", &graph, "--min-days", "2"]);
-    let graphs: Vec<gnomon::policy::Graph> =
+    let graphs: Vec<gnomon::policy::learning::Graph> =
         serde_json::from_str(&std::fs::read_to_string(&graph).expect("graphs")).expect("JSON");
     let edges = graphs.iter().flat_map(|graph| &graph.edges).filter(|edge| edge.permitted > 0);
     edges

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::behaviour::AlertKind;
 use crate::filter::instant;
 use crate::ingest::EventLines;
-use crate::policy::Seen;
+use crate::policy::learning::Seen;
 
 /// Who attacked whom, and from when to when; no victim: anybody.
 #[derive(Debug, Default)]

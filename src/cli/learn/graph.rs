@@ -10,7 +10,7 @@ use super::alerts::Attacks;
 use super::{Form, Members, each_flow, write};
 use crate::cli::report::table;
 use crate::filter::{Expression, Schema};
-use crate::policy::{Graph, Learner, LeftOut, Settings};
+use crate::policy::learning::{Graph, Learner, LeftOut, Settings};
 
 /// Learn one consolidated policy for all VMs of each group, from flow records.
 ///

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::rules::say;
 use super::{read_graphs, write};
 use crate::cli::report::table;
-use crate::policy::{Plan, Profile};
+use crate::policy::learning::{Plan, Profile};
 
 /// Copy the consolidated policy of one group to another, as far as a strength goes.
 ///

@@ -21,7 +21,7 @@ use super::progress::spinner;
 use crate::config::{self, Config};
 use crate::filter::JsonLine;
 use crate::ingest::FlowFile;
-use crate::policy::{Graph, Seen};
+use crate::policy::learning::{Graph, Seen};
 
 const EXAMPLES: &str = "\
 Examples, on a synthetic data centre:

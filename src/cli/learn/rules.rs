@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{read_graphs, write};
-use crate::policy::Connection;
-use crate::policy::rules::{LearnedRule, RuleFile, of_graphs};
+use crate::policy::learning::Connection;
+use crate::policy::learning::rules::{LearnedRule, RuleFile, of_graphs};
 
 /// Print what was learnt as rules, in the form of a configuration.
 ///

@@ -10,7 +10,7 @@ use clap::Args;
 use super::alerts::Attacks;
 use super::{Form, Members, each_flow, read_graphs, write};
 use crate::cli::report::table;
-use crate::policy::{Inbox, Item, Learner, Settings};
+use crate::policy::learning::{Item, Learner, Settings, Unseen};
 
 /// Connections kept apart; flows of more are counted.
 const MOST: usize = 100_000;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &UnseenArgs) -> Result<ExitCode> {
     let groups: Vec<Arc<str>> = graphs.iter().map(|graph| graph.group.clone()).collect();
     let namer = Learner::new(Settings::default(), &groups, members.sizes.clone());
     let attacks = args.alerts.as_deref().map(Attacks::read).transpose()?.unwrap_or_default();
-    let mut inbox = Inbox::new(&graphs, namer, MOST);
+    let mut inbox = Unseen::new(&graphs, namer, MOST);
     each_flow(&args.flows, &members, |seen, _| {
         inbox.observe(&attacks.judged(seen));
         Ok(())

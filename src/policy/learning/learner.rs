@@ -162,16 +162,16 @@ fn tally(seen: &Seen, group: &str) -> Tally {
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
-    use crate::policy::{Place, Service};
+    use crate::policy::learning::{Place, Service};
 
     const DAY: u64 = 86_400 * 1_000_000_000;
 
-    pub(in crate::policy) fn place(address: &str, groups: &[&str]) -> Place {
+    pub(in crate::policy::learning) fn place(address: &str, groups: &[&str]) -> Place {
         let vm = groups.first().map(|_| format!("vm-{address}").into());
         Place { address: address.parse().unwrap(), vm, groups: groups.iter().map(|g| (*g).into()).collect() }
     }
 
-    pub(in crate::policy) fn seen(from: Place, to: Place, port: u16, day: u64) -> Seen {
+    pub(in crate::policy::learning) fn seen(from: Place, to: Place, port: u16, day: u64) -> Seen {
         Seen {
             flow_id: 1,
             start: day * DAY,

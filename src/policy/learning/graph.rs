@@ -182,11 +182,11 @@ fn quoted(text: &str) -> String {
 pub(super) mod instant {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in crate::policy) fn serialize<S: Serializer>(time: &u64, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::policy::learning) fn serialize<S: Serializer>(time: &u64, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&crate::export::iso8601(*time))
     }
 
-    pub(in crate::policy) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
+    pub(in crate::policy::learning) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
         let text = String::deserialize(from)?;
         crate::filter::instant(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not a time")))
     }

@@ -136,7 +136,7 @@ fn regroup<T: Foldable>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::policy::graph::Tally;
+    use crate::policy::learning::graph::Tally;
 
     type Tallies = BTreeMap<Connection, Tally>;
 

@@ -47,7 +47,7 @@ pub struct Evidence {
 
 /// Gathers what graphs do not cover, one item a connection, up to a limit.
 #[derive(Clone, Debug)]
-pub struct Inbox {
+pub struct Unseen {
     known: BTreeMap<Arc<str>, Known>,
     /// To name connections as the graphs do.
     namer: Learner,
@@ -60,7 +60,7 @@ pub struct Inbox {
     pub covered: u64,
 }
 
-impl Inbox {
+impl Unseen {
     /// `namer` has the groups and sizes that the graphs were learnt with.
     pub fn new(graphs: &[Graph], namer: Learner, limit: usize) -> Self {
         let known = graphs.iter().map(|graph| (graph.group.clone(), graph.known())).collect();
@@ -153,8 +153,8 @@ impl Foldable for Evidence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::learner::tests::{place, seen};
-    use crate::policy::{Place, Settings};
+    use crate::policy::learning::learner::tests::{place, seen};
+    use crate::policy::learning::{Place, Settings};
 
     fn learner() -> Learner {
         Learner::new(Settings::default(), &["web".into()], Default::default())
@@ -168,7 +168,7 @@ mod tests {
     fn unseen_connections_are_one_item_each() {
         let mut learning = learner();
         learning.observe(&seen(web(), place("10.0.1.1", &["app"]), 8080, 1), false);
-        let mut inbox = Inbox::new(&learning.finish(), learner(), 2);
+        let mut inbox = Unseen::new(&learning.finish(), learner(), 2);
         inbox.observe(&seen(web(), place("10.0.1.2", &["app"]), 8080, 2));
         for day in 2..9 {
             let flow = seen(web(), place("10.0.1.1", &["app"]), 22, day);

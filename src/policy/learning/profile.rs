@@ -90,8 +90,8 @@ fn draw(connection: &Connection, seed: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::learner::tests::{place, seen};
-    use crate::policy::{Learner, Settings};
+    use crate::policy::learning::learner::tests::{place, seen};
+    use crate::policy::learning::{Learner, Settings};
 
     /// Five hundred connections of `web`, and name resolution.
     fn graph() -> Graph {
