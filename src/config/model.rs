@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// Seed of everything random.
     pub seed: u64,
+    /// The file as it was read.
+    pub source: Option<std::sync::Arc<str>>,
 }
 
 impl Config {
@@ -74,6 +76,7 @@ impl Config {
             metrics: Metrics::default(),
             limits: Limits::default(),
             seed: Self::DEFAULT_SEED,
+            source: None,
         }
     }
 

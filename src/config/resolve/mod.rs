@@ -64,6 +64,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         metrics: settings.metrics,
         limits: settings.limits,
         seed: settings.seed,
+        source: None,
     }
 }
 
