@@ -1,6 +1,6 @@
 //! What outlives the process: one SQLite file.
 //!
-//! In: rows of the product's nouns, one file each (`models`). Out: the same. Used by threads that may wait, never by
+//! In: rows of the product's nouns, one file each (`models`, `tokens`). Out: the same. Used by threads that may wait, never by
 //! workers or the scorer: every call blocks until the change is on the disk (write-ahead log, flushed at each commit), so
 //! that a crash leaves either all of a change or nothing. When the file is in use by another process, calls wait for up
 //! to five seconds and then fail.
@@ -9,6 +9,7 @@
 
 mod error;
 mod models;
+mod tokens;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use error::StoreError;
 pub use models::{NewModel, State, StoredEvent, StoredModel};
+pub use tokens::StoredToken;
 
 /// How long a call waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +35,10 @@ pub struct Store {
 }
 
 /// In order; a new change of the tables is a new file, never an edit of an old one.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "models", include_str!("migrations/0001_models.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "models", include_str!("migrations/0001_models.sql")),
+    (2, "tokens", include_str!("migrations/0002_tokens.sql")),
+];
 
 fn migrator() -> Migrator {
     let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
