@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST};
@@ -19,6 +19,7 @@ use axum::http::header::{AUTHORIZATION, HOST};
 use super::limit::{Counted, Limiter};
 use super::problem::Problem;
 use super::{Role, token_digest};
+use crate::appliance::unix_nanoseconds as now;
 use crate::config::ApiClient;
 use crate::store::{Store, StoreError, StoredToken};
 
@@ -203,11 +204,6 @@ fn read(store: &Store) -> Result<HashMap<String, StoredToken>, StoreError> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Nanoseconds since the Unix epoch.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod model;
 mod pairs;
 mod progress;
 mod receive;
+mod remote;
 mod report;
 mod replay;
 mod rules;
@@ -20,6 +21,7 @@ mod run;
 mod scenario;
 mod score;
 mod status;
+mod token;
 mod top;
 mod trace;
 mod units;
@@ -87,6 +89,8 @@ enum Verb {
     Model(model::ModelArgs),
     /// Score flow records, tables or captures, and say why what is unusual is.
     Score(score::ScoreArgs),
+    /// Who may use the API: make, list and revoke tokens.
+    Token(token::TokenArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
     /// Capture packets of the running appliance, with what became of them.
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(args),
         Verb::Model(args) => model::run(args),
         Verb::Score(args) => score::run(args),
+        Verb::Token(args) => token::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Capture(args) => capture::run(args),
         Verb::Trace(args) => trace::run(args),
