@@ -1,5 +1,13 @@
 //! What the rules ought to be, and who says so.
 //!
-//! [`learning`] makes policies of flow records.
+//! ```text
+//! flow records ─► learning ─► graphs, rules, profiles, what is unseen
+//!                               │
+//! people ─────────────────────► book: VMs, groups, relationships, … ─► rules::Policy
+//! ```
+//! [`learning`] makes policies of flow records. The [`book`] has what people and learning want, whole and without
+//! contradiction, and says which rules that is.
 
+pub mod book;
+mod instant;
 pub mod learning;

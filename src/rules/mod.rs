@@ -42,4 +42,4 @@ pub use rule::{
     Action, Decision, Group, GroupIx, GroupSetHandle, LiveFlows, MAX_MIRRORS, Match, MirrorMatch, Mode, Policy, Rule,
     RuleHandle, Selector, Shadows, Standing, Subject, Tier, Verdict,
 };
-pub use subject_text::{parse_flow, protocol_name};
+pub use subject_text::{parse_flow, parse_protocol, protocol_name};

@@ -53,7 +53,7 @@ pub fn parse_flow(text: &str) -> Result<Subject, String> {
     let Some((dst, options)) = right.split_first() else {
         return Err(format!("after `>` stands a destination; {EXAMPLE}"));
     };
-    let protocol = protocol_number(name)?;
+    let protocol = parse_protocol(name)?;
     let (src_ip, src_port) = endpoint(src)?;
     let (dst_ip, dst_port) = endpoint(dst)?;
     check_family(name, src_ip, dst_ip)?;
@@ -88,7 +88,8 @@ pub fn protocol_name(protocol: u8) -> String {
     named.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
 }
 
-fn protocol_number(text: &str) -> Result<u8, String> {
+/// A protocol by name or number.
+pub fn parse_protocol(text: &str) -> Result<u8, String> {
     let lower = text.to_ascii_lowercase();
     if let Some((_, number)) = PROTOCOLS.iter().find(|(name, _)| *name == lower) {
         return Ok(*number);

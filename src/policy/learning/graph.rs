@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, Endpoint};
 use super::fold::Foldable;
+use crate::policy::instant;
 
 /// VMs of the group that are named on an edge; of more, their number is kept.
 const NAMED_VMS: usize = 16;
@@ -176,18 +177,4 @@ impl Graph {
 /// A quoted identifier of Graphviz.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
-}
-
-/// Nanoseconds since the Unix epoch, as text in files.
-pub(super) mod instant {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(in crate::policy::learning) fn serialize<S: Serializer>(time: &u64, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&crate::export::iso8601(*time))
-    }
-
-    pub(in crate::policy::learning) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(from)?;
-        crate::filter::instant(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not a time")))
-    }
 }

@@ -44,12 +44,16 @@ impl Profile {
     /// same profile keeps the same ones, and a greater strength keeps all that a smaller one kept. What nothing works
     /// without is kept at any strength.
     pub fn plan(&self, graph: &Graph) -> Plan {
-        let edges = graph.edges.iter().filter(|edge| edge.permitted > 0);
-        let all = edges.map(|edge| Mirrored {
-            connection: self.turned(&edge.connection),
-            from_strength: draw(&edge.connection, self.seed),
-            protected: edge.connection.service.is_protected(),
-            of: edge.connection.clone(),
+        self.plan_of(graph.edges.iter().filter(|edge| edge.permitted > 0).map(|edge| &edge.connection))
+    }
+
+    /// As [`Profile::plan`], of connections that are known to be allowed.
+    pub fn plan_of<'c>(&self, connections: impl Iterator<Item = &'c Connection>) -> Plan {
+        let all = connections.map(|connection| Mirrored {
+            connection: self.turned(connection),
+            from_strength: draw(connection, self.seed),
+            protected: connection.service.is_protected(),
+            of: connection.clone(),
         });
         let (kept, left) = all.partition(|m: &Mirrored| m.protected || m.from_strength < self.strength);
         let (source, target) = (self.source.clone(), self.target.clone());

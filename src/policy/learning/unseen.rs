@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::fold::{Foldable, folded};
-use super::graph::{Graph, Known, instant};
+use super::graph::{Graph, Known};
 use super::learner::Learner;
 use super::seen::{Answer, Seen};
+use crate::policy::instant;
 
 /// Flows that are named as evidence.
 const EVIDENCE: usize = 5;
