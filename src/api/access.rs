@@ -14,7 +14,7 @@ pub(super) enum Least {
 }
 
 use Least::{Anyone, Role as R};
-use Method::{Delete, Get, Patch, Post, Put};
+use Method::{Delete, Get, Post, Put};
 use Role::{Admin, Operator, Viewer};
 
 const TABLE: &[(Method, &str, Least)] = &[

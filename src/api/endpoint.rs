@@ -19,7 +19,6 @@ pub(super) enum Method {
     Get,
     Post,
     Put,
-    Patch,
     Delete,
 }
 
@@ -29,7 +28,6 @@ impl Method {
             Method::Get => "GET",
             Method::Post => "POST",
             Method::Put => "PUT",
-            Method::Patch => "PATCH",
             Method::Delete => "DELETE",
         }
     }

@@ -63,7 +63,6 @@ fn methods(world: &Arc<World>, endpoints: Vec<Endpoint>) -> MethodRouter {
             Method::Get => MethodFilter::GET,
             Method::Post => MethodFilter::POST,
             Method::Put => MethodFilter::PUT,
-            Method::Patch => MethodFilter::PATCH,
             Method::Delete => MethodFilter::DELETE,
         };
         let (world, endpoint) = (world.clone(), Arc::new(endpoint));
