@@ -104,6 +104,13 @@ pub(super) fn read_query(
     Ok(query)
 }
 
+/// A part of a path or query as URLs have it.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// As HTML forms write it: `+` for a space, `%` and two hexadecimal digits for a byte.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());

@@ -70,8 +70,25 @@ fn collect(shape: Shape, schemas: &mut Map<String, Value>) {
     let mut found: Vec<(String, RefOr<Schema>)> = vec![((shape.name)().into_owned(), (shape.own)())];
     (shape.others)(&mut found);
     for (name, schema) in found {
-        if let Ok(schema) = serde_json::to_value(schema) {
+        if let Ok(mut schema) = serde_json::to_value(schema) {
+            if name == "Relationship" {
+                add_aliases(&mut schema);
+            }
             schemas.entry(name).or_insert(schema);
+        }
+    }
+}
+
+/// Other spellings of the fields of a relationship.
+const ALIASES: [(&str, &str); 3] =
+    [("sourceGroupName", "from"), ("destinationGroupName", "to"), ("portRange", "ports")];
+
+fn add_aliases(schema: &mut Value) {
+    let Some(properties) = schema["properties"].as_object_mut() else { return };
+    for (alias, field) in ALIASES {
+        if let Some(mut property) = properties.get(field).cloned() {
+            property["description"] = json!(format!("The same as `{field}`, which is not given then."));
+            properties.insert(alias.to_owned(), property);
         }
     }
 }

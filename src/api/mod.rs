@@ -16,12 +16,10 @@ mod server;
 mod tls;
 mod world;
 
+pub use call::percent_encoded;
 pub use gate::Who;
 pub use problem::{Fault, Problem};
 pub use role::Role;
 pub use secret::{new_token, token_digest};
 pub use server::{ApiError, ApiServer};
 pub use tls::TlsError;
-
-#[derive(Debug)]
-pub struct Service;

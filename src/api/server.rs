@@ -22,8 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use super::gate::{Gate, Peer};
 use super::tls::{self, TlsError};
 use super::world::World;
-use super::{Service, resources, router};
+use super::{resources, router};
 use crate::config::Api as Settings;
+use crate::policy::service::Service;
 use crate::store::{Store, StoreError};
 
 /// Clients at one time; more wait in the kernel's queue.

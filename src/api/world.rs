@@ -2,20 +2,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::Service;
 use super::document::{body_schema, document};
 use super::endpoint::Endpoint;
 use super::gate::Gate;
+use crate::policy::service::Service;
 
 /// All there is.
 pub(super) struct World {
     pub(super) service: Arc<Service>,
     pub(super) gate: Gate,
     pub(super) document: Value,
+    /// Who follows the events.
+    pub(super) listeners: Arc<AtomicUsize>,
     /// Of bodies, by the name of their schema.
     validators: HashMap<String, Validator>,
 }
@@ -34,7 +37,8 @@ impl World {
             let compiled = jsonschema::draft202012::options().build(&body_schema(shape));
             ((shape.name)().into_owned(), compiled.expect("a valid schema of a body"))
         });
-        Self { service, gate, document: document(endpoints), validators: compiled.collect() }
+        let (document, listeners) = (document(endpoints), Arc::default());
+        Self { service, gate, document, listeners, validators: compiled.collect() }
     }
 
     /// What checks bodies of an endpoint.

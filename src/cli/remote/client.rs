@@ -12,6 +12,7 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 use ureq::{Agent, http};
 
 use super::{Access, token_file};
+use crate::api::percent_encoded as encoded;
 
 const USUAL_URL: &str = "http://127.0.0.1:8443";
 /// Certificates of authorities that Debian, Red Hat and others keep.
@@ -45,12 +46,6 @@ pub(in crate::cli) struct Refused {
     pub(in crate::cli) status: u16,
     told: String,
     pub(in crate::cli) problem: Value,
-}
-
-/// A part of a path or query as URLs have it.
-pub(in crate::cli) fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 impl Client {

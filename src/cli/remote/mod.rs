@@ -19,11 +19,12 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::units;
+use crate::api::percent_encoded as encoded;
 use crate::appliance::unix_nanoseconds;
 use crate::export::iso8601;
 use crate::filter::instant;
 
-use client::{Client, encoded};
+use client::Client;
 
 /// Where the API is, and who asks.
 #[derive(Clone, Debug, Args)]
