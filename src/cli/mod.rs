@@ -103,6 +103,10 @@ enum Verb {
     Profile(remote::profile::ProfileArgs),
     /// Overrides: exceptions for single VMs, before all rules, with a reason.
     Override(remote::exception::OverrideArgs),
+    /// The inbox: connections never seen before, waiting for approve or deny.
+    Inbox(remote::inbox::InboxArgs),
+    /// The policy: what waits in the draft, how it is put in force, and back.
+    Policy(remote::policy::PolicyArgs),
     /// The audit log: who did what, when and why; is it whole?
     Audit(remote::audit::AuditArgs),
     /// Who may use the API: make, list and revoke tokens.
@@ -142,6 +146,8 @@ pub fn main() -> ExitCode {
         Verb::Rule(args) => remote::rule::run(args),
         Verb::Profile(args) => remote::profile::run(args),
         Verb::Override(args) => remote::exception::run(args),
+        Verb::Inbox(args) => remote::inbox::run(args),
+        Verb::Policy(args) => remote::policy::run(args),
         Verb::Audit(args) => remote::audit::run(args),
         Verb::Token(args) => token::run(args),
         Verb::Scenario(args) => scenario::run(args),

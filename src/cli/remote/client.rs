@@ -76,6 +76,17 @@ impl Client {
         self.ask("POST", path, None, body)
     }
 
+    /// An answer that is not JSON.
+    pub(in crate::cli) fn text(&self, path: &str) -> Result<String> {
+        let mut response = self.send("GET", path, None, None)?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(LARGEST).read_to_string()?;
+        match status {
+            200..=299 => Ok(text),
+            _ => Err(refused(status, serde_json::from_str(&text).unwrap_or_default(), self.token.is_some()).into()),
+        }
+    }
+
     /// All items of a list, in as many requests as it takes.
     pub(in crate::cli) fn list(&self, path: &str) -> Result<Vec<Value>> {
         let mut items = Vec::new();
@@ -89,6 +100,21 @@ impl Client {
             match body["next"].as_str() {
                 Some(next) => place = format!("{path}{joint}limit=1000&after={}", encoded(next)),
                 None => return Ok(items),
+            }
+        }
+    }
+
+    /// The first items of a list; 0: all.
+    pub(in crate::cli) fn first(&self, path: &str, limit: usize) -> Result<Vec<Value>> {
+        match limit {
+            1..=1000 => {
+                let mut body = self.get(&format!("{path}?limit={limit}"))?.body;
+                Ok(body["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+            }
+            limit => {
+                let mut items = self.list(path)?;
+                items.truncate(if limit == 0 { usize::MAX } else { limit });
+                Ok(items)
             }
         }
     }
