@@ -98,9 +98,12 @@ fn preview(access: &Access, name: &str, strength: Option<f64>) -> Result<ExitCod
         writeln!(out, "{found}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let rules = found["rules"].as_array().map_or(&[][..], Vec::as_slice);
-    shown::list(&mut out, access, rules, RULES)?;
-    writeln!(out, "{} of {} connections", text(&found["kept"]), text(&found["of"]))?;
+    let of = |name: &str| found[name].as_array().map_or(&[][..], Vec::as_slice);
+    let (kept, left) = (of("kept"), of("left"));
+    let columns = [("connection", "/connection"), ("from strength", "/from_strength"), ("protected", "/protected")];
+    shown::list(&mut out, access, kept, &columns)?;
+    let all = kept.len() + left.len();
+    writeln!(out, "{} of {all} connections of {} at {} %", kept.len(), text(&found["source"]), text(&found["strength"]))?;
     Ok(ExitCode::SUCCESS)
 }
 
