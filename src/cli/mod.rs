@@ -20,6 +20,7 @@ mod rules;
 mod run;
 mod scenario;
 mod score;
+mod serve;
 mod status;
 mod token;
 mod top;
@@ -89,6 +90,8 @@ enum Verb {
     Model(model::ModelArgs),
     /// Score flow records, tables or captures, and say why what is unusual is.
     Score(score::ScoreArgs),
+    /// Serve the policy API without a data path.
+    Serve(serve::ServeArgs),
     /// VMs: workloads with addresses and tags, by which groups pick them.
     Vm(remote::vm::VmArgs),
     /// Tags of VMs: which there are, who carries them.
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(args),
         Verb::Model(args) => model::run(args),
         Verb::Score(args) => score::run(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Vm(args) => remote::vm::run(args),
         Verb::Tag(args) => remote::tag::run(args),
         Verb::Group(args) => remote::group::run(args),
