@@ -11,3 +11,4 @@
 pub mod book;
 mod instant;
 pub mod learning;
+pub mod service;

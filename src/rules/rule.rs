@@ -121,6 +121,15 @@ pub struct Group {
     pub vnis: Vec<u32>,
 }
 
+impl Group {
+    /// Addresses that are members, with each VLAN, VNI and MAC address as one.
+    pub fn size(&self) -> usize {
+        let addresses = |net: &IpNet| 1usize.checked_shl((net.max_prefix_len() - net.prefix_len()).into());
+        let nets = self.nets.iter().map(|net| addresses(net).unwrap_or(usize::MAX));
+        nets.fold(self.macs.len() + self.vlans.len() + self.vnis.len(), usize::saturating_add)
+    }
+}
+
 /// The conditions of a rule or mirror session. Empty lists and `None` match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {

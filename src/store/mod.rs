@@ -1,27 +1,32 @@
 //! What outlives the process: one SQLite file.
 //!
-//! In: rows of the product's nouns, one file each (`models`, `tokens`). Out: the same. Used by threads that may wait, never by
-//! workers or the scorer: every call blocks until the change is on the disk (write-ahead log, flushed at each commit), so
+//! In: rows of the product's nouns, one file each (`models`, `policy`, `audit`, `tokens`). Out: the same. Used by threads that may
+//! wait, never by workers or the scorer: every call blocks until the change is on the disk (write-ahead log, flushed at each commit), so
 //! that a crash leaves either all of a change or nothing. When the file is in use by another process, calls wait for up
 //! to five seconds and then fail.
 //!
 //! Queries keep to what SQLite and PostgreSQL have in common; what differs is in `migrations/`.
 
+mod audit;
 mod error;
 mod models;
 mod tokens;
+mod policy;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlx::Transaction;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::runtime::{Builder, Runtime};
 
+pub use audit::{Audit, Broken, NewAudit, Verified};
 pub use error::StoreError;
 pub use models::{NewModel, State, StoredEvent, StoredModel};
 pub use tokens::StoredToken;
+pub use policy::{StoredChange, StoredDraft, StoredGeneration, StoredItem, Writing};
 
 /// How long a call waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,6 +43,7 @@ pub struct Store {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "models", include_str!("migrations/0001_models.sql")),
     (2, "tokens", include_str!("migrations/0002_tokens.sql")),
+    (3, "policy", include_str!("migrations/0003_policy.sql")),
 ];
 
 fn migrator() -> Migrator {
@@ -91,10 +97,24 @@ impl Store {
         &self.path
     }
 
+    /// All of it or nothing.
+    fn change<T>(&self, how: impl AsyncFnOnce(&mut Change<'_>) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        let changed = self.runtime.block_on(async {
+            // At once for writing: what is read first is then not changed by others.
+            let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let value = how(&mut change).await?;
+            change.commit().await?;
+            Ok(value)
+        });
+        changed.map_err(|error| self.failed(error))
+    }
+
     fn failed(&self, source: sqlx::Error) -> StoreError {
         StoreError::Query { path: self.path.clone(), source }
     }
 }
+
+type Change<'a> = Transaction<'a, Sqlite>;
 
 impl Drop for Store {
     fn drop(&mut self) {

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use sha1::{Digest, Sha1};
-use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{Row, Transaction};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError};
+use super::{Change, Store, StoreError};
 
 /// Retired and rejected models of a scope that stay; the oldest go.
 const KEPT: i64 = 20;
@@ -105,8 +105,6 @@ struct Cause<'a> {
     who: &'a str,
     reason: &'a str,
 }
-
-type Change<'a> = Transaction<'a, Sqlite>;
 
 const COLUMNS: &str = "id, scope, state, replaces, feature_schema, created, window_from, window_to, records, \
     excluded, seed, settings, metrics, who, reason, checksum";
@@ -231,18 +229,6 @@ impl Store {
             set(change, former, State::Active, cause).await
         })?;
         Ok(former)
-    }
-
-    /// All of it or nothing.
-    fn change<T>(&self, how: impl AsyncFnOnce(&mut Change<'_>) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
-        let changed = self.runtime.block_on(async {
-            // At once for writing: what is read first is then not changed by others.
-            let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-            let value = how(&mut change).await?;
-            change.commit().await?;
-            Ok(value)
-        });
-        changed.map_err(|error| self.failed(error))
     }
 }
 

@@ -86,12 +86,7 @@ struct Members {
 impl Members {
     fn of(path: &Path) -> Result<Self> {
         let config: Config = config::load(path)?;
-        let sizes = config.policy.groups.iter().map(|group| {
-            let addresses = |net: &ipnet::IpNet| 1usize.checked_shl((net.max_prefix_len() - net.prefix_len()).into());
-            let nets = group.nets.iter().map(|net| addresses(net).unwrap_or(usize::MAX));
-            let others = group.macs.len() + group.vlans.len() + group.vnis.len();
-            (Arc::from(group.name.as_str()), nets.fold(others, usize::saturating_add))
-        });
+        let sizes = config.policy.groups.iter().map(|group| (Arc::from(group.name.as_str()), group.size()));
         let addresses = config.vms.iter().flat_map(|vm| {
             let id: Arc<str> = vm.id.as_str().into();
             let parsed = vm.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());

@@ -108,7 +108,10 @@ impl Derived {
 
     fn overlap(&self, a: &Match, b: &Match) -> bool {
         same_or_any(a.protocol, b.protocol)
-            && same_or_any(a.icmp, b.icmp)
+            && same_or_any(a.icmp.map(|icmp| icmp.0), b.icmp.map(|icmp| icmp.0))
+            && same_or_any(a.vlan, b.vlan)
+            && same_or_any(a.vni, b.vni)
+            && (a.from_ports.is_empty() || b.from_ports.is_empty() || share(&a.from_ports, &b.from_ports))
             && (a.to_ports.is_empty() || b.to_ports.is_empty() || share(&a.to_ports, &b.to_ports))
             && self.meet(&a.from, &b.from)
             && self.meet(&a.to, &b.to)
@@ -175,13 +178,22 @@ fn covers(wide: &Match, narrow: &Match) -> bool {
         let held = |one: &Selector| wide.iter().any(|wide| holds(wide, one));
         wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(held))
     };
-    let port = |range: &RangeInclusive<u16>| {
-        wide.to_ports.iter().any(|wide| wide.start() <= range.start() && range.end() <= wide.end())
+    let icmp = match (wide.icmp, narrow.icmp) {
+        (None, _) => true,
+        (Some((kind, None)), Some((other, _))) => kind == other,
+        (one, other) => one == other,
     };
-    let ports = wide.to_ports.is_empty() || (!narrow.to_ports.is_empty() && narrow.to_ports.iter().all(port));
     let protocol = wide.protocol.is_none() || wide.protocol == narrow.protocol;
-    let icmp = wide.icmp.is_none() || wide.icmp == narrow.icmp;
-    protocol && icmp && ports && within(&wide.from, &narrow.from) && within(&wide.to, &narrow.to)
+    let tags = (wide.vlan.is_none() || wide.vlan == narrow.vlan) && (wide.vni.is_none() || wide.vni == narrow.vni);
+    let ports = ports(&wide.to_ports, &narrow.to_ports) && ports(&wide.from_ports, &narrow.from_ports);
+    protocol && icmp && tags && ports && within(&wide.from, &narrow.from) && within(&wide.to, &narrow.to)
+}
+
+fn ports(wide: &[RangeInclusive<u16>], narrow: &[RangeInclusive<u16>]) -> bool {
+    let held = |range: &RangeInclusive<u16>| {
+        wide.iter().any(|wide| wide.start() <= range.start() && range.end() <= wide.end())
+    };
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(held))
 }
 
 fn holds(wide: &Selector, narrow: &Selector) -> bool {

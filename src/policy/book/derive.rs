@@ -49,6 +49,13 @@ pub struct Delta {
     pub rules: Vec<RuleChange>,
 }
 
+impl Delta {
+    /// Everything may be different.
+    pub fn whole() -> Self {
+        Self { groups: BTreeSet::from([GroupIx(0)]), rules: Vec::new() }
+    }
+}
+
 impl Derived {
     /// Of a whole book.
     pub fn of(book: &Book) -> Self {
@@ -82,6 +89,12 @@ impl Derived {
 
     pub fn position(&self, group: &str) -> Option<GroupIx> {
         self.positions.get(group).map(|at| GroupIx(*at))
+    }
+
+    /// Addresses of each group: the smaller of two groups is the better name for what is in both.
+    pub fn sizes(&self) -> BTreeMap<Arc<str>, usize> {
+        let size = |name: &Arc<str>, at: u16| (name.clone(), self.groups[usize::from(at)].size());
+        self.positions.iter().map(|(name, at)| size(name, *at)).collect()
     }
 
     /// Rules by id, with what they are from.
@@ -152,7 +165,7 @@ impl Derived {
         match (&entry.noun, &entry.parsed) {
             (Noun::Relationship(it), Parsed::Rule { from, to, matches }) => {
                 let matches = Match { from: self.selectors(from), to: self.selectors(to), ..matches.clone() };
-                let stateful = it.action == Action::Allow;
+                let stateful = it.action == Action::Allow && it.stateful.unwrap_or(true);
                 let (tier, priority, mode, action) = (it.tier, it.priority, it.mode, it.action);
                 vec![Rule { id: it.id.clone(), tier, priority, mode, action, stateful, matches }]
             }
@@ -269,7 +282,7 @@ impl Derived {
 }
 
 /// What a profile comes to, with what is known of its source now.
-pub(in crate::policy) fn plan(book: &Book, profile: &Profile) -> learning::Plan {
+pub fn plan(book: &Book, profile: &Profile) -> learning::Plan {
     let known = book.learned(&profile.source).map(|learned| &learned.connections[..]).unwrap_or_default();
     let allowed = known.iter().filter(|known| known.allow).map(|known| &known.connection);
     let (source, target) = (profile.source.clone(), profile.target.clone());

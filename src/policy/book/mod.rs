@@ -13,6 +13,7 @@
 
 mod conflict;
 mod derive;
+pub mod files;
 mod noun;
 mod parsed;
 mod text;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use conflict::{Conflict, Quarrel};
-pub use derive::{Delta, Derived, Origin, touched};
+pub use derive::{Delta, Derived, Origin, plan, touched};
 pub use noun::{
     Direction, Group, Kind, Known, Learned, Learning, LearningState, Noun, Override, Pending, Profile, Relationship, Vm,
 };

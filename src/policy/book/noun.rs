@@ -165,11 +165,27 @@ pub struct Relationship {
     /// Destination ports: a number, a range such as `8000-8100`, or a list of these.
     #[serde(alias = "portRange", default, skip_serializing_if = "Words::is_empty")]
     pub ports: Words,
+    /// Source ports, written like `ports`.
+    #[serde(default, skip_serializing_if = "Words::is_empty")]
+    pub from_ports: Words,
     /// ICMP or ICMPv6 message by number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp_type: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u8>,
+    /// Outermost VLAN id; 0 for untagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 4094)]
+    pub vlan: Option<u16>,
+    /// Network id of the enclosing tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub vni: Option<u32>,
     #[schema(value_type = String, example = "allow")]
     pub action: Action,
+    /// Replies of an allowed connection pass without a rule of their own. Left out: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful: Option<bool>,
     /// Lowest first within the tier.
     #[serde(default = "usual_priority")]
     pub priority: u32,
@@ -286,6 +302,34 @@ fn whole() -> f64 {
 
 fn yes() -> bool {
     true
+}
+
+impl Relationship {
+    /// Gives it an id out of what it says, if it has none.
+    pub fn name_it(&mut self) {
+        if self.id.is_empty() {
+            let words = |words: &Words| words.0.join("+");
+            let text = format!(
+                "{} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?}",
+                words(&self.from),
+                words(&self.to),
+                words(&self.protocol),
+                words(&self.ports),
+                self.from_ports,
+                self.icmp_type,
+                self.icmp_code,
+                self.vlan,
+                self.vni,
+                self.action,
+            );
+            let short = |words: &Words| -> String {
+                let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                words.0.first().map(|word| word.chars().filter(plain).take(40).collect()).unwrap_or_default()
+            };
+            let number = crate::policy::learning::fingerprint(&text) >> 32;
+            self.id = format!("r-{}-{}-{number:08x}", short(&self.from), short(&self.to));
+        }
+    }
 }
 
 impl Kind {

@@ -6,7 +6,7 @@ use super::noun::{Direction, Group, Learned, Noun, Override, Profile, Relationsh
 use super::text::{self, Address, End, Words};
 use crate::filter::{Expression, Schema};
 use crate::packet::{Mac, has_ports, is_icmp};
-use crate::rules::{Action, Match};
+use crate::rules::{Action, Match, Tier};
 
 /// A field that cannot be, and why.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
@@ -125,7 +125,25 @@ fn of_relationship(it: &Relationship) -> Result<Parsed, Vec<Fault>> {
         check.refuse("id", format!("ids that begin with `{made}` belong to rules that gnomon makes"));
     }
     let (from, to) = (check.take("from", it.from.ends()), check.take("to", it.to.ends()));
-    let matches = matches(&mut check, &it.protocol, &it.ports, it.icmp_type);
+    let mut matches = matches(&mut check, &it.protocol, &it.ports, it.icmp_type);
+    matches.from_ports = check.take("from_ports", it.from_ports.ports());
+    matches.icmp = it.icmp_type.map(|kind| (kind, it.icmp_code));
+    (matches.vlan, matches.vni) = (it.vlan, it.vni);
+    if it.icmp_code.is_some() && it.icmp_type.is_none() {
+        check.refuse("icmp_code", "write `icmp_type` with it");
+    }
+    if !matches.from_ports.is_empty() && matches.protocol.is_some_and(|number| !has_ports(number)) {
+        check.refuse("from_ports", "this protocol has no ports");
+    }
+    if it.vlan.is_some_and(|vlan| vlan > 4094) || it.vni == Some(0) {
+        check.refuse("vlan", "a VLAN is a number from 0 to 4094, a network id one from 1 on");
+    }
+    if it.stateful == Some(true) && it.action != Action::Allow {
+        check.refuse("stateful", "only what is allowed has replies to let through: leave it out");
+    }
+    if it.tier == Tier::Default {
+        check.refuse("tier", "one of `override`, `threat`, `policy` and `learned`");
+    }
     check.done(Parsed::Rule { from, to, matches })
 }
 

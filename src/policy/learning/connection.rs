@@ -116,14 +116,16 @@ impl Connection {
         self.service.covers(&other.service) && self.from.covers(&other.from) && self.to.covers(&other.to)
     }
 
-    /// A number that stays the same wherever and whenever it is asked for (FNV-1a over the text, mixed).
+    /// A number that stays the same wherever and whenever it is asked for.
     pub fn fingerprint(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in self.to_string().bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        scramble(hash)
+        fingerprint(&self.to_string())
     }
+}
+
+/// Of a text: FNV-1a, mixed.
+pub fn fingerprint(text: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    scramble(text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 impl fmt::Display for Service {

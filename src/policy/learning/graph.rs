@@ -73,7 +73,7 @@ pub struct LeftOut {
 }
 
 /// What is counted of a connection while it is learnt.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub permitted: u64,
     /// Let through, and not answered as is usual for some services.
@@ -134,6 +134,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    pub(super) fn of(connections: impl Iterator<Item = Connection>) -> Self {
+        let (wide, exact): (Vec<Connection>, Vec<Connection>) = connections.partition(Connection::is_wide);
+        Self { exact: exact.into_iter().collect(), wide }
+    }
+
     pub(super) fn covers(&self, connection: &Connection) -> bool {
         self.exact.contains(connection) || self.wide.iter().any(|wide| wide.covers(connection))
     }
@@ -142,9 +147,7 @@ impl Known {
 impl Graph {
     /// What its edges let pass.
     pub(super) fn known(&self) -> Known {
-        let permitted = self.edges.iter().filter(|edge| edge.permitted > 0).map(|edge| edge.connection.clone());
-        let (wide, exact): (Vec<Connection>, Vec<Connection>) = permitted.partition(Connection::is_wide);
-        Known { exact: exact.into_iter().collect(), wide }
+        Known::of(self.edges.iter().filter(|edge| edge.permitted > 0).map(|edge| edge.connection.clone()))
     }
 
     /// For Graphviz: `dot -Tsvg`. Several graphs are one picture; what is in more than one is drawn once.

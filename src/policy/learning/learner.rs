@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::connection::{Connection, Endpoint};
 use super::fold::{Foldable, folded};
 use super::graph::{Graph, LeftOut, Tally};
@@ -39,8 +41,9 @@ pub struct Learner {
 }
 
 /// One group's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Learning {
+    #[serde(with = "pairs")]
     tallies: BTreeMap<Connection, Tally>,
     since: Option<u64>,
     until: u64,
@@ -92,6 +95,41 @@ impl Learner {
     pub fn groups_of(&self, seen: &Seen) -> BTreeSet<Arc<str>> {
         let both = seen.from.groups.iter().chain(&seen.to.groups);
         both.filter(|name| self.groups.contains_key(*name)).cloned().collect()
+    }
+
+    /// As it is to be from now on; what was learnt stays.
+    pub fn adjust(&mut self, settings: Settings, sizes: BTreeMap<Arc<str>, usize>) {
+        (self.settings, self.sizes) = (settings, sizes);
+    }
+
+    /// Forgets what was last seen before a time.
+    pub fn forget_before(&mut self, time: u64) {
+        for learning in self.groups.values_mut() {
+            let before = learning.tallies.len();
+            learning.tallies.retain(|_, tally| tally.last >= time);
+            self.connections -= before - learning.tallies.len();
+        }
+    }
+
+    /// What was learnt, to go on with later.
+    pub fn knowledge(&self) -> serde_json::Value {
+        // Strings and numbers: nothing that JSON cannot say.
+        serde_json::to_value(&self.groups).unwrap_or_default()
+    }
+
+    /// Goes on with what was learnt before.
+    ///
+    /// # Errors
+    /// It is not what [`Learner::knowledge`] gave.
+    pub fn recall(&mut self, knowledge: serde_json::Value) -> Result<(), serde_json::Error> {
+        let known: BTreeMap<Arc<str>, Learning> = serde_json::from_value(knowledge)?;
+        for (group, learning) in known {
+            if let Some(own) = self.groups.get_mut(&group) {
+                *own = learning;
+            }
+        }
+        self.connections = self.groups.values().map(|learning| learning.tallies.len()).sum();
+        Ok(())
     }
 
     /// The graphs, in the order of their groups' names.
@@ -155,6 +193,23 @@ fn tally(seen: &Seen, group: &str) -> Tally {
         last: seen.end,
         days: BTreeSet::from([Tally::day_of(seen.start)]),
         vms: vms.collect(),
+    }
+}
+
+/// Maps as lists of pairs: keys are no strings.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Connection, Tally};
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<Connection, Tally>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<BTreeMap<Connection, Tally>, D::Error> {
+        Ok(Vec::<(Connection, Tally)>::deserialize(from)?.into_iter().collect())
     }
 }
 

@@ -20,7 +20,7 @@ pub mod rules;
 mod seen;
 mod unseen;
 
-pub use connection::{Connection, Endpoint, Service};
+pub use connection::{Connection, Endpoint, Service, fingerprint};
 pub use graph::{Edge, Graph, LeftOut};
 pub use learner::{Learner, Settings};
 pub use profile::{Mirrored, Plan, Profile};

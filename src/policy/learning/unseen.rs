@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
 use super::fold::{Foldable, folded};
@@ -16,7 +16,7 @@ use crate::policy::instant;
 const EVIDENCE: usize = 5;
 
 /// A connection never seen before, however often it has come since.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     #[serde(flatten)]
     pub connection: Connection,
@@ -25,7 +25,7 @@ pub struct Item {
 }
 
 /// What is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Groups whose policy does not know it.
     pub groups: BTreeSet<Arc<str>>,
@@ -35,9 +35,9 @@ pub struct Evidence {
     pub denied: u64,
     /// Flows that a detector named.
     pub attack: u64,
-    #[serde(serialize_with = "instant::serialize")]
+    #[serde(with = "instant")]
     pub first: u64,
-    #[serde(serialize_with = "instant::serialize")]
+    #[serde(with = "instant")]
     pub last: u64,
     pub max_score: Option<f64>,
     /// Some VMs and addresses of both ends.
@@ -66,6 +66,36 @@ impl Unseen {
     pub fn new(graphs: &[Graph], namer: Learner, limit: usize) -> Self {
         let known = graphs.iter().map(|graph| (graph.group.clone(), graph.known())).collect();
         Self { known, namer, found: BTreeMap::new(), limit, overflow: 0, flows: 0, covered: 0 }
+    }
+
+    /// Of policies that are known as connections.
+    pub fn of(known: impl IntoIterator<Item = (Arc<str>, Vec<Connection>)>, namer: Learner, limit: usize) -> Self {
+        let known = known.into_iter().map(|(group, all)| (group, Known::of(all.into_iter()))).collect();
+        Self { known, namer, found: BTreeMap::new(), limit, overflow: 0, flows: 0, covered: 0 }
+    }
+
+    /// Takes over what another has found and this one does not know.
+    pub fn take_over(&mut self, items: impl IntoIterator<Item = Item>) {
+        for Item { connection, mut evidence } in items {
+            evidence.groups.retain(|group| self.known.get(group).is_some_and(|known| !known.covers(&connection)));
+            if !evidence.groups.is_empty() && self.found.len() < self.limit {
+                self.found.entry(connection).or_default().merge(evidence);
+            }
+        }
+    }
+
+    /// Everything found, before anything is put together.
+    pub fn found(&self) -> impl Iterator<Item = Item> {
+        let item = |(connection, evidence): (&Connection, &Evidence)| Item {
+            connection: connection.clone(),
+            evidence: evidence.clone(),
+        };
+        self.found.iter().map(item)
+    }
+
+    /// Forgets what was last seen before a time.
+    pub fn forget_before(&mut self, time: u64) {
+        self.found.retain(|_, evidence| evidence.last >= time);
     }
 
     pub fn observe(&mut self, seen: &Seen) {
