@@ -26,6 +26,7 @@ pub mod filter;
 pub mod metrics;
 pub mod policy;
 
+pub mod api;
 pub mod appliance;
 pub mod capture;
 pub mod cli;

@@ -13,13 +13,16 @@ mod model;
 mod pairs;
 mod progress;
 mod receive;
+mod remote;
 mod report;
 mod replay;
 mod rules;
 mod run;
 mod scenario;
 mod score;
+mod serve;
 mod status;
+mod token;
 mod top;
 mod trace;
 mod units;
@@ -87,6 +90,30 @@ enum Verb {
     Model(model::ModelArgs),
     /// Score flow records, tables or captures, and say why what is unusual is.
     Score(score::ScoreArgs),
+    /// Serve the policy API without a data path.
+    Serve(serve::ServeArgs),
+    /// VMs: workloads with addresses and tags, by which groups pick them.
+    Vm(remote::vm::VmArgs),
+    /// Tags of VMs: which there are, who carries them.
+    Tag(remote::tag::TagArgs),
+    /// Groups: VMs by tags or id, networks, VLANs and virtual networks under one name.
+    Group(remote::group::GroupArgs),
+    /// Relationships: what becomes of connections from one group to another.
+    Relationship(remote::relationship::RelationshipArgs),
+    /// Rules that all of the policy comes to, with what each is from.
+    Rule(remote::rule::RuleArgs),
+    /// Profiles: the consolidated policy of one group, or a share of it, for another.
+    Profile(remote::profile::ProfileArgs),
+    /// Overrides: exceptions for single VMs, before all rules, with a reason.
+    Override(remote::exception::OverrideArgs),
+    /// The inbox: connections never seen before, waiting for approve or deny.
+    Inbox(remote::inbox::InboxArgs),
+    /// The policy: what waits in the draft, how it is put in force, and back.
+    Policy(remote::policy::PolicyArgs),
+    /// The audit log: who did what, when and why; is it whole?
+    Audit(remote::audit::AuditArgs),
+    /// Who may use the API: make, list and revoke tokens.
+    Token(token::TokenArgs),
     /// Write a labelled synthetic capture with its truth and a matching configuration.
     Scenario(scenario::ScenarioArgs),
     /// Capture packets of the running appliance, with what became of them.
@@ -115,6 +142,18 @@ pub fn main() -> ExitCode {
         Verb::Alerts(args) => alerts::run(args),
         Verb::Model(args) => model::run(args),
         Verb::Score(args) => score::run(args),
+        Verb::Serve(args) => serve::run(args),
+        Verb::Vm(args) => remote::vm::run(args),
+        Verb::Tag(args) => remote::tag::run(args),
+        Verb::Group(args) => remote::group::run(args),
+        Verb::Relationship(args) => remote::relationship::run(args),
+        Verb::Rule(args) => remote::rule::run(args),
+        Verb::Profile(args) => remote::profile::run(args),
+        Verb::Override(args) => remote::exception::run(args),
+        Verb::Inbox(args) => remote::inbox::run(args),
+        Verb::Policy(args) => remote::policy::run(args),
+        Verb::Audit(args) => remote::audit::run(args),
+        Verb::Token(args) => token::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Capture(args) => capture::run(args),
         Verb::Trace(args) => trace::run(args),

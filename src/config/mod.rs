@@ -10,6 +10,7 @@
 //!             resolve ─► Config                                   (addresses, references, contradictions)
 //! ```
 mod adaptive;
+mod api;
 mod defaults;
 mod detect;
 mod document;
@@ -17,6 +18,7 @@ mod model;
 mod problem;
 mod raw;
 mod raw_adaptive;
+mod raw_api;
 mod raw_detect;
 mod raw_mirrors;
 mod raw_models;
@@ -29,6 +31,7 @@ mod text;
 use std::path::Path;
 
 pub use adaptive::{Adaptive, Escalation, Graylist, Honeypot, Level};
+pub use api::{Api, ApiClient, ApiTls};
 pub use detect::{Detect, DetectException, DetectSide};
 pub use model::{
     Config, Control, Cores, Eal, EventKind, EventSocket, Export, Flow, Ipfix, IpfixTransport, Limits, Metrics, Port,

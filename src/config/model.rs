@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::adaptive::{Adaptive, Honeypot};
+use super::api::Api;
 use super::detect::Detect;
 use crate::behaviour::{ExpectSettings, Members};
 use crate::flow::TcpRules;
@@ -43,6 +44,7 @@ pub struct Config {
     /// Collectors that flow records are sent to.
     pub ipfix: Vec<Ipfix>,
     pub metrics: Metrics,
+    pub api: Api,
     pub limits: Limits,
     /// Seed of everything random.
     pub seed: u64,
@@ -74,6 +76,7 @@ impl Config {
             control: Control::default(),
             ipfix: Vec::new(),
             metrics: Metrics::default(),
+            api: Api::default(),
             limits: Limits::default(),
             seed: Self::DEFAULT_SEED,
             source: None,

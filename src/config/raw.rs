@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{EventKind, Ipfix, SocketKind};
 use super::raw_adaptive::{RawAdaptive, RawHoneypot};
+use super::raw_api::RawApi;
 use super::raw_detect::RawDetectException;
 use super::raw_mirrors::{RawMirror, RawTarget};
 use super::raw_models::{RawScorer, RawStore};
@@ -42,6 +43,7 @@ pub(super) struct RawConfig {
     pub control: RawControl,
     pub ipfix: Vec<RawIpfix>,
     pub metrics: RawMetrics,
+    pub api: RawApi,
     pub limits: RawLimits,
 }
 

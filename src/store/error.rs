@@ -26,6 +26,10 @@ pub enum StoreError {
     NoFormer { id: i64, scope: String },
     #[error("there is nothing to go back to: no model of {scope} is active")]
     NoActive { scope: String },
+    #[error("there is a token `{name}`; choose another name, or `gnomon token revoke {name}` first")]
+    TokenThere { name: String },
+    #[error("there is no token `{name}`; `gnomon token list` shows which there are")]
+    NoToken { name: String },
     #[error("model {id} in the store is damaged: {what}")]
     Damaged { id: i64, what: String },
 }

@@ -1,7 +1,7 @@
 //! What outlives the process: one SQLite file.
 //!
-//! In: rows of the product's nouns, one file each (`models`, `policy`, `audit`). Out: the same. Used by threads that may wait, never by
-//! workers or the scorer: every call blocks until the change is on the disk (write-ahead log, flushed at each commit), so
+//! In: rows of the product's nouns, one file each (`models`, `policy`, `audit`, `tokens`). Out: the same. Used by threads that may
+//! wait, never by workers or the scorer: every call blocks until the change is on the disk (write-ahead log, flushed at each commit), so
 //! that a crash leaves either all of a change or nothing. When the file is in use by another process, calls wait for up
 //! to five seconds and then fail.
 //!
@@ -10,6 +10,7 @@
 mod audit;
 mod error;
 mod models;
+mod tokens;
 mod policy;
 
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 pub use audit::{Audit, Broken, NewAudit, Verified};
 pub use error::StoreError;
 pub use models::{NewModel, State, StoredEvent, StoredModel};
+pub use tokens::StoredToken;
 pub use policy::{StoredChange, StoredDraft, StoredGeneration, StoredItem, Writing};
 
 /// How long a call waits for another process.
@@ -40,6 +42,7 @@ pub struct Store {
 /// In order; a new change of the tables is a new file, never an edit of an old one.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "models", include_str!("migrations/0001_models.sql")),
+    (2, "tokens", include_str!("migrations/0002_tokens.sql")),
     (3, "policy", include_str!("migrations/0003_policy.sql")),
 ];
 

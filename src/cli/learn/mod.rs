@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::progress::spinner;
+use super::remote::learn as remote;
 use crate::config::{self, Config};
 use crate::filter::JsonLine;
 use crate::ingest::FlowFile;
@@ -30,7 +31,12 @@ Examples, on a synthetic data centre:
   gnomon learn graph result/flows.jsonl --alerts result/alerts.jsonl -c lab/scenario.toml -w graph.json
   gnomon learn rules graph.json --deny-rest
   gnomon learn mirror graph.json --from web --to web-new --strength 50
-  gnomon learn unseen graph.json result/flows.jsonl -c lab/scenario.toml --alerts result/alerts.jsonl";
+  gnomon learn unseen graph.json result/flows.jsonl -c lab/scenario.toml --alerts result/alerts.jsonl
+Examples, on a running appliance:
+  gnomon learn start web --min-days 3 --stable-days 2
+  gnomon learn status
+  gnomon learn show web
+  gnomon learn stop web --enforce";
 
 /// Learn what the VMs of groups talk to, and make rules of it.
 #[derive(Args, Debug)]
@@ -46,6 +52,10 @@ enum LearnVerb {
     Rules(rules::RulesArgs),
     Mirror(mirror::MirrorArgs),
     Unseen(unseen::UnseenArgs),
+    Start(remote::StartArgs),
+    Stop(remote::StopArgs),
+    Status(remote::StatusArgs),
+    Show(remote::ShowArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,6 +70,10 @@ pub(super) fn run(args: &LearnArgs) -> Result<ExitCode> {
         LearnVerb::Rules(args) => rules::run(args),
         LearnVerb::Mirror(args) => mirror::run(args),
         LearnVerb::Unseen(args) => unseen::run(args),
+        LearnVerb::Start(args) => remote::start(args),
+        LearnVerb::Stop(args) => remote::stop(args),
+        LearnVerb::Status(args) => remote::status(args),
+        LearnVerb::Show(args) => remote::show(args),
     }
 }
 

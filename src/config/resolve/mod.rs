@@ -2,6 +2,7 @@
 //! the result is only good when there were none.
 
 mod adaptive;
+mod api;
 mod detect;
 mod export;
 mod filter;
@@ -62,6 +63,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         control: settings.control,
         ipfix: ipfix::resolve(problems, &mut shaped),
         metrics: settings.metrics,
+        api: api::resolve(problems, &mut shaped),
         limits: settings.limits,
         seed: settings.seed,
         source: None,

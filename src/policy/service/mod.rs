@@ -292,8 +292,8 @@ impl Service {
     }
 
     /// Tags, and how many VMs carry each.
-    pub fn tags(&self) -> BTreeMap<String, usize> {
-        self.shown().running.book.tags().map(|(tag, count)| (tag.to_owned(), count)).collect()
+    pub fn tags(&self, view: View) -> BTreeMap<String, usize> {
+        self.shown().of(view).book.tags().map(|(tag, count)| (tag.to_owned(), count)).collect()
     }
 
     /// Rules that the policy comes to, after an id, with what each is from.
@@ -303,6 +303,11 @@ impl Service {
         let from = after.map_or(Unbounded, Excluded);
         let all = shown.of(view).derived.rules().range::<str, _>((from, Unbounded));
         all.take(limit).map(|(_, (rule, origin))| (rule.clone(), origin.clone())).collect()
+    }
+
+    /// One of the rules.
+    pub fn rule(&self, id: &str, view: View) -> Option<(Rule, Name)> {
+        self.shown().of(view).derived.rules().get(id).cloned()
     }
 
     /// Name of a group by its position in rules.
