@@ -12,8 +12,8 @@ use crate::mirror::{Cap, Rate, Session};
 use crate::packet::Mac;
 use crate::policy::book::{Delta, Derived};
 use crate::rules::{
-    CompileError, Compiled, Compiler, GroupIx, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle,
-    Selector,
+    CompileError, Compiled, Compiler, GroupIx, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange,
+    RuleHandle, Selector,
 };
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
@@ -159,12 +159,7 @@ impl PolicyHost {
         }
     }
 
-    fn put_in_force(
-        &mut self,
-        mut next: Generation,
-        config: Option<Box<Config>>,
-        now: u64,
-    ) -> Result<(), PolicyError> {
+    fn put_in_force(&mut self, mut next: Generation, config: Option<Box<Config>>, now: u64) -> Result<(), PolicyError> {
         name_rules(&mut next.mirrors, &self.names.labels);
         self.names.note_rules(now);
         if let Some(config) = config {

@@ -33,6 +33,13 @@ pub struct Commit {
     pub(super) audit: Vec<NewAudit>,
 }
 
+impl Commit {
+    /// `confirm`: it goes back by itself after this time, unless it is confirmed.
+    pub fn new(why: &str, confirm: Option<Duration>) -> Self {
+        Self { why: why.to_owned(), confirm, ..Self::default() }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Committed {
