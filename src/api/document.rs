@@ -165,14 +165,14 @@ fn kind(parameter: &Parameter) -> Value {
 
 fn responses(endpoint: &Endpoint) -> Value {
     let mut responses = Map::new();
-    let (status, good) = success(endpoint);
+    let good = success(endpoint);
     if endpoint.creates {
         let mut made = good.clone();
         made["description"] = json!("It is new.");
         made["headers"]["Location"] = json!({ "description": "Where it is.", "schema": { "type": "string" } });
         responses.insert("201".to_owned(), made);
     }
-    responses.insert(status.to_owned(), good);
+    responses.insert("200".to_owned(), good);
     let content = json!({ PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } });
     for status in endpoint.problems() {
         responses.insert(status.to_string(), json!({ "description": told(status), "content": content }));
@@ -180,9 +180,8 @@ fn responses(endpoint: &Endpoint) -> Value {
     Value::Object(responses)
 }
 
-fn success(endpoint: &Endpoint) -> (&'static str, Value) {
+fn success(endpoint: &Endpoint) -> Value {
     let content = match endpoint.returns {
-        Returns::Nothing => return ("204", json!({ "description": "Done." })),
         Returns::Other(kind) => json!({ kind: { "schema": { "type": "string" } } }),
         Returns::Json(shape) if shape.is_page => {
             let schema = json!({
@@ -202,7 +201,7 @@ fn success(endpoint: &Endpoint) -> (&'static str, Value) {
         let about = "For `If-Match` of the next change.";
         good["headers"] = json!({ "ETag": { "description": about, "schema": { "type": "string" } } });
     }
-    ("200", good)
+    good
 }
 
 fn told(status: u16) -> &'static str {

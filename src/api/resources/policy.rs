@@ -240,7 +240,8 @@ fn apply(world: &World, call: &Call) -> Result<Answer, Problem> {
 fn commit(world: &World, call: &Call) -> Result<Answer, Problem> {
     let Order { why, confirm_within } = call.read()?;
     let confirm = confirm_within.map(|seconds| Duration::from_secs(seconds.min(LONGEST_CONFIRM)));
-    let commit = Commit { why, confirm, ..Commit::default() };
+    let mut commit = Commit::default();
+    (commit.why, commit.confirm) = (why, confirm);
     Answer::json(&world.service.commit(&who(call), commit).map_err(told_of_body)?)
 }
 

@@ -67,6 +67,8 @@ enum PolicyVerb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         why: String,
     },
+    /// Follow what happens: generations, changes of the draft, the inbox, suggestions, alerts.
+    Watch,
     /// Give up all changes of the draft.
     Discard,
     /// Generations, the newest first: who, when, why.
@@ -127,6 +129,14 @@ pub(in crate::cli) fn run(args: &PolicyArgs) -> Result<ExitCode> {
             let found = client.ask("DELETE", "/policy/draft", None, None)?.body;
             tell(&mut out, access, &found, &format!("{} changes are given up", text(&found["changes"])))?;
         }
+        PolicyVerb::Watch => client.follow("/events", |kind, data| {
+            match access.wants_json() {
+                true => writeln!(out, "{}", json!({ "event": kind, "data": data }))?,
+                false => writeln!(out, "{kind:<11} {}", text(&data))?,
+            }
+            out.flush()?;
+            Ok(true)
+        })?,
         PolicyVerb::History { limit } => history(&mut out, &client, access, *limit)?,
         PolicyVerb::Apply { place, how } => {
             let body = json!({ "things": read(place)? });
