@@ -81,7 +81,9 @@ fn everybody_may_do_what_the_role_allows_and_nothing_else() {
         for (who, rank) in [("nobody", 0), ("stranger", 0), ("viewer", 1), ("operator", 2), ("admin", 3)] {
             let token = served.token(who);
             let got = served.ask(&method.to_uppercase(), &place, token.as_deref(), &[], body.as_ref());
-            let needed = least.map_or(0, |least| 1 + ["viewer", "operator", "admin"].iter().position(|r| *r == least).expect("a role"));
+            let needed = least.map_or(0, |least| {
+                1 + ["viewer", "operator", "admin"].iter().position(|r| *r == least).expect("a role")
+            });
             let refused = match (rank, needed) {
                 (rank, needed) if rank >= needed => None,
                 (0, _) => Some(401),
@@ -92,7 +94,11 @@ fn everybody_may_do_what_the_role_allows_and_nothing_else() {
                 None => assert!(![401, 403].contains(&got.status), "{method} {path} by {who}: {}", got.text),
             }
             if got.status >= 400 {
-                assert!(operation["responses"].get(got.status.to_string()).is_some(), "{method} {path}: {} is not in the document", got.status);
+                assert!(
+                    operation["responses"].get(got.status.to_string()).is_some(),
+                    "{method} {path}: {} is not in the document",
+                    got.status
+                );
             }
         }
     }
@@ -104,7 +110,9 @@ fn an_operator_does_not_put_anything_in_force() {
     let served = Served::start();
     let (operator, admin) = (served.token("operator"), served.token("admin"));
     let vm = json!({ "id": "web-1", "addresses": ["10.0.1.10"] });
-    let ask = |token: &Option<String>, query: &str| served.ask("POST", &format!("/vms{query}"), token.as_deref(), &[], Some(&vm));
+    let ask = |token: &Option<String>, query: &str| {
+        served.ask("POST", &format!("/vms{query}"), token.as_deref(), &[], Some(&vm))
+    };
     let got = ask(&operator, "?at_once=true");
     assert_eq!((got.status, got.json()["code"].as_str()), (403, Some("forbidden")), "{}", got.text);
     assert_eq!(ask(&operator, "?at_once=true&dry_run=true").status, 200);
@@ -210,7 +218,8 @@ fn changes_need_the_tag_of_what_was_read() {
 fn a_draft_is_committed_confirmed_and_rolled_back() {
     let served = Served::start();
     let admin = served.token("admin");
-    let ask = |method: &str, path: &str, body: Option<Value>| served.ask(method, path, admin.as_deref(), &[], body.as_ref());
+    let ask =
+        |method: &str, path: &str, body: Option<Value>| served.ask(method, path, admin.as_deref(), &[], body.as_ref());
     let good = |got: Got| {
         assert!(got.status < 300, "{}: {}", got.status, got.text);
         got.json()
@@ -258,8 +267,10 @@ fn a_draft_is_committed_confirmed_and_rolled_back() {
 fn lists_come_in_pieces() {
     let served = Served::start();
     let admin = served.token("admin");
-    let things: Vec<Value> = (0..25).map(|n| json!({ "vm": { "id": format!("vm-{n:02}"), "addresses": [] } })).collect();
-    let got = served.ask("POST", "/policy/apply?at_once=true", admin.as_deref(), &[], Some(&json!({ "things": things })));
+    let things: Vec<Value> =
+        (0..25).map(|n| json!({ "vm": { "id": format!("vm-{n:02}"), "addresses": [] } })).collect();
+    let got =
+        served.ask("POST", "/policy/apply?at_once=true", admin.as_deref(), &[], Some(&json!({ "things": things })));
     assert_eq!(got.status, 200, "{}", got.text);
     let (mut path, mut seen) = ("/vms?limit=10".to_owned(), Vec::new());
     loop {

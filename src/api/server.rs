@@ -47,7 +47,9 @@ pub enum ApiError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the API listens on {address} only with a certificate: give [api] certificate and key, or a loopback address such as 127.0.0.1:8443 as listen")]
+    #[error(
+        "the API listens on {address} only with a certificate: give [api] certificate and key, or a loopback address such as 127.0.0.1:8443 as listen"
+    )]
     NoCertificate { address: SocketAddr },
     #[error("the API listens on {address} only when there is a token: `gnomon token create NAME --role admin --store {}` makes one; or give a loopback address such as 127.0.0.1:8443 as [api] listen", store.display())]
     NoToken { address: SocketAddr, store: PathBuf },
@@ -69,7 +71,12 @@ impl ApiServer {
     ///
     /// # Errors
     /// The address cannot be used, or is open to others and something is missing for that.
-    pub fn start(settings: &Settings, address: SocketAddr, store: Store, service: Arc<Service>) -> Result<Self, ApiError> {
+    pub fn start(
+        settings: &Settings,
+        address: SocketAddr,
+        store: Store,
+        service: Arc<Service>,
+    ) -> Result<Self, ApiError> {
         let path = store.path().to_owned();
         let acceptor = settings.tls.as_ref().map(tls::acceptor).transpose()?;
         let gate = Gate::new(store, settings.clients.clone(), settings.rate)?;

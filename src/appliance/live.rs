@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,10 @@ use anyhow::{Result, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 
 use super::adaptation::Adaptation;
+use super::clerk::Clerk;
 use super::health::Health;
 use super::keeper::Keeper;
-use super::library::Restored;
+use super::library::{Restored, store_path};
 use super::merge::{RecordMerge, RecordOrder, observation_rings};
 use super::metrics::serve_metrics;
 use super::neighbours::Neighbours;
@@ -32,6 +33,8 @@ use crate::export::{Collectors, Exports, Files};
 use crate::flow::{FlowRecord, FlowTable};
 use crate::metrics::MetricsServer;
 use crate::packet::Fragments;
+use crate::policy::service::Service;
+use crate::store::Store;
 use crate::taps::TapHost;
 use crate::worker::{Honeypot, Mailbox, Observation, Timing, Watch, WhenFull, Worker, WorkerCounters, WorkerParts};
 
@@ -45,8 +48,9 @@ pub struct Appliance {
     metrics: Option<MetricsServer>,
     shared: Shared,
     live: Arc<Live>,
+    clerk: Option<Clerk>,
     // Readers live in the workers, so this goes after them.
-    host: PolicyHost,
+    host: Arc<Mutex<PolicyHost>>,
     ports: Vec<LivePort>,
     watch: PortWatch,
     // Last: everything above lives in their memory.
@@ -131,13 +135,13 @@ impl Appliance {
 
     /// As [`Appliance::start`], on an EAL and pools that exist; the EAL needs a free lcore for each worker.
     pub fn start_on(eal: Arc<Eal>, pools: Pools, config: Config) -> Result<Self> {
-        let host = PolicyHost::new(&config, Targets::ByPort, unix_nanoseconds())?;
+        let (host, clerk) = start_policy(&config)?;
         let ports = LivePort::open_all(&eal, &config, &pools)?;
         warn_of_mtu(&config, &ports);
         let (shared, watch) = (Shared::new(&config), PortWatch::default());
         let (io, unpaired) = wire(&eal, &ports, config.cores.workers.len(), &shared.abort, &watch.strays)?;
         let files = Files::append(&config.export)?;
-        let collectors = Collectors::start(&config.ipfix, host.names(), false)?;
+        let collectors = Collectors::start(&config.ipfix, lock(&host).names(), false)?;
         let adaptation = config.adaptive.as_ref().map(|settings| Adaptation::new(settings, &shared.counters, false));
         let mut adaptation = adaptation.transpose()?;
         let look = |_| {
@@ -148,9 +152,13 @@ impl Appliance {
         let watches = (0..shared.counters.len()).map(look).collect();
         let watchers = adaptation.as_ref().map(Adaptation::watchers);
         // Before anything runs: a store that cannot be used is said at once.
-        let kept = config.scorer.enabled.then(|| Keeper::start(&config, host.names())).transpose()?;
+        let names = lock(&host).names().clone();
+        let kept = config.scorer.enabled.then(|| Keeper::start(&config, &names)).transpose()?;
         let models = kept.as_ref().map(|(keeper, _)| keeper.desk());
-        let live = Arc::new(Live { watchers, models, ..shared.live(&config, &host, &ports, &files) });
+        let live = Arc::new(Live { watchers, models, ..shared.live(&config, &lock(&host), &ports, &files) });
+        if let Some(clerk) = &clerk {
+            clerk.attach(live.clone());
+        }
         let observed = Arc::new(Observed {
             live: live.clone(),
             devices: ports.iter().map(|live| live.port.clone()).collect(),
@@ -160,10 +168,11 @@ impl Appliance {
         let metrics = config.metrics.listen.map(|listen| serve_metrics(listen, observed.clone())).transpose()?;
         let health = Health::new(&config, observed);
         let exports = Exports { files, collectors };
-        let scoring = shared.scoring(&config, &host, exports, health).adapting(adaptation);
+        let scoring = shared.scoring(&config, &lock(&host), exports, health).adapting(adaptation);
+        let scoring = scoring.feeding(clerk.as_ref().map(Clerk::feed));
         let scoring = Some(start_scoring(scoring, kept, config.cores.scorer)?);
         let (mailbox, packets) = (live.mailboxes.first().cloned().unwrap_or_default(), pools.packets.clone());
-        let neighbours = Some(Neighbours::start(unpaired, host.hops().clone(), mailbox, packets)?);
+        let neighbours = Some(Neighbours::start(unpaired, lock(&host).hops().clone(), mailbox, packets)?);
         let mut appliance = Self {
             config,
             workers: Vec::new(),
@@ -172,6 +181,7 @@ impl Appliance {
             metrics,
             shared,
             live,
+            clerk,
             host,
             ports,
             watch,
@@ -190,7 +200,7 @@ impl Appliance {
             bail!("a worker or the scorer stopped unexpectedly");
         }
         self.watch.look_at(&self.ports);
-        self.host.reclaim();
+        lock(&self.host).reclaim();
         self.live.taps.tend();
         Ok(())
     }
@@ -202,7 +212,10 @@ impl Appliance {
         if !fixed.is_empty() {
             bail!("{} cannot change while running: restart to apply; nothing was changed", fixed.join(", "));
         }
-        let number = self.host.replace(&config, unix_nanoseconds())?;
+        let number = match &self.clerk {
+            Some(clerk) => clerk.reconfigure(&config)?,
+            None => lock(&self.host).replace(&config, unix_nanoseconds())?,
+        };
         warn_of_mtu(&config, &self.ports);
         self.live.generation.store(number, Ordering::Relaxed);
         self.live.taps.rebind();
@@ -211,7 +224,7 @@ impl Appliance {
         }
         self.config = config;
         let deadline = Instant::now() + ADOPT_WITHIN;
-        while self.host.reclaim().iter().any(|generation| *generation < number) {
+        while lock(&self.host).reclaim().iter().any(|generation| *generation < number) {
             if Instant::now() > deadline {
                 log::warn!("generation {number} is published, but not every worker has reported it yet");
                 break;
@@ -229,6 +242,11 @@ impl Appliance {
     /// The view of other threads.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Who keeps the policy, if not the configuration.
+    pub fn policy_service(&self) -> Option<&Arc<Service>> {
+        self.clerk.as_ref().map(Clerk::service)
     }
 
     /// Where metrics are served.
@@ -257,7 +275,7 @@ impl Appliance {
         let mut summary = self.summary();
         summary.alerts = scored.alerts.clone();
         summary.ipfix = scored.collectors.clone();
-        let (names, folder) = (self.host.names().clone(), self.config.export.directory.clone());
+        let (names, folder) = (lock(&self.host).names().clone(), self.config.export.directory.clone());
         Ok(Finished { summary, scored, names, folder })
     }
 
@@ -283,7 +301,7 @@ impl Appliance {
             workers: config.cores.workers.len(),
             lanes: io.lanes,
             outputs: io.outputs,
-            generation: self.host.reader(),
+            generation: lock(&self.host).reader(),
             table: FlowTable::new(config.flow.capacity, &config.flow.timeouts, config.seed)
                 .with_tcp(config.flow.tcp)
                 .with_secret(secret),
@@ -339,6 +357,7 @@ impl Appliance {
             ("[scorer]", usual(now) == usual(next)),
             ("[[detect]]", now.scorer.detect.exceptions == next.scorer.detect.exceptions),
             ("[store]", now.store == next.store),
+            ("[api]", now.api == next.api),
             ("[export]", now.export == next.export),
             ("[control]", now.control == next.control),
             ("[[ipfix]]", now.ipfix == next.ipfix),
@@ -411,6 +430,28 @@ impl Shared {
         let scoring = Scoring::new(config, merge, host.names().clone(), exports, self.abort.clone(), Some(health));
         scoring.showing(self.recent.clone())
     }
+}
+
+/// What is in force first: the policy that is stored where there is a service, else that of the configuration.
+fn start_policy(config: &Config) -> Result<(Arc<Mutex<PolicyHost>>, Option<Clerk>)> {
+    if config.api.listen.is_none() {
+        let host = PolicyHost::new(config, Targets::ByPort, unix_nanoseconds())?;
+        return Ok((Arc::new(Mutex::new(host)), None));
+    }
+    if !config.store.enabled {
+        bail!("[api] needs a place for policies: set [store] enabled = true");
+    }
+    let store = Store::open(&store_path(config))?;
+    // What is stored takes the place of this before any worker is started, as a generation above it.
+    let stored = store.generations(None, 1)?.first().map_or(0, |generation| generation.number);
+    let host = PolicyHost::from(config, Targets::ByPort, stored.saturating_sub(1), unix_nanoseconds())?;
+    let host = Arc::new(Mutex::new(host));
+    let clerk = Clerk::start(config, host.clone(), store)?;
+    Ok((host, Some(clerk)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn start_scoring(

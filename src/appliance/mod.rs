@@ -5,6 +5,7 @@
 //! When full: see the worker; replay's consumers never stop draining, so its workers always get on.
 
 mod adaptation;
+mod clerk;
 mod collect;
 mod health;
 mod keeper;
@@ -27,6 +28,7 @@ mod scoring;
 mod totals;
 
 pub use adaptation::Watchers;
+pub use clerk::{Clerk, Feed, imported};
 pub use keeper::{Board, BoardLine, Desk, Order};
 pub use library::{Library, load as load_model, scope_name, store_path};
 pub use live::{Appliance, Finished, eal_options};

@@ -1,6 +1,7 @@
 //! The policy side of a running appliance: configuration → generation → workers.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use crate::config::Config;
@@ -9,7 +10,11 @@ use crate::filter::Vocabulary;
 use crate::mirror::hops::{Hops, Route};
 use crate::mirror::{Cap, Rate, Session};
 use crate::packet::Mac;
-use crate::rules::{CompileError, Compiler, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange, RuleHandle};
+use crate::policy::book::{Delta, Derived};
+use crate::rules::{
+    CompileError, Compiled, Compiler, GroupIx, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange,
+    RuleHandle, Selector,
+};
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
 
 /// Compiles configurations and publishes them, keeping the names that records refer to.
@@ -21,6 +26,10 @@ pub struct PolicyHost {
     /// Output index of each mirror session's target, see [`Targets`].
     targets: Targets,
     hops: Arc<Hops>,
+    /// What the configuration says, beside rules and groups that a policy service keeps.
+    config: Box<Config>,
+    /// Compiled aside for the service, and not in force yet.
+    prepared: Option<(Generation, Option<Box<Config>>)>,
 }
 
 /// Names of everything a record or counter refers to by number, for all generations of the process.
@@ -69,23 +78,35 @@ pub enum PolicyError {
 }
 
 impl PolicyHost {
-    /// Compiles the first generation. `now` is flow time: that of a capture's first packet in a replay.
+    /// Compiles generation 1. `now` is flow time: that of a capture's first packet in a replay.
+    ///
+    /// # Errors
+    /// The policy does not compile.
     pub fn new(config: &Config, targets: Targets, now: u64) -> Result<Self, PolicyError> {
+        Self::from(config, targets, 1, now)
+    }
+
+    /// As [`PolicyHost::new`], with another number for the first generation.
+    ///
+    /// # Errors
+    /// The policy does not compile.
+    pub fn from(config: &Config, targets: Targets, first: u32, now: u64) -> Result<Self, PolicyError> {
         let labels = Arc::new(Labels::new(config.limits.rules));
         let names =
             Arc::new(PolicyNames { labels: labels.clone(), since: RwLock::default(), sessions: RwLock::default() });
         let memory_limit = config.limits.policy_memory_mb as usize * (1 << 20);
-        let compiler = Compiler::new(config.policy.clone(), 1, labels, memory_limit)?;
+        let compiler = Compiler::new(config.policy.clone(), first, labels, memory_limit)?;
         // Without ports there is nobody to ask.
         let hops = Arc::new(Hops::new((targets != Targets::ByPort).then(Mac::default)));
-        let mut lanes = lanes(config, 1, &names, targets, &hops)?;
+        let mut lanes = lanes(config, first, &names, targets, &hops)?;
         name_rules(&mut lanes, &names.labels);
         let rules = compiler.compiled().clone();
         let (budget, non_ip, live_flows) = (budget(config), config.non_ip, config.live_flows);
         let first = Generation { rules, mirrors: lanes, budget, non_ip, live_flows };
         names.note_rules(now);
         names.note_sessions(config);
-        Ok(Self { compiler, publisher: Publisher::new(first)?, names, targets, hops })
+        let (publisher, config) = (Publisher::new(first)?, Box::new(config.clone()));
+        Ok(Self { compiler, publisher, names, targets, hops, config, prepared: None })
     }
 
     /// A worker's view.
@@ -114,24 +135,39 @@ impl PolicyHost {
     /// Compiles aside and publishes. On error the old generation stays in force. `now` is flow time.
     pub fn replace(&mut self, config: &Config, now: u64) -> Result<u32, PolicyError> {
         let number = self.generation() + 1;
+        let next = self.compile(config, number)?;
+        self.put_in_force(next, Some(Box::new(config.clone())), now)?;
+        Ok(number)
+    }
+
+    /// Another configuration, aside. On error nothing has changed.
+    fn compile(&mut self, config: &Config, number: u32) -> Result<Generation, PolicyError> {
         self.publisher.reclaim();
         let mark = self.names.mark();
-        let mut mirrors = lanes(config, number, &self.names, self.targets, &self.hops)?;
-        let rules = match self.compiler.replace(config.policy.clone(), number) {
-            Ok(rules) => rules.clone(),
+        let mirrors = lanes(config, number, &self.names, self.targets, &self.hops)?;
+        match self.compiler.replace(config.policy.clone(), number) {
+            Ok(rules) => {
+                let (rules, budget, non_ip, live_flows) =
+                    (rules.clone(), budget(config), config.non_ip, config.live_flows);
+                Ok(Generation { rules, mirrors, budget, non_ip, live_flows })
+            }
             Err(error) => {
                 self.names.back_to(mark);
                 self.hops.keep_only(&routes(&self.publisher.current().mirrors));
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        name_rules(&mut mirrors, &self.names.labels);
+        }
+    }
+
+    fn put_in_force(&mut self, mut next: Generation, config: Option<Box<Config>>, now: u64) -> Result<(), PolicyError> {
+        name_rules(&mut next.mirrors, &self.names.labels);
         self.names.note_rules(now);
-        self.names.note_sessions(config);
-        self.hops.keep_only(&routes(&mirrors));
-        let (budget, non_ip, live_flows) = (budget(config), config.non_ip, config.live_flows);
-        self.publisher.publish(Generation { rules, mirrors, budget, non_ip, live_flows })?;
-        Ok(number)
+        if let Some(config) = config {
+            self.names.note_sessions(&config);
+            self.hops.keep_only(&routes(&next.mirrors));
+            self.config = config;
+        }
+        Ok(self.publisher.publish(next)?)
     }
 
     /// Changes some rules, all or none, and publishes. On error the old generation stays in force.
@@ -140,14 +176,64 @@ impl PolicyHost {
         self.publisher.reclaim();
         let number = self.generation() + 1;
         let rules = self.compiler.commit(changes, number)?.clone();
-        self.names.note_rules(now);
+        let next = self.with_rules(rules);
+        self.put_in_force(next, None, now)?;
+        Ok(number)
+    }
+
+    /// The generation in force with other rules.
+    fn with_rules(&self, rules: Compiled) -> Generation {
         let old = self.publisher.current();
         let (budget, non_ip, live_flows) = (old.budget, old.non_ip, old.live_flows);
-        let mut mirrors = old.mirrors.clone();
-        name_rules(&mut mirrors, &self.names.labels);
-        let next = Generation { rules, mirrors, budget, non_ip, live_flows };
-        self.publisher.publish(next)?;
-        Ok(number)
+        Generation { rules, mirrors: old.mirrors.clone(), budget, non_ip, live_flows }
+    }
+
+    /// Compiles groups and rules of a policy service aside, beside what the configuration says of the rest: of mirror
+    /// sessions, and of groups that only they name. On error nothing has changed.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn prepare(&mut self, derived: &Derived, delta: &Delta, number: u32) -> Result<(), PolicyError> {
+        self.publisher.reclaim();
+        if delta.groups.is_empty() {
+            self.compiler.commit(&delta.rules, number)?;
+        } else {
+            self.compiler.replace(joined(&self.config.policy, derived), number)?;
+        }
+        self.prepared = Some((self.with_rules(self.compiler.compiled().clone()), None));
+        Ok(())
+    }
+
+    /// Puts in force what was prepared. `now` is flow time.
+    ///
+    /// # Errors
+    /// Its number does not ascend.
+    pub fn publish_prepared(&mut self, now: u64) -> Result<Option<u32>, PolicyError> {
+        let Some((next, config)) = self.prepared.take() else { return Ok(None) };
+        let number = next.rules.generation();
+        self.put_in_force(next, config, now)?;
+        Ok(Some(number))
+    }
+
+    /// Forgets what was prepared; `derived` is what is in force.
+    ///
+    /// # Errors
+    /// What is in force does not compile any more.
+    pub fn abandon(&mut self, derived: &Derived) -> Result<(), PolicyError> {
+        self.prepared = None;
+        self.compiler.replace(joined(&self.config.policy, derived), self.generation())?;
+        Ok(())
+    }
+
+    /// As [`PolicyHost::prepare`], with what another configuration says of the rest.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn prepare_with(&mut self, config: &Config, derived: &Derived, number: u32) -> Result<(), PolicyError> {
+        let config = Config { policy: joined(&config.policy, derived), ..config.clone() };
+        let next = self.compile(&config, number)?;
+        self.prepared = Some((next, Some(Box::new(config))));
+        Ok(())
     }
 
     /// The rules in force, whether from a configuration or from commits.
@@ -160,6 +246,35 @@ impl PolicyHost {
         self.publisher.reclaim();
         self.publisher.generations()
     }
+}
+
+/// Groups and rules of the service; mirror sessions of the configuration with groups that only it has.
+fn joined(configured: &Policy, derived: &Derived) -> Policy {
+    let mut policy = derived.policy(configured.default);
+    let mut at: HashMap<String, u16> = HashMap::new();
+    for (position, group) in policy.groups.iter().enumerate() {
+        at.insert(group.name.clone(), position as u16);
+    }
+    let mut position = |group: GroupIx| {
+        let group = &configured.groups[usize::from(group.0)];
+        let known = at.get(&group.name).copied();
+        GroupIx(known.unwrap_or_else(|| {
+            let next = policy.groups.len() as u16;
+            policy.groups.push(group.clone());
+            at.insert(group.name.clone(), next);
+            next
+        }))
+    };
+    let mut mirrors = configured.mirrors.clone();
+    for selector in
+        mirrors.iter_mut().flat_map(|mirror| &mut mirror.any_of).flat_map(|m| m.from.iter_mut().chain(&mut m.to))
+    {
+        if let Selector::Group(group) = selector {
+            *group = position(*group);
+        }
+    }
+    policy.mirrors = mirrors;
+    policy
 }
 
 /// Where each mirror session's copies go in a generation.

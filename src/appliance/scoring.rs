@@ -11,6 +11,7 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::adaptation::Adaptation;
+use super::clerk::Feed;
 use super::health::Health;
 use super::keeper::Keeper;
 use super::library::{self, Library, Restored};
@@ -65,6 +66,8 @@ struct Out {
     adaptation: Option<Adaptation>,
     /// Where records are put for who asked for them.
     records: Option<Arc<Mutex<Vec<FlowRecord>>>>,
+    /// Who learns policies of them.
+    feed: Option<Feed>,
 }
 
 /// What the scorer has done so far, for others to read.
@@ -195,7 +198,7 @@ impl Scoring {
         let scorer = if health.is_some() { scorer.with_lessons_apart() } else { scorer };
         let counters = health.as_ref().map_or_else(Arc::default, |health| health.observed().live.scorer.clone());
         let (numbers, scored) = (StreamNumbers::default(), Scored::default());
-        let out = Out { names, exports, numbers, scored, adaptation: None, records: None };
+        let out = Out { names, exports, numbers, scored, adaptation: None, records: None, feed: None };
         Self { scorer, merge, abort, health, counters, models: Models::Here(None), lesson: None, out }
     }
 
@@ -234,6 +237,13 @@ impl Scoring {
     #[must_use]
     pub fn collecting(mut self, records: Option<Arc<Mutex<Vec<FlowRecord>>>>) -> Self {
         self.out.records = records;
+        self
+    }
+
+    /// Policies are learnt of what is scored.
+    #[must_use]
+    pub fn feeding(mut self, feed: Option<Feed>) -> Self {
+        self.out.feed = feed;
         self
     }
 
@@ -442,6 +452,9 @@ impl Out {
         }
         if let Some(adaptation) = &mut self.adaptation {
             adaptation.record(record);
+        }
+        if let Some(feed) = &self.feed {
+            feed.give(record);
         }
         if let Some(records) = &self.records {
             records.lock().unwrap_or_else(PoisonError::into_inner).push(*r);

@@ -12,9 +12,13 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::report::Report;
-use crate::appliance::{Appliance, Summary};
+use crate::api::ApiServer;
+use crate::appliance::{Appliance, Summary, store_path};
 use crate::config;
 use crate::control::{Listening, Server};
+use crate::policy::book::Kind;
+use crate::policy::service::View;
+use crate::store::Store;
 
 /// Run the appliance on live ports until SIGINT or SIGTERM.
 ///
@@ -50,10 +54,11 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let listening = config.control.enabled.then(|| Listening::open(&config)).transpose()?;
     let mut appliance = Appliance::start(config)?;
     let server = listening.map(|listening| Server::start(listening, appliance.live().clone())).transpose()?;
-    say(&started(&appliance, server.as_ref()))?;
+    let api = serve_policy(&appliance)?;
+    say(&started(&appliance, server.as_ref(), api.as_ref()))?;
     let outcome = watch(args, &signals, &mut appliance);
     // Nobody may ask workers that are about to end.
-    drop(server);
+    drop((server, api));
     let finished = appliance.stop()?;
     outcome?;
     let path = finished.write_summary()?;
@@ -90,7 +95,16 @@ fn reload(args: &RunArgs, appliance: &mut Appliance) -> String {
     }
 }
 
-fn started(appliance: &Appliance, server: Option<&Server>) -> String {
+/// The API, where the configuration asks for it.
+fn serve_policy(appliance: &Appliance) -> Result<Option<ApiServer>> {
+    let (Some(service), config) = (appliance.policy_service(), appliance.config()) else { return Ok(None) };
+    let Some(address) = config.api.listen else { return Ok(None) };
+    // The tokens are looked after through a connection of their own: nobody waits for a commit to be let in.
+    let tokens = Store::open(&store_path(config))?;
+    Ok(Some(ApiServer::start(&config.api, address, tokens, service.clone())?))
+}
+
+fn started(appliance: &Appliance, server: Option<&Server>, api: Option<&ApiServer>) -> String {
     let config = appliance.config();
     let mut text = format!("gnomon runs on {}\n", crate::dpdk::version());
     for (live, port) in appliance.ports().iter().zip(&config.ports) {
@@ -102,7 +116,10 @@ fn started(appliance: &Appliance, server: Option<&Server>) -> String {
         let state = if link.up { "up" } else { "down" };
         text.push_str(&format!("  port {:<12} {:<36} link {state:<5} {role}\n", port.name, port.device));
     }
-    let (groups, rules) = (config.policy.groups.len(), config.policy.rules.len());
+    let (groups, rules) = match appliance.policy_service() {
+        Some(service) => (service.counts()[&Kind::Group], service.rules(View::Running, None, usize::MAX).len()),
+        None => (config.policy.groups.len(), config.policy.rules.len()),
+    };
     let control = server.map_or(String::new(), |server| format!("  control socket {}\n", server.path().display()));
     let (workers, mirrors) = (config.cores.workers.len(), config.mirrors.len());
     text.push_str(&format!(
@@ -110,6 +127,10 @@ fn started(appliance: &Appliance, server: Option<&Server>) -> String {
         appliance.summary().generation,
         config.export.directory.display()
     ));
+    if let Some(api) = api {
+        let url = api.url();
+        text.push_str(&format!("  policy API at {url}; {url}/api/v1/docs describes it\n"));
+    }
     if let Some(address) = appliance.metrics_address() {
         text.push_str(&format!("  metrics at http://{address}/metrics\n"));
     }

@@ -158,7 +158,8 @@ fn list(place: &StorePlace, as_json: bool) -> Result<()> {
     if as_json {
         for StoredToken { name, role, created, expires, last_used, .. } in tokens {
             let (created, expires, last_used) = (iso8601(created), iso(expires), iso(last_used));
-            let line = json!({ "name": name, "role": role, "created": created, "expires": expires, "last_used": last_used });
+            let line =
+                json!({ "name": name, "role": role, "created": created, "expires": expires, "last_used": last_used });
             writeln!(out, "{line}")?;
         }
         return Ok(());

@@ -94,7 +94,7 @@ pub fn check_text(text: &str, file_name: &str) -> Result<(Config, Vec<Warning>),
         return Err(ConfigErrors { errors: problems.finish().0 });
     }
     let shaped = shape::check(&mut problems);
-    let config = resolve::resolve(&mut problems, shaped);
+    let config = Config { source: Some(text.into()), ..resolve::resolve(&mut problems, shaped) };
     let (errors, warnings) = problems.finish();
     if errors.is_empty() { Ok((config, warnings)) } else { Err(ConfigErrors { errors }) }
 }

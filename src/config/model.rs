@@ -48,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// Seed of everything random.
     pub seed: u64,
+    /// The file as it was read.
+    pub source: Option<std::sync::Arc<str>>,
 }
 
 impl Config {
@@ -77,6 +79,7 @@ impl Config {
             api: Api::default(),
             limits: Limits::default(),
             seed: Self::DEFAULT_SEED,
+            source: None,
         }
     }
 

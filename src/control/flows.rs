@@ -251,6 +251,7 @@ impl From<Value<'_>> for Key {
             Value::Texts(texts) => {
                 Key::Text(texts.iter().filter_map(|text| text.as_str()).collect::<Vec<_>>().join(","))
             }
+            Value::Words(words) => Key::Text(words.join(",")),
             Value::Handle(number) => Key::Number(number.into()),
             Value::Sessions { bits, .. } => Key::Number(bits),
         }

@@ -84,6 +84,7 @@ fn is_present(value: &Value<'_>) -> bool {
         Value::Real(x) => *x != 0.0,
         Value::Text(text) => !text.is_empty(),
         Value::Texts(texts) => !texts.is_empty(),
+        Value::Words(words) => !words.is_empty(),
         Value::Sessions { bits, .. } => *bits != 0,
         Value::Address(..) | Value::Handle(_) => true,
     }
@@ -95,6 +96,7 @@ fn any_text(patterns: &[Pattern], value: &Value<'_>) -> bool {
         Value::Texts(texts) => {
             texts.iter().filter_map(|text| text.as_str()).any(|text| patterns.iter().any(|p| p.matches(text)))
         }
+        Value::Words(words) => words.iter().any(|word| patterns.iter().any(|pattern| pattern.matches(word))),
         _ => false,
     }
 }

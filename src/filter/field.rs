@@ -19,6 +19,8 @@ pub enum Value<'a> {
     Text(&'a str),
     /// Several texts, read from JSON.
     Texts(&'a [serde_json::Value]),
+    /// Several names.
+    Words(&'a [std::sync::Arc<str>]),
     /// A rule or a set of groups by number.
     Handle(u32),
     /// Mirror sessions as bits of a generation.

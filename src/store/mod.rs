@@ -25,8 +25,8 @@ use tokio::runtime::{Builder, Runtime};
 pub use audit::{Audit, Broken, NewAudit, Verified};
 pub use error::StoreError;
 pub use models::{NewModel, State, StoredEvent, StoredModel};
-pub use tokens::StoredToken;
 pub use policy::{StoredChange, StoredDraft, StoredGeneration, StoredItem, Writing};
+pub use tokens::StoredToken;
 
 /// How long a call waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -95,6 +95,14 @@ impl Store {
         })
     }
 
+    /// The generation that waits for somebody to confirm it.
+    pub fn unconfirmed(&self) -> Result<Option<StoredGeneration>, StoreError> {
+        let sql = "SELECT number, at, who, why, changes, back_to, confirm_by FROM generations \
+            WHERE confirm_by IS NOT NULL ORDER BY number DESC LIMIT 1";
+        let rows = self.runtime.block_on(sqlx::query(sql).fetch_all(&self.pool));
+        Ok(self.all(rows, generation)?.pop())
+    }
+
     /// The latest generations before one, the newest first.
     pub fn generations(&self, before: Option<u32>, limit: usize) -> Result<Vec<StoredGeneration>, StoreError> {
         let sql = "SELECT number, at, who, why, changes, back_to, confirm_by FROM generations \

@@ -97,7 +97,14 @@ impl Served {
         self.ask("GET", path, token, &[], None)
     }
 
-    pub fn ask(&self, method: &str, path: &str, token: Option<&str>, headers: &[(&str, &str)], body: Option<&Value>) -> Got {
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Got {
         match body {
             Some(body) => {
                 let headers = [headers, &[("content-type", "application/json")]].concat();
@@ -169,7 +176,7 @@ pub fn certificates(folder: &Path) -> Files {
         let mut params = CertificateParams::new(hosts).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, issuer).expect("signed");
+        let certificate = params.signed_by(&key, &**issuer).expect("signed");
         (write(&format!("{name}.pem"), certificate.pem()), write(&format!("{name}.key"), key.serialize_pem()))
     };
     let (certificate, key) = make("server", &ours, vec!["localhost".to_owned()]);

@@ -124,7 +124,10 @@ fn drafting() -> Vec<Endpoint> {
             .summary("policy", "Give up all changes that wait")
             .gives::<Discarded>(),
         Endpoint::new(Method::Get, "/policy/diff", "diff_policy", difference)
-            .summary("policy", "What the draft changes of the policy in force, or what is different between generations")
+            .summary(
+                "policy",
+                "What the draft changes of the policy in force, or what is different between generations",
+            )
             .query(&[&FROM, &TO])
             .pages::<Difference>()
             .also(&[404]),
@@ -240,8 +243,7 @@ fn apply(world: &World, call: &Call) -> Result<Answer, Problem> {
 fn commit(world: &World, call: &Call) -> Result<Answer, Problem> {
     let Order { why, confirm_within } = call.read()?;
     let confirm = confirm_within.map(|seconds| Duration::from_secs(seconds.min(LONGEST_CONFIRM)));
-    let mut commit = Commit::default();
-    (commit.why, commit.confirm) = (why, confirm);
+    let commit = Commit::new(&why, confirm);
     Answer::json(&world.service.commit(&who(call), commit).map_err(told_of_body)?)
 }
 

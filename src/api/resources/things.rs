@@ -11,9 +11,7 @@ use crate::api::cursor::Cut;
 use crate::api::endpoint::{Endpoint, Method};
 use crate::api::problem::{Fault, Problem};
 use crate::api::world::World;
-use crate::policy::book::{
-    Change, Group, Kind, Learned, Name, Noun, Override, Profile, Relationship, Vm,
-};
+use crate::policy::book::{Change, Group, Kind, Learned, Name, Noun, Override, Profile, Relationship, Vm};
 use crate::policy::service::{Changed, How};
 
 const TAG: Parameter = Parameter::text("tag", "Only VMs that carry this tag.");
@@ -126,7 +124,8 @@ fn add<T: Resource>(world: &World, call: &Call) -> Result<Answer, Problem> {
 fn put<T: Resource>(world: &World, call: &Call) -> Result<Answer, Problem> {
     let (noun, name) = (read::<T>(call)?, call.part("name"));
     if noun.name() != name {
-        let detail = format!("the path says `{name}`, the body `{}`; a thing cannot be given another name", noun.name());
+        let detail =
+            format!("the path says `{name}`, the body `{}`; a thing cannot be given another name", noun.name());
         let fault = Fault { pointer: String::new(), detail: detail.clone() };
         return Err(Problem::new(422, "invalid", detail).at(vec![fault]));
     }

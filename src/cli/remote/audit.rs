@@ -58,7 +58,9 @@ pub(in crate::cli) fn run(args: &AuditArgs) -> Result<ExitCode> {
             let is_whole = broken.is_null();
             match access.wants_json() {
                 true => writeln!(out, "{found}")?,
-                false if is_whole => writeln!(out, "the audit log is whole: {rows} rows, the last is {}", text(&found["head"]))?,
+                false if is_whole => {
+                    writeln!(out, "the audit log is whole: {rows} rows, the last is {}", text(&found["head"]))?
+                }
                 false => writeln!(
                     out,
                     "the audit log is NOT whole: row {}: {}",

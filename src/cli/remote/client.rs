@@ -131,7 +131,9 @@ impl Client {
         let text = text.with_context(|| format!("reading the answer of {}", self.url))?;
         let value = match text.as_str() {
             "" => Value::Null,
-            text => serde_json::from_str(text).with_context(|| format!("{} does not answer as gnomon does", self.url))?,
+            text => {
+                serde_json::from_str(text).with_context(|| format!("{} does not answer as gnomon does", self.url))?
+            }
         };
         match status {
             200..=299 => Ok(Reply { etag, body: value }),

@@ -173,7 +173,10 @@ fn committed(found: &Value) -> String {
     let told = format!("generation {} is in force: {} changes", text(&found["generation"]), text(&found["changes"]));
     match found["confirm_by"].as_str() {
         Some(_) => {
-            format!("{told}; it goes back by itself at {} UTC, unless confirmed: gnomon policy confirm", text(&found["confirm_by"]))
+            format!(
+                "{told}; it goes back by itself at {} UTC, unless confirmed: gnomon policy confirm",
+                text(&found["confirm_by"])
+            )
         }
         None => told,
     }
@@ -248,7 +251,8 @@ fn find(place: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         paths.push(place.to_owned());
         return Ok(());
     }
-    let entries = std::fs::read_dir(place).with_context(context)?.collect::<Result<Vec<_>, _>>().with_context(context)?;
+    let entries =
+        std::fs::read_dir(place).with_context(context)?.collect::<Result<Vec<_>, _>>().with_context(context)?;
     let mut inner: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
     inner.sort();
     for path in inner {

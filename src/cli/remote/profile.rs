@@ -103,7 +103,13 @@ fn preview(access: &Access, name: &str, strength: Option<f64>) -> Result<ExitCod
     let columns = [("connection", "/connection"), ("from strength", "/from_strength"), ("protected", "/protected")];
     shown::list(&mut out, access, kept, &columns)?;
     let all = kept.len() + left.len();
-    writeln!(out, "{} of {all} connections of {} at {} %", kept.len(), text(&found["source"]), text(&found["strength"]))?;
+    writeln!(
+        out,
+        "{} of {all} connections of {} at {} %",
+        kept.len(),
+        text(&found["source"]),
+        text(&found["strength"])
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

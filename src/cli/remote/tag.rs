@@ -66,9 +66,8 @@ pub(in crate::cli) fn run(args: &TagArgs) -> Result<ExitCode> {
     let (client, access) = (Client::new(&args.access)?, &args.access);
     let mut out = std::io::stdout().lock();
     let view = |running: bool| if running { "?view=running" } else { "" };
-    let change = |tag: &str, how: &How, body| {
-        client.post(&format!("/tags/{}{}", encoded(tag), how.query()), Some(&body))
-    };
+    let change =
+        |tag: &str, how: &How, body| client.post(&format!("/tags/{}{}", encoded(tag), how.query()), Some(&body));
     match &args.verb {
         TagVerb::List { running } => {
             let tags = client.list(&format!("/tags{}", view(*running)))?;

@@ -66,6 +66,7 @@ pub(super) fn resolve(problems: &mut Problems<'_>, mut shaped: Shaped) -> Config
         api: api::resolve(problems, &mut shaped),
         limits: settings.limits,
         seed: settings.seed,
+        source: None,
     }
 }
 

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::noun::{Group, Learned, Noun, Override, Profile, Relationship, Vm};
 
+use crate::rules::Policy;
+
 /// A file: lists of things by kind. `rule` is what configurations call relationships.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -27,14 +29,38 @@ struct File {
 /// # Errors
 /// It is no such file: says where and why.
 pub fn read(text: &str) -> Result<Vec<Noun>, toml::de::Error> {
-    let file: File = toml::from_str(text)?;
+    toml::from_str(text).map(nouns)
+}
+
+fn nouns(file: File) -> Vec<Noun> {
     let vms = file.vm.into_iter().map(Noun::Vm).chain(file.group.into_iter().map(Noun::Group));
     let rules = file.relationship.into_iter().map(|mut it| {
         it.name_it();
         Noun::Relationship(it)
     });
     let rest = file.profile.into_iter().map(Noun::Profile).chain(file.exception.into_iter().map(Noun::Override));
-    Ok(vms.chain(rules).chain(file.learned.into_iter().map(Noun::Learned)).chain(rest).collect())
+    vms.chain(rules).chain(file.learned.into_iter().map(Noun::Learned)).chain(rest).collect()
+}
+
+/// VMs, groups and rules of a configuration, which was found to be right. `policy` is what it was resolved to.
+///
+/// # Errors
+/// It has something that things of a book cannot say.
+pub fn of_configuration(text: &str, policy: &Policy) -> Result<Vec<Noun>, toml::de::Error> {
+    let mut document: toml::Table = toml::from_str(text)?;
+    document.retain(|name, _| ["vm", "group", "rule"].iter().any(|kind| name == *kind));
+    let rules = document.get_mut("rule").and_then(toml::Value::as_array_mut).into_iter().flatten();
+    for rule in rules.filter_map(toml::Value::as_table_mut) {
+        // Messages have names there, and sometimes a code in the name.
+        let id = rule.get("id").and_then(toml::Value::as_str);
+        let icmp = policy.rules.iter().find(|resolved| Some(resolved.id.as_str()) == id).and_then(|it| it.matches.icmp);
+        if let Some((kind, code)) = icmp {
+            rule.insert("icmp_type".to_owned(), i64::from(kind).into());
+            code.map(|code| rule.insert("icmp_code".to_owned(), i64::from(code).into()));
+        }
+    }
+    let file = document.try_into()?;
+    Ok(nouns(file))
 }
 
 /// As a file that [`read`] reads.

@@ -125,6 +125,7 @@ impl Place {
 fn names(value: Value<'_>) -> Vec<Arc<str>> {
     match value {
         Value::Texts(names) => names.iter().filter_map(|name| name.as_str()).map(Arc::from).collect(),
+        Value::Words(names) => names.to_vec(),
         Value::Text(name) => vec![name.into()],
         _ => Vec::new(),
     }

@@ -25,10 +25,19 @@ pub struct Commit {
     pub(super) back_to: Option<u32>,
     /// Drafts that are part of it.
     pub(super) drafts_done: Option<i64>,
+    /// Generation that waits no more.
+    pub(super) confirmed: Option<u32>,
     /// Items that it answers.
     pub(super) items: Vec<(&'static str, StoredItem)>,
     /// Rows of the log beside its own.
     pub(super) audit: Vec<NewAudit>,
+}
+
+impl Commit {
+    /// `confirm`: it goes back by itself after this time, unless it is confirmed.
+    pub fn new(why: &str, confirm: Option<Duration>) -> Self {
+        Self { why: why.to_owned(), confirm, ..Self::default() }
+    }
 }
 
 /// What came of it.
@@ -130,14 +139,14 @@ impl Service {
     /// Only what the generation changed goes back, so that what others did since stays; if that cannot be, all does.
     fn take_back(&self, desk: &mut Desk, number: u32) -> Result<(), Problem> {
         let why = format!("nobody confirmed generation {number} in time");
-        let commit = || Commit { why: why.clone(), back_to: Some(number - 1), ..Commit::default() };
+        let (back_to, confirmed) = (Some(number - 1), Some(number));
+        let commit = || Commit { why: why.clone(), back_to, confirmed, ..Commit::default() };
         let own = self.way_back(desk, number)?;
         if let Err(problem) = self.make(desk, &Who::gnomon(), &own, commit()) {
             log::warn!("{why}, but what it changed cannot go back alone ({problem}): all goes back");
             let all = self.way_to(desk, number - 1, desk.number)?;
             self.make(desk, &Who::gnomon(), &all, commit())?;
         }
-        desk.store.write(&Writing { confirmed: Some(number), ..Writing::default() })?;
         desk.unconfirmed = None;
         Ok(())
     }
@@ -215,6 +224,7 @@ impl Service {
             generation: Some((generation, stored)),
             drafts_done: commit.drafts_done,
             items: commit.items,
+            confirmed: commit.confirmed,
             audit,
             ..Writing::default()
         };

@@ -198,7 +198,7 @@ impl Service {
         if latest.is_some() {
             fill(&mut book, &store, number)?;
         }
-        let unconfirmed = latest.and_then(|generation| Some((generation.number, generation.confirm_by?)));
+        let unconfirmed = store.unconfirmed()?.and_then(|generation| Some((generation.number, generation.confirm_by?)));
         let ahead = Draft::of(book);
         let drafts = stored_drafts(&store)?;
         let desk = Desk { store, plane, ahead: ahead.clone(), number, drafts, unconfirmed };
@@ -366,6 +366,15 @@ impl Service {
             }
             (dry_run, false) => self.add_to_draft(&mut desk, who, changes, dry_run),
         }
+    }
+
+    /// A generation with the same policy, because something else that acts with it has changed.
+    ///
+    /// # Errors
+    /// It does not compile any more, or the store cannot be written.
+    pub fn renew(&self, who: &Who, why: &str) -> Result<u32, Problem> {
+        let commit = Commit { why: why.to_owned(), ..Commit::default() };
+        Ok(self.make(&mut self.desk(), who, &[], commit)?.generation)
     }
 
     /// Changes that wait.
