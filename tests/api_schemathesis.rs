@@ -56,7 +56,8 @@ fn serve(folder: &Path, token: &str) -> (Serving, String) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
     let serving = Serving(child);
-    let url = line.split_whitespace().find(|word| word.starts_with("http")).expect("a URL").trim_end_matches(',').to_owned();
+    let url =
+        line.split_whitespace().find(|word| word.starts_with("http")).expect("a URL").trim_end_matches(',').to_owned();
     for verb in [
         "vm add web-1 --address 10.0.1.10 --tag role=web",
         "vm add db-1 --address 10.0.2.20 --tag role=db",
@@ -83,7 +84,8 @@ fn what_the_description_says_is_so() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gnomon"));
-    let made = command.args(["token", "create", "tests", "--role", "admin", "--store"]).arg(folder.path().join("policy.db"));
+    let made =
+        command.args(["token", "create", "tests", "--role", "admin", "--store"]).arg(folder.path().join("policy.db"));
     let token = String::from_utf8(made.output().expect("a token").stdout).expect("text").trim().to_owned();
     let (_serving, url) = serve(folder.path(), &token);
     let mut command = Command::new(program);

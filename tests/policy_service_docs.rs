@@ -38,7 +38,8 @@ impl Shell {
 
     fn command(&self, text: &str) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_gnomon"));
-        let path = format!("{}:{}", program.parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
+        let path =
+            format!("{}:{}", program.parent().expect("a folder").display(), std::env::var("PATH").expect("PATH"));
         let mut command = Command::new("sh");
         command.args(["-c", text]).current_dir(self.folder.path()).env("PATH", path).env("HOME", self.folder.path());
         command.env_remove("XDG_CONFIG_HOME").env_remove("GNOMON_TOKEN").env("USER", "me");
@@ -91,7 +92,9 @@ fn settled(text: &str) -> Vec<String> {
     let word = |word: &str| {
         let bytes = word.trim_end_matches([',', ';', ')', '.']).as_bytes();
         let digits = |mark: u8, length: usize| {
-            bytes.len() == length && bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == mark) && bytes.contains(&mark)
+            bytes.len() == length
+                && bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == mark)
+                && bytes.contains(&mark)
         };
         match bytes {
             _ if digits(b'-', 10) => "DATE".to_owned(),
@@ -154,7 +157,20 @@ fn every_verb_has_an_example() {
     let text = std::fs::read_to_string(page()).expect("the page");
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
     let of_files = ["graph", "rules", "mirror", "unseen", "help"];
-    for verb in ["vm", "tag", "group", "relationship", "rule", "profile", "override", "learn", "inbox", "policy", "audit", "token"] {
+    for verb in [
+        "vm",
+        "tag",
+        "group",
+        "relationship",
+        "rule",
+        "profile",
+        "override",
+        "learn",
+        "inbox",
+        "policy",
+        "audit",
+        "token",
+    ] {
         let known = verbs(verb);
         assert!(!known.is_empty(), "gnomon {verb} has no verbs");
         for inner in known.iter().filter(|inner| verb != "learn" || !of_files.contains(&inner.as_str())) {
