@@ -151,7 +151,7 @@ fn every_refusal_is_a_problem_that_says_what_to_do() {
     is_problem(&got, 422, "adresses");
     let got = ask("POST", "/vms", Some(&json!({ "id": "a", "addresses": ["10.0.0.300"] })));
     is_problem(&got, 422, "10.0.0.300");
-    assert_eq!(got.json()["errors"][0]["pointer"], "/addresses");
+    assert_eq!(got.json()["errors"][0]["pointer"], "/addresses/0");
     is_problem(&ask("GET", "/vms?lmit=5", None), 400, "there is: view, tag, limit, after");
     is_problem(&ask("GET", "/vms?limit=0", None), 400, "1 to 1000");
     is_problem(&ask("GET", "/vms?after=%21", None), 400, "`next`");
@@ -160,7 +160,6 @@ fn every_refusal_is_a_problem_that_says_what_to_do() {
     is_problem(&ask("DELETE", "/vms/none", None), 404, "none");
     let rule = json!({ "from": "web", "to": "any", "action": "allow" });
     is_problem(&ask("POST", "/relationships", Some(&rule)), 422, "web");
-    is_problem(&ask("POST", "/policy/validate", None), 200.max(422), "");
 }
 
 #[test]
@@ -326,13 +325,14 @@ fn others_reach_it_only_with_certificate_and_token() {
     let open = "0.0.0.0:0".parse().expect("an address");
     let tls = ApiTls { certificate: files.certificate.clone(), key: files.key.clone(), client_ca: None };
     let with_tls = Api { tls: Some(tls), ..Api::default() };
-    let try_it = |settings: &Api, with_token: bool| -> Result<ApiServer, ApiError> {
-        let (service, path) = served::service(&tempfile::tempdir().expect("a folder").keep());
+    let try_it = |settings: &Api, with_token: bool| -> Result<(), ApiError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (service, path) = served::service(folder.path());
         let store = gnomon::store::Store::open(&path).expect("a store");
         if with_token {
             served::add_tokens(&store);
         }
-        ApiServer::start(settings, open, store, service)
+        ApiServer::start(settings, open, store, service).map(drop)
     };
     let error = try_it(&Api::default(), true).expect_err("no certificate").to_string();
     assert!(error.contains("[api] certificate") && error.contains("127.0.0.1"), "{error}");

@@ -15,7 +15,7 @@ use ureq::{Agent, http};
 
 pub struct Served {
     pub server: ApiServer,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     tokens: Vec<(Role, String)>,
     agent: Agent,
 }
@@ -81,7 +81,7 @@ impl Served {
         let address = "127.0.0.1:0".parse().expect("an address");
         let server = ApiServer::start(settings, address, store, service).expect("a server");
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(30)));
-        Self { server, folder, tokens, agent: config.build().new_agent() }
+        Self { server, _folder: folder, tokens, agent: config.build().new_agent() }
     }
 
     /// Of a role; `nobody` has none, and a stranger's is not known.
