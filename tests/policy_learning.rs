@@ -1,25 +1,19 @@
 //! What is learnt from a scenario is what its groups are meant to do, and nothing that attackers did.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+#[path = "common/relations.rs"]
+mod relations;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ipnet::IpNet;
+use relations::{Relation, Truth, truth};
 use serde_json::Value;
 
 fn gnomon(arguments: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_gnomon")).args(arguments).output().expect("the program starts");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
-}
-
-/// From, to, service: in the words of graphs.
-type Relation = (String, String, String);
-
-struct Truth {
-    harmless: BTreeSet<Relation>,
-    attacks: BTreeSet<Relation>,
 }
 
 /// A capture with attacks, its records by rules that allow everything, and what is true of it.
@@ -36,44 +30,6 @@ fn lab(folder: &Path, seed: u64) -> Truth {
     std::fs::write(folder.join("open.toml"), open).expect("a file");
     gnomon(&["replay", &at("scenario.pcap"), "-c", &at("open.toml"), "-o", &at("out")]);
     truth(folder)
-}
-
-fn truth(folder: &Path) -> Truth {
-    let text = std::fs::read_to_string(folder.join("truth.json")).expect("truth");
-    let truth: Value = serde_json::from_str(&text).expect("JSON");
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-    };
-    let groups: Vec<(String, Vec<IpNet>)> = truth["groups"]
-        .as_array()
-        .expect("groups")
-        .iter()
-        .map(|group| {
-            let name = group["name"].as_str().expect("a name").to_owned();
-            (name, texts(&group["networks"]).iter().map(|net| net.parse().expect("a network")).collect())
-        })
-        .collect();
-    let name = |address: &str| {
-        let address: IpAddr = address.parse().expect("an address");
-        let found = groups.iter().find(|(_, nets)| nets.iter().any(|net| net.contains(&address)));
-        found.map_or(address.to_string(), |(name, _)| name.clone())
-    };
-    let (mut harmless, mut attacks) = (BTreeSet::new(), BTreeSet::new());
-    let mut reader = csv::Reader::from_path(folder.join("truth-flows.csv")).expect("flows");
-    for row in reader.deserialize::<BTreeMap<String, String>>() {
-        let row = row.expect("a row");
-        let service = match row["proto"].as_str() {
-            "icmp" => "icmp type 8".to_owned(),
-            "icmpv6" => "icmpv6 type 128".to_owned(),
-            other => format!("{other} {}", row["dest_port"]),
-        };
-        let relation = (name(&row["src_ip"]), name(&row["dest_ip"]), service);
-        match row["attack"].is_empty() {
-            true => harmless.insert(relation),
-            false => attacks.insert(relation),
-        };
-    }
-    Truth { attacks: attacks.difference(&harmless).cloned().collect(), harmless }
 }
 
 fn learn(folder: &Path) -> BTreeSet<Relation> {

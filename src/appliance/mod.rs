@@ -32,7 +32,7 @@ pub use clerk::{Clerk, Feed, imported};
 pub use keeper::{Board, BoardLine, Desk, Order};
 pub use library::{Library, load as load_model, scope_name, store_path};
 pub use live::{Appliance, Finished, eal_options};
-pub use policy::{PolicyHost, PolicyNames, Targets};
+pub use policy::{PolicyHost, PolicyNames, Targets, with_policy};
 pub use pools::Pools;
 pub use ports::LivePort;
 pub use recent::Recent;

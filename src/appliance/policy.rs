@@ -28,6 +28,8 @@ pub struct PolicyHost {
     hops: Arc<Hops>,
     /// What the configuration says, beside rules and groups that a policy service keeps.
     config: Box<Config>,
+    /// Groups of a policy service, which stand before those that only the configuration has.
+    kept_groups: usize,
     /// Compiled aside for the service, and not in force yet.
     prepared: Option<(Generation, Option<Box<Config>>)>,
 }
@@ -106,7 +108,7 @@ impl PolicyHost {
         names.note_rules(now);
         names.note_sessions(config);
         let (publisher, config) = (Publisher::new(first)?, Box::new(config.clone()));
-        Ok(Self { compiler, publisher, names, targets, hops, config, prepared: None })
+        Ok(Self { compiler, publisher, names, targets, hops, config, kept_groups: 0, prepared: None })
     }
 
     /// A worker's view.
@@ -195,10 +197,12 @@ impl PolicyHost {
     /// It does not compile.
     pub fn prepare(&mut self, derived: &Derived, delta: &Delta, number: u32) -> Result<(), PolicyError> {
         self.publisher.reclaim();
-        if delta.groups.is_empty() {
-            self.compiler.commit(&delta.rules, number)?;
+        let known = |group: &GroupIx| usize::from(group.0) < self.kept_groups;
+        if !delta.whole && delta.groups.iter().all(known) {
+            self.compiler.regroup(&derived.groups_of(delta), &delta.rules, number)?;
         } else {
             self.compiler.replace(joined(&self.config.policy, derived), number)?;
+            self.kept_groups = derived.groups().len();
         }
         self.prepared = Some((self.with_rules(self.compiler.compiled().clone()), None));
         Ok(())
@@ -222,6 +226,7 @@ impl PolicyHost {
     pub fn abandon(&mut self, derived: &Derived) -> Result<(), PolicyError> {
         self.prepared = None;
         self.compiler.replace(joined(&self.config.policy, derived), self.generation())?;
+        self.kept_groups = derived.groups().len();
         Ok(())
     }
 
@@ -230,8 +235,9 @@ impl PolicyHost {
     /// # Errors
     /// It does not compile.
     pub fn prepare_with(&mut self, config: &Config, derived: &Derived, number: u32) -> Result<(), PolicyError> {
-        let config = Config { policy: joined(&config.policy, derived), ..config.clone() };
+        let config = with_policy(config.clone(), derived);
         let next = self.compile(&config, number)?;
+        self.kept_groups = derived.groups().len();
         self.prepared = Some((next, Some(Box::new(config))));
         Ok(())
     }
@@ -246,6 +252,12 @@ impl PolicyHost {
         self.publisher.reclaim();
         self.publisher.generations()
     }
+}
+
+/// A configuration with the groups and rules of a policy service in the place of its own.
+#[must_use]
+pub fn with_policy(config: Config, derived: &Derived) -> Config {
+    Config { policy: joined(&config.policy, derived), ..config }
 }
 
 /// Groups and rules of the service; mirror sessions of the configuration with groups that only it has.

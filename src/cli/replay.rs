@@ -12,11 +12,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::Report;
-use crate::appliance::{PolicyNames, Pools, Progress, ReplayOptions, ReplayTrace, replay, store_path};
+use crate::appliance::{PolicyNames, Pools, Progress, ReplayOptions, ReplayTrace, replay, store_path, with_policy};
 use crate::config::{self, Config, Ipfix, IpfixTransport};
 use crate::dpdk::{Eal, EalOptions};
 use crate::filter::{Expression, Schema};
 use crate::flow::FlowRecord;
+use crate::policy::service::stored_policy;
+use crate::store::Store;
 
 /// Send captures through the appliance, with their own time, and write what came of it.
 ///
@@ -59,6 +61,10 @@ pub(super) struct ReplayArgs {
     /// configuration. Without it every replay learns anew.
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Groups and rules of the latest policy in this store, in the place of the configuration's: what would become of this
+    /// traffic under it.
+    #[arg(long, value_name = "STORE")]
+    policy: Option<PathBuf>,
     /// Seed of everything random, instead of the configuration's.
     #[arg(long)]
     seed: Option<u64>,
@@ -102,6 +108,9 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         None => Config::default_pair(),
     };
     config.seed = args.seed.unwrap_or(config.seed);
+    if let Some(path) = &args.policy {
+        config = with_policy(config, &stored_policy(&Store::open_existing(path)?)?);
+    }
     let options = args.options(&config)?;
     let eal = Arc::new(Eal::start(&eal_options(args.workers))?);
     let pools = Pools::new(&eal, BUFFERS)?;

@@ -4,14 +4,17 @@
 //! that come later. A commit touches the rows of the rules that change, and nothing else. When it does not fit (new
 //! groups or IPv6 nets, no room between two ranks) all is built anew, which is slower but no different.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::checks::{CompileError, check, check_groups, check_memory};
 use super::compiled::{Compiled, HANDLE_LIMIT, Meaning, Mirrors, Watching};
 use super::keyspace::{Family, Keyspace};
 use super::labels::Labels;
-use super::rule::{Action, Decision, MirrorMatch, Mode, Policy, Rule, RuleHandle, Tier};
+use super::rule::{Action, Decision, Group, GroupIx, MirrorMatch, Mode, Policy, Rule, RuleHandle, Tier};
 use crate::trie::{Change, Editor, Engine, Isa, RebuildNeeded, Row};
 
 /// Bytes that a compiled policy may take if nothing else is said.
@@ -20,6 +23,8 @@ pub const DEFAULT_MEMORY: usize = 1 << 30;
 const LEAST_ROW: usize = 16 + 2 * size_of::<Row>();
 /// Policies of so many rules are not changed in place by [`Compiler::replace`].
 const SMALL: usize = 4096;
+/// Hosts that are moved between groups in place; more at once are not faster than building all anew.
+const MOVED: usize = 32;
 /// Ranks that rules after the last may take.
 const SPARE: u32 = 1 << 10;
 
@@ -193,6 +198,68 @@ impl Compiler {
             }
         }
         self.rebuild(Policy { rules, ..frame }, generation)
+    }
+
+    /// Other members for some groups, and changes of rules: all or none. A few IPv4 hosts that come, go, or move between
+    /// sets of groups that occur already are changed in place; else all is built anew, which is slower but no different.
+    ///
+    /// # Errors
+    /// As [`Compiler::commit`].
+    pub fn regroup(
+        &mut self,
+        groups: &[(GroupIx, Group)],
+        changes: &[RuleChange],
+        generation: u32,
+    ) -> Result<&Compiled, CompileError> {
+        let mut next = self.parts.frame.groups.clone();
+        for (GroupIx(at), group) in groups {
+            let at = usize::from(*at);
+            next.resize_with(next.len().max(at + 1), Group::default);
+            next[at] = group.clone();
+        }
+        let Some(keyspace) = self.moved(groups, &next) else {
+            let policy = self.changed(changes)?;
+            return self.rebuild(Policy { groups: next, ..policy }, generation);
+        };
+        let former = std::mem::replace(&mut self.parts.compiled.keyspace, Arc::new(keyspace));
+        let groups = std::mem::replace(&mut self.parts.frame.groups, next);
+        if let Err(error) = self.commit(changes, generation) {
+            (self.parts.compiled.keyspace, self.parts.frame.groups) = (former, groups);
+            return Err(error);
+        }
+        self.parts.compiled.generation = generation;
+        Ok(&self.parts.compiled)
+    }
+
+    /// The keyspace with the hosts of these groups moved, if that is all there is to do.
+    fn moved(&self, groups: &[(GroupIx, Group)], next: &[Group]) -> Option<Keyspace> {
+        let mut hosts: BTreeSet<u32> = BTreeSet::new();
+        for (at, group) in groups {
+            let old = self.parts.frame.groups.get(usize::from(at.0))?;
+            let others =
+                |group: &Group| (group.name.clone(), group.macs.clone(), group.vlans.clone(), group.vnis.clone());
+            let has_v4 = self.parts.compiled.keyspace.has_v4(*at);
+            if others(old) != others(group) || !has_v4 {
+                return None;
+            }
+            let (before, after): (HashSet<_>, HashSet<_>) = (old.nets.iter().collect(), group.nets.iter().collect());
+            for net in before.symmetric_difference(&after) {
+                match net {
+                    IpNet::V4(net) if net.prefix_len() == 32 => drop(hosts.insert(net.addr().into())),
+                    _ => return None,
+                }
+            }
+        }
+        if hosts.len() > MOVED {
+            return None;
+        }
+        let groups_of = |host: u32| -> Vec<u16> {
+            let host = Ipv4Addr::from(host);
+            let holds = |net: &IpNet| matches!(net, IpNet::V4(net) if net.contains(&host));
+            (0..).zip(next).filter(|(_, group)| group.nets.iter().any(holds)).map(|(at, _)| at).collect()
+        };
+        let changes: Vec<(u32, Vec<u16>)> = hosts.into_iter().map(|host| (host, groups_of(host))).collect();
+        self.parts.compiled.keyspace.with(&changes)
     }
 
     fn rebuild(&mut self, policy: Policy, generation: u32) -> Result<&Compiled, CompileError> {

@@ -65,7 +65,7 @@ pub(super) struct Kinds {
 }
 
 /// The three joins and the handles of their results.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct GroupSets {
     segment: Join,
     link: Join,
@@ -102,7 +102,7 @@ impl GroupSets {
 }
 
 /// Set a and set b → number of their union.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Join {
     Table {
         width: usize,

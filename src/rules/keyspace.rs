@@ -13,6 +13,7 @@
 //! VLAN matches the rules of both, exactly. Each family of addresses has rows of its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -47,9 +48,9 @@ impl Family {
 }
 
 /// The tables of one set of groups and of the IPv6 nets in rules.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Keyspace {
-    endpoints: Endpoints,
+    endpoints: Arc<Endpoints>,
     macs: Points<Mac, Member>,
     vlans: Points<u16, Member>,
     vnis: Points<u32, Member>,
@@ -99,7 +100,7 @@ impl Keyspace {
 
         let mut kinds =
             Kinds { ip: SetIndex::new(), mac: SetIndex::new(), vlan: SetIndex::new(), vni: SetIndex::new() };
-        for set in &endpoints.sets {
+        for set in endpoints.sets.iter() {
             kinds.ip.intern(set.clone());
         }
         let (macs, by_mac) = members(groups, |group| &group.macs, &mut kinds.mac, &weights);
@@ -109,10 +110,10 @@ impl Keyspace {
             let group = &groups[at];
             let has_nets = group.nets.iter().any(|net| net.addr().is_ipv4() == (family == Family::V4));
             let kinds = [
-                (Kind::AddressSet, &endpoints.groups, has_nets),
-                (Kind::MacSet, &by_mac, !group.macs.is_empty()),
-                (Kind::VlanSet, &by_vlan, !group.vlans.is_empty()),
-                (Kind::VniSet, &by_vni, !group.vnis.is_empty()),
+                (Kind::AddressSet, &*endpoints.groups, has_nets),
+                (Kind::MacSet, &by_mac[..], !group.macs.is_empty()),
+                (Kind::VlanSet, &by_vlan[..], !group.vlans.is_empty()),
+                (Kind::VniSet, &by_vni[..], !group.vnis.is_empty()),
             ];
             let kinds = kinds.into_iter().filter(|(.., used)| *used);
             kinds.flat_map(|(kind, blocks, _)| blocks[at].iter().map(move |block| side(kind, block))).collect()
@@ -121,11 +122,21 @@ impl Keyspace {
             groups: (0..groups.len()).map(|at| Family::ALL.map(|family| sides(at, family))).collect(),
             nets: rules.into_iter().zip(endpoints.labels.iter().copied()).collect(),
             sets: GroupSets::build(&kinds, groups, labels)?,
-            endpoints,
+            endpoints: Arc::new(endpoints),
             macs,
             vlans,
             vnis,
         })
+    }
+
+    /// The same, but some IPv4 addresses are in just these groups, each list ascending. `None`: build anew.
+    pub(super) fn with(&self, changes: &[(u32, Vec<u16>)]) -> Option<Self> {
+        Some(Self { endpoints: Arc::new(self.endpoints.with(changes)?), ..self.clone() })
+    }
+
+    /// Whether rules about a group look at IPv4 addresses.
+    pub(super) fn has_v4(&self, group: GroupIx) -> bool {
+        self.groups[usize::from(group.0)][Family::V4 as usize].iter().any(|side| side.kind == Kind::AddressSet)
     }
 
     /// Where a packet lies.

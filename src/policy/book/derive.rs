@@ -47,16 +47,24 @@ pub struct Delta {
     /// Groups that have other members now, or are new or gone.
     pub groups: BTreeSet<GroupIx>,
     pub rules: Vec<RuleChange>,
+    /// Everything may be different.
+    pub whole: bool,
 }
 
 impl Delta {
     /// Everything may be different.
     pub fn whole() -> Self {
-        Self { groups: BTreeSet::from([GroupIx(0)]), rules: Vec::new() }
+        Self { whole: true, ..Self::default() }
     }
 }
 
 impl Derived {
+    /// The groups that a change is about, as they are now.
+    pub fn groups_of(&self, delta: &Delta) -> Vec<(GroupIx, Group)> {
+        let group = |at: &GroupIx| Some((*at, self.groups.get(usize::from(at.0))?.clone()));
+        delta.groups.iter().filter_map(group).collect()
+    }
+
     /// Of a whole book.
     pub fn of(book: &Book) -> Self {
         let mut derived = Self::default();

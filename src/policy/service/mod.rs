@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::book::{Book, Change, Conflict, Delta, Entry, Kind, Name, Noun, Refusal};
+use super::book::{Book, Change, Conflict, Delta, Derived, Entry, Kind, Name, Noun, Refusal};
 use super::learning::fingerprint;
 use crate::rules::Rule;
 use crate::store::{NewAudit, Store, StoreError, StoredDraft, Writing};
@@ -513,6 +513,18 @@ impl Shown {
             _ => &self.running,
         }
     }
+}
+
+/// The policy of the latest generation in a store, without a service.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn stored_policy(store: &Store) -> Result<Derived, Problem> {
+    let none = || Problem::Missing(format!("the store {} has no policy yet", store.path().display()));
+    let latest = store.generations(None, 1)?.pop().ok_or_else(none)?;
+    let mut book = Book::default();
+    fill(&mut book, store, latest.number)?;
+    Ok(Derived::of(&book))
 }
 
 fn fill(book: &mut Book, store: &Store, generation: u32) -> Result<(), Problem> {

@@ -47,10 +47,10 @@ impl CompileOnly {
 
 impl Plane for CompileOnly {
     fn prepare(&mut self, derived: &Derived, delta: &Delta, generation: u32) -> Result<(), String> {
-        let made = if delta.groups.is_empty() {
-            self.compiler.commit(&delta.rules, generation)
-        } else {
+        let made = if delta.whole {
             self.compiler.replace(derived.policy(self.default), generation)
+        } else {
+            self.compiler.regroup(&derived.groups_of(delta), &delta.rules, generation)
         };
         made.map(drop).map_err(|error| error.to_string())
     }

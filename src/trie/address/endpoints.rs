@@ -9,6 +9,7 @@
 //! needed, for rows look at IPv4 addresses themselves.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::labels::{Labels, label_prefixes};
 use super::nest::Block;
@@ -33,14 +34,14 @@ pub struct Class {
 #[derive(Debug)]
 pub struct Endpoints {
     v4: Table4,
-    v6: Table6,
-    classes: Box<[Class]>,
+    v6: Arc<Table6>,
+    classes: Arc<[Class]>,
     /// Sets of groups that occur, each ascending; the first is empty.
-    pub sets: Vec<Vec<u16>>,
+    pub sets: Arc<[Vec<u16>]>,
     /// For each group, the prefixes of set labels that say that an address is in it.
-    pub groups: Vec<Vec<Block>>,
+    pub groups: Arc<[Vec<Block>]>,
     /// For each IPv6 net of rules, in the order given, its prefix of address labels.
-    pub labels: Vec<Block>,
+    pub labels: Arc<[Block]>,
 }
 
 /// What goes in. Nets may repeat and nest in any way; an address is in a group when any of its nets holds it.
@@ -75,8 +76,22 @@ impl Endpoints {
             })
         };
         let v4 = Table4::build(&entries(v4, &mut class))?;
-        let v6 = Table6::build(&entries(v6, &mut class))?;
-        Ok(Self { v4, v6, classes: classes.into(), sets, groups, labels: labels.prefixes })
+        let v6 = Table6::build(&entries(v6, &mut class))?.into();
+        let (classes, sets, groups) = (classes.into(), sets.into(), groups.into());
+        Ok(Self { v4, v6, classes, sets, groups, labels: labels.prefixes.into() })
+    }
+
+    /// The same, but some IPv4 addresses are in just these groups, each list ascending. `None` when nobody was in just
+    /// these before, or the table does not take it: all is to be built anew then.
+    pub fn with(&self, changes: &[(u32, Vec<u16>)]) -> Option<Self> {
+        let number = |groups: &Vec<u16>| {
+            let set = self.sets.iter().position(|set| set == groups)? as u32;
+            self.classes.iter().position(|class| class.address == 0 && class.set == set)
+        };
+        let values = changes.iter().map(|(address, groups)| Some((*address, number(groups)? as u32)));
+        let v4 = self.v4.with(&values.collect::<Option<Vec<_>>>()?)?;
+        let (v6, classes, sets) = (self.v6.clone(), self.classes.clone(), self.sets.clone());
+        Some(Self { v4, v6, classes, sets, groups: self.groups.clone(), labels: self.labels.clone() })
     }
 
     pub fn get4(&self, address: u32) -> Class {
@@ -105,7 +120,7 @@ impl Endpoints {
     pub fn memory_bytes(&self) -> usize {
         let sets: usize = self.sets.iter().map(|set| size_of_val(set) + size_of_val(set.as_slice())).sum();
         let groups: usize = self.groups.iter().map(|blocks| size_of_val(blocks) + size_of_val(blocks.as_slice())).sum();
-        let lists = sets + groups + size_of_val(self.labels.as_slice()) + size_of_val(&*self.classes);
+        let lists = sets + groups + size_of_val(&*self.labels) + size_of_val(&*self.classes);
         self.v4.memory_bytes() + self.v6.memory_bytes() + lists
     }
 }
@@ -261,7 +276,7 @@ mod tests {
             for address in v6.iter().map(|net| net.prefix).chain(rules.iter().map(|(prefix, _)| *prefix)).chain(more6) {
                 let class = endpoints.get6(address);
                 check(&endpoints, &v6, address, 128, class);
-                for ((prefix, len), block) in rules.iter().zip(&endpoints.labels) {
+                for ((prefix, len), block) in rules.iter().zip(endpoints.labels.iter()) {
                     prop_assert_eq!(holds(block, class.address), prefix.first(*len) == address.first(*len));
                 }
             }
@@ -274,7 +289,7 @@ mod tests {
     fn only_sets_that_occur_are_listed() {
         let nets = |value| Entry { prefix: 10 << 24, len: 8, value };
         let nets = Nets { v4: &[nets(0), nets(2), nets(1)], weights: &[1; 3], ..Nets::default() };
-        assert_eq!(Endpoints::build(nets).unwrap().sets, [vec![], vec![0, 1, 2]]);
+        assert_eq!(Endpoints::build(nets).unwrap().sets[..], [vec![], vec![0, 1, 2]]);
     }
 
     #[test]

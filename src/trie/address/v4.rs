@@ -35,7 +35,12 @@ pub struct Table4 {
     /// Leaves have 32-bit values.
     wide: bool,
     isa: Isa,
+    /// Words when all was built.
+    built: usize,
 }
+
+/// Words that changes may leave behind, beside as many as were built.
+const LEFT_BEHIND: usize = 1 << 18;
 
 impl Table4 {
     /// An address gets the value of the longest prefix that holds it, of equal prefixes the last one's; 0 when there
@@ -56,6 +61,24 @@ impl Table4 {
             entry = load(&self.words[(entry & !CHILD) as usize * UNIT..], self.wide, step, index(address, step));
         }
         entry
+    }
+
+    /// The same but for some addresses. `None` when that takes another structure: all is to be built anew then.
+    pub fn with(&self, changes: &[(u32, u32)]) -> Option<Self> {
+        let mut root = self.root.clone();
+        let mut words = self.words[..self.words.len() - UNIT].to_vec();
+        for (address, value) in changes {
+            if *value > MAX_VALUE || (!self.wide && *value > u32::from(u16::MAX)) {
+                return None;
+            }
+            let entry = &mut root[(address >> BELOW[0]) as usize];
+            *entry = changed(&mut words, self.wide, (*entry, 1), *address, *value);
+        }
+        if words.len() > 2 * self.built + LEFT_BEHIND || words.len() / UNIT > MAX_UNITS {
+            return None;
+        }
+        words.extend([0; UNIT]);
+        Some(Self { root, words: words.into(), ..*self })
     }
 
     /// The values of the first `len` addresses. What is in the rest of `values` afterwards is of no meaning.
@@ -101,8 +124,9 @@ impl Table4 {
         if words.len() / UNIT > MAX_UNITS {
             return Err(BuildError::Memory);
         }
+        let built = words.len();
         words.extend([0; UNIT]);
-        Ok(Self { root, words: words.into(), wide, isa: Isa::best() })
+        Ok(Self { root, words: words.into(), wide, isa: Isa::best(), built })
     }
 }
 
@@ -113,6 +137,35 @@ fn index(address: u32, step: usize) -> usize {
 /// Entry `at` of a block.
 fn load(block: &[u32], wide: bool, step: usize, at: usize) -> u32 {
     if step == LEAF && !wide { block[at / 2] >> (16 * (at % 2)) & 0xffff } else { block[at] }
+}
+
+/// The entry of a step in the place of another, for one address more. Leaves may be shared, so a changed one is new.
+fn changed(words: &mut Vec<u32>, wide: bool, (entry, step): (u32, usize), address: u32, value: u32) -> u32 {
+    let (at, own) = (index(address, step), (entry & !CHILD) as usize * UNIT);
+    let len = if step == LEAF && !wide { ENTRIES[LEAF] / 2 } else { ENTRIES[step] };
+    let block = match entry & CHILD {
+        0 => {
+            let fill = if step == LEAF && !wide { entry | entry << 16 } else { entry };
+            words.resize(words.len() + len, fill);
+            words.len() - len
+        }
+        _ if step < LEAF => own,
+        _ => {
+            words.extend_from_within(own..own + len);
+            words.len() - len
+        }
+    };
+    if step < LEAF {
+        let next = words[block + at];
+        words[block + at] = changed(words, wide, (next, step + 1), address, value);
+    } else if wide {
+        words[block + at] = value;
+    } else {
+        let shift = 16 * (at % 2);
+        let word = &mut words[block + at / 2];
+        *word = *word & !(0xffff << shift) | value << shift;
+    }
+    CHILD | (block / UNIT) as u32
 }
 
 fn range(entry: &Entry<u32>) -> (u32, u32) {
@@ -281,6 +334,31 @@ mod tests {
                 let singly: Vec<u32> = addresses.iter().map(|address| table.get(*address)).collect();
                 prop_assert_eq!(&singly, &wanted);
             }
+        }
+    }
+
+    proptest! {
+        /// Changed one after the other, or built with them.
+        #[test]
+        fn some_addresses_change(
+            entries in proptest::collection::vec(prefix(), 0..40),
+            changes in proptest::collection::vec((any::<bool>(), any::<u32>(), 0u32..5), 1..20),
+        ) {
+            let near = probes(&entries);
+            let changes: Vec<(u32, u32)> =
+                changes.iter().map(|(far, at, value)| (if *far { *at } else { near[*at as usize % near.len()] }, *value)).collect();
+            let table = Table4::build(&entries).unwrap();
+            let before = probes(&entries).iter().map(|address| table.get(*address)).collect::<Vec<_>>();
+            let changed = table.with(&changes).unwrap();
+            let hosts = changes.iter().map(|(prefix, value)| Entry { prefix: *prefix, len: 32, value: *value });
+            let all: Vec<Entry<u32>> = entries.iter().copied().chain(hosts).collect();
+            let anew = Table4::build(&all).unwrap();
+            let addresses = probes(&all);
+            for isa in Isa::available() {
+                let changed = Table4 { root: changed.root.clone(), words: changed.words.clone(), ..changed }.with_isa(isa);
+                prop_assert_eq!(bursts(&changed, &addresses), bursts(&anew, &addresses));
+            }
+            prop_assert_eq!(before, near.iter().map(|address| table.get(*address)).collect::<Vec<_>>(), "what was is as it was");
         }
     }
 
