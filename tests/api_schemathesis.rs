@@ -93,7 +93,7 @@ fn what_the_description_says_is_so() {
     command.arg("-H").arg(format!("Authorization: Bearer {token}"));
     // It does not end by itself.
     command.args(["--exclude-path", "/api/v1/events"]);
-    command.args(["--checks", CHECKS, "--max-time", BUDGET, "--max-examples", "40", "--seed", "1", "--workers", "2"]);
+    command.args(["--checks", CHECKS, "--max-time", BUDGET, "--max-examples", "40", "--seed", "1"]);
     command.args(["--suppress-health-check", "all", "--continue-on-failure", "--request-timeout", "30"]);
     let done = command.env("NO_COLOR", "1").output().expect("schemathesis");
     let told = String::from_utf8_lossy(&done.stdout);

@@ -74,8 +74,28 @@ fn collect(shape: Shape, schemas: &mut Map<String, Value>) {
             if name == "Relationship" {
                 add_aliases(&mut schema);
             }
+            write_times(&mut schema);
             schemas.entry(name).or_insert(schema);
         }
+    }
+}
+
+/// Times of gnomon have their offset as ISO 8601 basic (`+0000`), as in its files, which `date-time` (RFC 3339) does not
+/// allow.
+const TIME: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:?\d{2})$";
+
+fn write_times(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.get("format").is_some_and(|format| format == "date-time") {
+                object.remove("format");
+                object.insert("pattern".to_owned(), TIME.into());
+                object.insert("examples".to_owned(), json!(["2027-01-31T12:00:00Z"]));
+            }
+            object.values_mut().for_each(write_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_times),
+        _ => {}
     }
 }
 
