@@ -74,7 +74,7 @@ fn collect(shape: Shape, schemas: &mut Map<String, Value>) {
             if name == "Relationship" {
                 add_aliases(&mut schema);
             }
-            write_times(&mut schema);
+            correct(&mut schema);
             schemas.entry(name).or_insert(schema);
         }
     }
@@ -84,17 +84,22 @@ fn collect(shape: Shape, schemas: &mut Map<String, Value>) {
 /// allow.
 const TIME: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:?\d{2})$";
 
-fn write_times(schema: &mut Value) {
+/// Numbers that have no sign are as large as they say; `int32` and `int64` would cut them in half.
+fn correct(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
+            let unsigned = object.get("minimum").and_then(Value::as_f64).is_some_and(|least| least >= 0.0);
+            if unsigned && object.get("format").is_some_and(|format| format == "int32" || format == "int64") {
+                object.remove("format");
+            }
             if object.get("format").is_some_and(|format| format == "date-time") {
                 object.remove("format");
                 object.insert("pattern".to_owned(), TIME.into());
                 object.insert("examples".to_owned(), json!(["2027-01-31T12:00:00Z"]));
             }
-            object.values_mut().for_each(write_times);
+            object.values_mut().for_each(correct);
         }
-        Value::Array(items) => items.iter_mut().for_each(write_times),
+        Value::Array(items) => items.iter_mut().for_each(correct),
         _ => {}
     }
 }
