@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 # libdpdk-dev brings DPDK with all its drivers, clang and libclang read its headers for the bindings.
 BUILD="libdpdk-dev pkg-config gcc libc6-dev clang libclang-dev ca-certificates"
 # What the tests look at gnomon with: traffic, captures, network namespaces, system calls.
-TEST="git python3 iproute2 ethtool iputils-ping curl iperf3 nmap tcpdump dnsmasq-base bind9-dnsutils strace tshark nfdump
+TEST="git python3 python3-venv iproute2 ethtool iputils-ping curl iperf3 nmap tcpdump dnsmasq-base bind9-dnsutils strace tshark nfdump
     prometheus"
 
 fail() {

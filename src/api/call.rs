@@ -177,10 +177,6 @@ impl Answer {
         Ok(Self::of("application/json", bytes))
     }
 
-    pub(super) fn nothing() -> Self {
-        Self { status: StatusCode::NO_CONTENT, ..Self::of("", Body::empty()) }
-    }
-
     /// What was made is at a place.
     #[must_use]
     pub(super) fn created(mut self, place: &str) -> Self {
@@ -206,9 +202,7 @@ impl Answer {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if !self.kind.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.insert(name, value);

@@ -74,8 +74,33 @@ fn collect(shape: Shape, schemas: &mut Map<String, Value>) {
             if name == "Relationship" {
                 add_aliases(&mut schema);
             }
+            correct(&mut schema);
             schemas.entry(name).or_insert(schema);
         }
+    }
+}
+
+/// Times of gnomon have their offset as ISO 8601 basic (`+0000`), as in its files, which `date-time` (RFC 3339) does not
+/// allow.
+const TIME: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:?\d{2})$";
+
+/// Numbers that have no sign are as large as they say; `int32` and `int64` would cut them in half.
+fn correct(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            let unsigned = object.get("minimum").and_then(Value::as_f64).is_some_and(|least| least >= 0.0);
+            if unsigned && object.get("format").is_some_and(|format| format == "int32" || format == "int64") {
+                object.remove("format");
+            }
+            if object.get("format").is_some_and(|format| format == "date-time") {
+                object.remove("format");
+                object.insert("pattern".to_owned(), TIME.into());
+                object.insert("examples".to_owned(), json!(["2027-01-31T12:00:00Z"]));
+            }
+            object.values_mut().for_each(correct);
+        }
+        Value::Array(items) => items.iter_mut().for_each(correct),
+        _ => {}
     }
 }
 
@@ -165,14 +190,14 @@ fn kind(parameter: &Parameter) -> Value {
 
 fn responses(endpoint: &Endpoint) -> Value {
     let mut responses = Map::new();
-    let (status, good) = success(endpoint);
+    let good = success(endpoint);
     if endpoint.creates {
         let mut made = good.clone();
         made["description"] = json!("It is new.");
         made["headers"]["Location"] = json!({ "description": "Where it is.", "schema": { "type": "string" } });
         responses.insert("201".to_owned(), made);
     }
-    responses.insert(status.to_owned(), good);
+    responses.insert("200".to_owned(), good);
     let content = json!({ PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } });
     for status in endpoint.problems() {
         responses.insert(status.to_string(), json!({ "description": told(status), "content": content }));
@@ -180,9 +205,8 @@ fn responses(endpoint: &Endpoint) -> Value {
     Value::Object(responses)
 }
 
-fn success(endpoint: &Endpoint) -> (&'static str, Value) {
+fn success(endpoint: &Endpoint) -> Value {
     let content = match endpoint.returns {
-        Returns::Nothing => return ("204", json!({ "description": "Done." })),
         Returns::Other(kind) => json!({ kind: { "schema": { "type": "string" } } }),
         Returns::Json(shape) if shape.is_page => {
             let schema = json!({
@@ -202,7 +226,7 @@ fn success(endpoint: &Endpoint) -> (&'static str, Value) {
         let about = "For `If-Match` of the next change.";
         good["headers"] = json!({ "ETag": { "description": about, "schema": { "type": "string" } } });
     }
-    ("200", good)
+    good
 }
 
 fn told(status: u16) -> &'static str {

@@ -62,7 +62,6 @@ impl Shape {
 /// What comes back when all goes well.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Returns {
-    Nothing,
     Json(Shape),
     /// Something else than JSON, by its content type.
     Other(&'static str),
@@ -109,7 +108,7 @@ impl Endpoint {
             query: Vec::new(),
             if_match: None,
             body: None,
-            returns: Returns::Nothing,
+            returns: Returns::Other("application/json"),
             tagged: false,
             creates: false,
             also: Vec::new(),

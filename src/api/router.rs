@@ -155,10 +155,15 @@ async fn read_body(world: &World, endpoint: &Endpoint, headers: &HeaderMap, body
         let detail = "the body must be JSON, with `Content-Type: application/json`";
         return Err(Problem::new(415, "unsupported_media_type", detail));
     }
+    let too_large = || Problem::new(413, "too_large", format!("the body has more than {LARGEST} bytes"));
+    if hyper::body::Body::size_hint(&body).lower() > LARGEST as u64 {
+        // Nobody has to send it first.
+        return Err(too_large());
+    }
     let read = tokio::time::timeout(BODY_WITHIN, Limited::new(body, LARGEST).collect()).await;
     let read = read.map_err(|_| Problem::new(408, "timeout", "the body did not come in time"))?;
     let bytes = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => Problem::new(413, "too_large", format!("the body has more than {LARGEST} bytes")),
+        Some(_) => too_large(),
         None => Problem::bad_request("the body breaks off"),
     })?;
     let value: Value = serde_json::from_slice(&bytes.to_bytes())

@@ -2,9 +2,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
-use ring::error::Unspecified;
-use ring::rand::{SecureRandom, SystemRandom};
+use sha2::{Digest, Sha256};
+use tokio_rustls::rustls::crypto::{GetRandomFailed, ring};
 
 /// So that people and scanners of leaked secrets know what they see.
 const PREFIX: &str = "gnm_";
@@ -13,16 +12,16 @@ const PREFIX: &str = "gnm_";
 ///
 /// # Errors
 /// The operating system has no random numbers.
-pub fn new_token() -> Result<String, Unspecified> {
+pub fn new_token() -> Result<String, GetRandomFailed> {
     let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes)?;
+    ring::default_provider().secure_random.fill(&mut bytes)?;
     Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
 
 /// SHA-256 of a token in hexadecimal digits. A slow hash would be of no use: nobody guesses 256 bits.
 #[must_use]
 pub fn token_digest(token: &str) -> String {
-    digest(&SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod scenario;
 mod score;
 mod serve;
 mod status;
+mod tail;
 mod token;
 mod top;
 mod trace;

@@ -10,6 +10,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::live::user;
 use super::remote::token_file;
 use super::report::table;
 use super::units;
@@ -17,7 +18,7 @@ use crate::api::{Role, new_token, token_digest};
 use crate::appliance::{store_path, unix_nanoseconds};
 use crate::config::{self, Config};
 use crate::export::iso8601;
-use crate::store::{Store, StoredToken};
+use crate::store::{NewAudit, Store, StoredToken};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -107,7 +108,9 @@ pub(super) fn run(args: &TokenArgs) -> Result<ExitCode> {
         TokenVerb::Create { name, role, expires, save, place } => create(name, *role, *expires, *save, place)?,
         TokenVerb::List { place, output } => list(place, output == "json")?,
         TokenVerb::Revoke { name, place } => {
-            Store::open_existing(&place.path()?)?.revoke_token(name)?;
+            let store = Store::open_existing(&place.path()?)?;
+            store.revoke_token(name)?;
+            note(&store, "revoke token", name, "")?;
             writeln!(std::io::stderr(), "token `{name}` is revoked; a running gnomon knows within a second")?;
         }
     }
@@ -124,6 +127,7 @@ fn create(name: &str, role: Role, expires: Option<Duration>, save: bool, place: 
     let expires = expires.map(|after| now.saturating_add(after.as_nanos() as u64));
     let digest = token_digest(&token);
     store.add_token(&StoredToken { name: name.to_owned(), role, digest, created: now, expires, last_used: None })?;
+    note(&store, "create token", name, role.name())?;
     let until = expires.map_or(String::new(), |at| format!(", until {}", shown(Some(at))));
     let what = format!("token `{name}`, {}{until}, in {}", role.name(), store.path().display());
     if save {
@@ -135,6 +139,19 @@ fn create(name: &str, role: Role, expires: Option<Duration>, save: bool, place: 
     writeln!(std::io::stderr(), "{what}; it is shown this once:")?;
     writeln!(std::io::stdout(), "{token}")?;
     Ok(())
+}
+
+/// Who made or revoked a token stands in the audit log, as everything else does.
+fn note(store: &Store, action: &str, name: &str, detail: &str) -> Result<()> {
+    let row = NewAudit {
+        at: unix_nanoseconds(),
+        who: user(),
+        role: "owner of the store".to_owned(),
+        action: action.to_owned(),
+        object: name.to_owned(),
+        detail: detail.to_owned(),
+    };
+    Ok(store.audit(&row)?)
 }
 
 /// Only its owner may read it, from the beginning.

@@ -65,7 +65,8 @@ pub(super) fn told(problem: service::Problem) -> Problem {
         }
         service::Problem::Refused(Refusal::Invalid { ref faults, .. }) => {
             let fault = |fault: &crate::policy::book::Fault| Fault {
-                pointer: format!("/{}", fault.field.replace('.', "/")),
+                // `addresses[0]`
+                pointer: format!("/{}", fault.field.replace(['.', '['], "/").replace(']', "")),
                 detail: fault.message.clone(),
             };
             Problem::new(422, "invalid", problem.to_string()).at(faults.iter().map(fault).collect())

@@ -33,7 +33,6 @@ pub(in crate::cli) struct Client {
 /// An answer that is not a problem.
 #[derive(Debug)]
 pub(in crate::cli) struct Reply {
-    pub(in crate::cli) status: u16,
     /// With its quotes.
     pub(in crate::cli) etag: Option<String>,
     pub(in crate::cli) body: Value,
@@ -43,9 +42,7 @@ pub(in crate::cli) struct Reply {
 #[derive(Debug, thiserror::Error)]
 #[error("{told}")]
 pub(in crate::cli) struct Refused {
-    pub(in crate::cli) status: u16,
     told: String,
-    pub(in crate::cli) problem: Value,
 }
 
 impl Client {
@@ -83,7 +80,7 @@ impl Client {
         let text = response.body_mut().with_config().limit(LARGEST).read_to_string()?;
         match status {
             200..=299 => Ok(text),
-            _ => Err(refused(status, serde_json::from_str(&text).unwrap_or_default(), self.token.is_some()).into()),
+            _ => Err(refused(status, &serde_json::from_str(&text).unwrap_or_default(), self.token.is_some()).into()),
         }
     }
 
@@ -139,8 +136,8 @@ impl Client {
             }
         };
         match status {
-            200..=299 => Ok(Reply { status, etag, body: value }),
-            _ => Err(refused(status, value, self.token.is_some()).into()),
+            200..=299 => Ok(Reply { etag, body: value }),
+            _ => Err(refused(status, &value, self.token.is_some()).into()),
         }
     }
 
@@ -150,7 +147,7 @@ impl Client {
         if response.status() != 200 {
             let text = response.body_mut().read_to_string()?;
             let problem = serde_json::from_str(&text).unwrap_or_default();
-            return Err(refused(response.status().as_u16(), problem, self.token.is_some()).into());
+            return Err(refused(response.status().as_u16(), &problem, self.token.is_some()).into());
         }
         let mut kind = String::new();
         for line in BufReader::new(response.body_mut().as_reader()).lines() {
@@ -201,7 +198,7 @@ fn unreachable(url: &str, error: ureq::Error) -> anyhow::Error {
     }
 }
 
-fn refused(status: u16, problem: Value, has_token: bool) -> Refused {
+fn refused(status: u16, problem: &Value, has_token: bool) -> Refused {
     let mut told = problem["detail"].as_str().map_or_else(|| format!("refused with status {status}"), str::to_owned);
     let faults = problem["errors"].as_array().into_iter().flatten();
     let faults: Vec<String> = faults
@@ -215,7 +212,7 @@ fn refused(status: u16, problem: Value, has_token: bool) -> Refused {
     if status == 401 && has_token {
         told.push_str("; the token is that of --token, $GNOMON_TOKEN or --token-file");
     }
-    Refused { status, told, problem }
+    Refused { told }
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -136,7 +136,7 @@ pub(super) fn run<F: Thing>(access: &Access, verb: &NounVerb<F>) -> Result<ExitC
             if fields.is_empty() {
                 bail!("nothing to set: give at least one of its fields");
             }
-            let before = client.get(&format!("{}{}", place::<F>(name), view(false)))?;
+            let before = client.get(&format!("{}{}", place::<F>(name), view(how.now)))?;
             let mut body = before.body;
             if let Value::Object(known) = &mut body {
                 known.extend(fields);
@@ -147,7 +147,7 @@ pub(super) fn run<F: Thing>(access: &Access, verb: &NounVerb<F>) -> Result<ExitC
         }
         NounVerb::Remove { names, how } => {
             for name in names {
-                let before = client.get(&format!("{}{}", place::<F>(name), view(false)))?;
+                let before = client.get(&format!("{}{}", place::<F>(name), view(how.now)))?;
                 let at = format!("{}{}", place::<F>(name), how.query());
                 let reply = client.ask("DELETE", &at, before.etag.as_deref(), None)?;
                 changed(&mut out, access, how, &format!("{name} removed"), &reply)?;

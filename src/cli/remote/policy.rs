@@ -67,6 +67,8 @@ enum PolicyVerb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         why: String,
     },
+    /// Follow what happens: generations, changes of the draft, the inbox, suggestions, alerts.
+    Watch,
     /// Give up all changes of the draft.
     Discard,
     /// Generations, the newest first: who, when, why.
@@ -102,7 +104,7 @@ pub(in crate::cli) fn run(args: &PolicyArgs) -> Result<ExitCode> {
         PolicyVerb::Status => shown::one(&mut out, access, &client.get("/policy")?.body)?,
         PolicyVerb::Validate => {
             let found = client.post("/policy/validate", None)?.body;
-            let told = format!("the draft can be committed: {} changes wait", text(&found["waiting"]));
+            let told = format!("the draft can be committed: {}", changes(&found["waiting"]));
             tell(&mut out, access, &found, &told)?;
         }
         PolicyVerb::Diff { generations } => difference(&mut out, &client, access, generations)?,
@@ -125,18 +127,23 @@ pub(in crate::cli) fn run(args: &PolicyArgs) -> Result<ExitCode> {
         }
         PolicyVerb::Discard => {
             let found = client.ask("DELETE", "/policy/draft", None, None)?.body;
-            tell(&mut out, access, &found, &format!("{} changes are given up", text(&found["changes"])))?;
+            tell(&mut out, access, &found, &format!("given up: {}", changes(&found["changes"])))?;
         }
+        PolicyVerb::Watch => client.follow("/events", |kind, data| {
+            match access.wants_json() {
+                true => writeln!(out, "{}", json!({ "event": kind, "data": data }))?,
+                false => writeln!(out, "{kind:<11} {}", text(&data))?,
+            }
+            out.flush()?;
+            Ok(true)
+        })?,
         PolicyVerb::History { limit } => history(&mut out, &client, access, *limit)?,
         PolicyVerb::Apply { place, how } => {
             let body = json!({ "things": read(place)? });
             let reply = client.post(&format!("/policy/apply{}", how.query()), Some(&body))?;
             match (reply.body["changes"].as_u64(), access.wants_json()) {
                 (Some(0), false) => writeln!(out, "nothing to change: the policy in force is what the files say")?,
-                (count, _) => {
-                    let what = format!("{} changes", count.unwrap_or_default());
-                    changed(&mut out, access, how, &what, &reply)?;
-                }
+                _ => changed(&mut out, access, how, &changes(&reply.body["changes"]), &reply)?,
             }
         }
         PolicyVerb::Export { running } => {
@@ -159,8 +166,12 @@ fn tell(out: &mut impl Write, access: &Access, found: &Value, told: &str) -> Res
     Ok(())
 }
 
+fn changes(count: &Value) -> String {
+    format!("{} {}", text(count), if *count == 1 { "change" } else { "changes" })
+}
+
 fn committed(found: &Value) -> String {
-    let told = format!("generation {} is in force: {} changes", text(&found["generation"]), text(&found["changes"]));
+    let told = format!("generation {} is in force: {}", text(&found["generation"]), changes(&found["changes"]));
     match found["confirm_by"].as_str() {
         Some(_) => {
             format!(

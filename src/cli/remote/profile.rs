@@ -124,5 +124,6 @@ pub(super) const RULES: &[Column] = &[
     ("priority", "/priority"),
     ("tier", "/tier"),
     ("mode", "/mode"),
-    ("of", "/origin"),
+    ("of", "/origin/kind"),
+    ("name", "/origin/name"),
 ];
