@@ -1,6 +1,6 @@
 //! `gnomon learn`: what VMs of a group talk to, out of flow records; rules from it; what it does not cover.
 
-mod alerts;
+pub(super) mod alerts;
 mod graph;
 mod mirror;
 mod rules;
@@ -64,14 +64,17 @@ pub(super) fn run(args: &LearnArgs) -> Result<ExitCode> {
 }
 
 /// What a configuration says of groups and VMs.
-struct Members {
+pub(super) struct Members {
     sizes: BTreeMap<Arc<str>, usize>,
     vms: BTreeMap<IpAddr, Arc<str>>,
 }
 
 impl Members {
     fn of(path: &Path) -> Result<Self> {
-        let config: Config = config::load(path)?;
+        Ok(Self::of_config(&config::load(path)?))
+    }
+
+    pub(super) fn of_config(config: &Config) -> Self {
         let sizes = config.policy.groups.iter().map(|group| {
             let addresses = |net: &ipnet::IpNet| 1usize.checked_shl((net.max_prefix_len() - net.prefix_len()).into());
             let nets = group.nets.iter().map(|net| addresses(net).unwrap_or(usize::MAX));
@@ -83,7 +86,7 @@ impl Members {
             let parsed = vm.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
             parsed.map(move |address| (address, id.clone())).collect::<Vec<_>>()
         });
-        Ok(Self { sizes: sizes.collect(), vms: addresses.collect() })
+        Self { sizes: sizes.collect(), vms: addresses.collect() }
     }
 
     /// The groups asked for; all when none is.
@@ -102,7 +105,7 @@ impl Members {
 }
 
 /// Every connection in some files of flow records, with its line.
-fn each_flow(
+pub(super) fn each_flow(
     files: &[PathBuf],
     members: &Members,
     mut take: impl FnMut(&Seen, JsonLine<'_>) -> Result<()>,
