@@ -4,7 +4,8 @@
 //! Each seed is a world: days of `gnomon scenario` whose configuration was given faults (`suggest/faults.rs`), replayed,
 //! with what `gnomon suggest` says of it judged flow by flow (`suggest/truth.rs`). Thresholds were chosen on seeds 1 to 12.
 //!
-//! `cargo bench --bench suggest -- [--quick] [--json FILE] [--seeds 101-220] [--days N] [--only worlds|scale] [--wrong]`
+//! `cargo bench --bench suggest -- [--quick] [--json FILE] [--seeds 101-180] [--days N] [--only worlds|scale] [--wrong]
+//! [--keep FOLDER]`
 //!
 //! A world takes some seconds, and 1 GB of disk meanwhile.
 
@@ -22,6 +23,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
@@ -35,7 +37,7 @@ struct Arguments {
     #[command(flatten)]
     options: Options,
     /// First and last seed.
-    #[arg(long, value_name = "FIRST-LAST", default_value = "101-220", value_parser = common::seeds)]
+    #[arg(long, value_name = "FIRST-LAST", default_value = "101-180", value_parser = common::seeds)]
     seeds: RangeInclusive<u64>,
     /// Simulated days of each.
     #[arg(long, default_value_t = 3)]
@@ -43,6 +45,9 @@ struct Arguments {
     /// New flows a second at the busiest hour.
     #[arg(long, default_value_t = 0.05)]
     rate: f64,
+    /// Keep what is suggested of each world in this folder, and take what is there.
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
     /// Only the worlds, or only the time.
     #[arg(long, value_name = "PART")]
     only: Option<String>,
@@ -79,10 +84,11 @@ fn worlds(arguments: &Arguments) -> Result<Vec<World>> {
     let mut worlds = Vec::new();
     for seed in arguments.seeds.clone() {
         let gnomon = env!("CARGO_BIN_EXE_gnomon").into();
-        let world = world::make(&Plan { gnomon, seed, days: arguments.days, rate: arguments.rate })?;
+        let plan = Plan { gnomon, seed, days: arguments.days, rate: arguments.rate };
+        let world = world::of(&plan, arguments.keep.as_deref())?;
         if arguments.wrong {
-            println!("seed {seed}: {}", world.faults.told.join("; "));
-            for (number, (one, right)) in (1..).zip(&world.suggestions) {
+            println!("seed {seed}: {}", world.told.join("; "));
+            for (number, (one, right, _)) in (1..).zip(&world.cases) {
                 let mark = if *right { "right" } else { "WRONG" };
                 println!(
                     "  {number:>2} {mark} {:.2} {:<9} {}",
@@ -103,23 +109,23 @@ fn precision(results: &mut Results, worlds: &[World]) {
     let mut shares = Vec::new();
     let (mut right, mut all) = (0, 0);
     for world in worlds {
-        let top = &world.suggestions[..world.suggestions.len().min(10)];
-        for (one, is_right) in top {
+        let top = &world.cases[..world.cases.len().min(10)];
+        for (one, is_right, _) in top {
             let kind = kinds.entry(one.kind.name()).or_default();
             kind.0 += usize::from(*is_right);
             kind.1 += 1;
         }
-        let found = top.iter().filter(|(_, is_right)| *is_right).count();
+        let found = top.iter().filter(|(_, is_right, _)| *is_right).count();
         shares.push(found as f64 / top.len().max(1) as f64);
         (right, all) = (right + found, all + top.len());
     }
     for (kind, (right, all)) in kinds {
         println!("{kind:<10} {right:>4} of {all:>4} in the first ten are right");
     }
-    let said = worlds.iter().flat_map(|world| &world.suggestions).map(|(one, right)| (one.confidence.fused, *right));
+    let said = worlds.iter().flat_map(|world| &world.cases).map(|(one, right, _)| (one.confidence.fused, *right));
     println!("distance of plain confidence and truth, before any answer: {:.3}", report(said).error);
     results.measured("precision of the first ten, all worlds", "", vec![right as f64 / all.max(1) as f64]);
     results.measured("precision of the first ten, by world", "", shares);
-    let counts = worlds.iter().map(|world| world.suggestions.len() as f64).collect();
+    let counts = worlds.iter().map(|world| world.cases.len() as f64).collect();
     results.measured("suggestions of a world", "", counts);
 }

@@ -3,7 +3,8 @@
 //! A flow is meant to pass if it is no attack and the configuration without faults lets it pass. A suggestion is applied
 //! to the configuration with faults; then all flows are decided before and after, by the definition of a verdict:
 //!
-//! - allow, and a rule put before another: nine of ten flows that pass besides are meant to; temporary: they are harmless.
+//! - allow, and a rule put before another: nine of ten flows that pass besides are meant to; and what is allowed to
+//!   groups is allowed to all their VMs without the faults. Temporary: the flows are harmless.
 //! - deny: nine of ten flows that are refused besides are attacks.
 //! - narrow: the rule was made broad, or is a door for attacks; no flow that is meant to pass is refused besides.
 //! - retire: no flow is decided otherwise. A rule to the front: likewise.
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use gnomon::policy::learning::Endpoint;
 use gnomon::policy::suggest::{Change, Kind, Suggestion};
 use gnomon::rules::{Decision, Policy, Subject, oracle, parse_flow};
 use toml::{Table, Value};
@@ -112,7 +114,7 @@ impl Truth {
         }
         let effect = self.effect(&one.change)?;
         Ok(match one.kind {
-            Kind::Allow => share(effect.meant, effect.allowed) && effect.refused == 0,
+            Kind::Allow => share(effect.meant, effect.allowed) && effect.refused == 0 && self.is_meant(&one.change)?,
             Kind::Temporary => share(effect.harmless, effect.allowed) && effect.refused == 0,
             Kind::Deny => share(effect.attacks, effect.refused) && effect.allowed == 0,
             Kind::Narrow => {
@@ -147,6 +149,31 @@ impl Truth {
             }
         }
         Ok(effect)
+    }
+
+    /// Whether the configuration without faults allows to all true members of the groups what a new rule does.
+    fn is_meant(&self, change: &Change) -> Result<bool> {
+        let members = |ends: &[Endpoint]| -> Vec<std::net::IpAddr> {
+            let named = |end: &Endpoint| self.right.groups.iter().find(|group| end.text() == group.name);
+            let nets = ends.iter().filter_map(named).flat_map(|group| &group.nets).map(|net| net.addr());
+            nets.filter(std::net::IpAddr::is_ipv4).collect()
+        };
+        let mut classes = Vec::new();
+        for draft in change.added() {
+            let port = draft.ports.first().map_or(0, |(first, _)| *first);
+            let name = gnomon::rules::protocol_name(draft.protocol.unwrap_or(6));
+            let (from, to) = (members(&draft.from), members(&draft.to));
+            for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
+                let text = match name.as_str() {
+                    "tcp" | "udp" => format!("{name} {from}:49152 > {to}:{port}"),
+                    "icmpv6" => continue,
+                    _ => format!("{name} {from} > {to}"),
+                };
+                let subject = parse_flow(&text).map_err(|error| anyhow!(error))?;
+                classes.push(Class { subject, harmless: 0, attacks: 0, bytes: 0, allowed: false });
+            }
+        }
+        Ok(decide(&self.right, &classes).into_iter().all(|decision| decision == Decision::Allow))
     }
 
     fn is_heavy(&self, about: &str) -> bool {

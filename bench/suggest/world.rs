@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use gnomon::policy::suggest::{Rulebook, Suggestion};
+use gnomon::policy::suggest::{Context as Surroundings, Rulebook, Suggestion, context};
+use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::faults::{Faults, plant};
+use crate::faults::plant;
 use crate::truth::Truth;
 
 /// From a Monday on.
@@ -25,15 +26,28 @@ pub struct Plan {
     pub rate: f64,
 }
 
-/// A world, its suggestions in the order of their rank, and whether each is right.
-#[derive(Debug)]
+/// A world, its suggestions in the order of their rank, whether each is right, and its context.
+#[derive(Debug, Deserialize, Serialize)]
 pub struct World {
-    pub book: Rulebook,
-    pub faults: Faults,
-    pub suggestions: Vec<(Suggestion, bool)>,
+    /// Faults, for people.
+    pub told: Vec<String>,
+    pub cases: Vec<(Suggestion, bool, Surroundings)>,
 }
 
-pub fn make(plan: &Plan) -> Result<World> {
+/// Made now, or taken from where it was kept.
+pub fn of(plan: &Plan, keep: Option<&Path>) -> Result<World> {
+    let kept = keep.map(|folder| folder.join(format!("{}-{}-{}.json", plan.seed, plan.days, plan.rate)));
+    if let Some(path) = kept.as_ref().filter(|path| path.exists()) {
+        return Ok(serde_json::from_slice(&std::fs::read(path)?)?);
+    }
+    let world = make(plan)?;
+    if let Some(path) = kept {
+        std::fs::write(path, serde_json::to_vec(&world)?)?;
+    }
+    Ok(world)
+}
+
+fn make(plan: &Plan) -> Result<World> {
     let folder = tempfile::tempdir()?;
     let at = |name: &str| folder.path().join(name);
     let [minutes, rate, seed] = [(plan.days * 1440).to_string(), plan.rate.to_string(), plan.seed.to_string()];
@@ -54,11 +68,13 @@ pub fn make(plan: &Plan) -> Result<World> {
     let truth = Truth::read(folder.path(), &right, wrong, &faults)?;
     let lines = std::str::from_utf8(&output)?.lines();
     let suggestions: Result<Vec<Suggestion>, _> = lines.map(serde_json::from_str).collect();
-    let suggestions =
-        suggestions?.into_iter().map(|one| Ok((truth.is_right(&one)?, one)).map(|(right, one)| (one, right)));
-    let suggestions = suggestions.collect::<Result<Vec<_>>>()?;
     let book = Rulebook::of_config(&gnomon::config::load(Path::new(&configuration))?);
-    Ok(World { book, faults, suggestions })
+    let judged = |one: Suggestion| {
+        let (is_right, around) = (truth.is_right(&one)?, context(&book, &one));
+        Ok((one, is_right, around))
+    };
+    let cases = suggestions?.into_iter().map(judged).collect::<Result<Vec<_>>>()?;
+    Ok(World { told: faults.told, cases })
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -10,7 +10,7 @@ use super::change::fingerprint;
 use super::suggestion::{Confidence, Evidence, Kind, saturating};
 
 const KINDS: usize = Kind::ALL.len();
-const TARGETS: usize = 8;
+const TARGETS: usize = 32;
 /// One, the fused confidence, its parts, size; the kind; the target's name by hash; the kind once more when it is about
 /// the outside; administration.
 const WIDTH: usize = 8 + KINDS + TARGETS + KINDS + 1;

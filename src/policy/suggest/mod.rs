@@ -128,7 +128,11 @@ fn surroundings(book: &Rulebook, change: &Change) -> Surroundings {
             Surroundings {
                 is_outside: outside(&draft.from) || outside(&draft.to),
                 port: draft.ports.first().map(|(first, _)| *first),
-                target: draft.to.first().map_or(String::new(), Endpoint::text),
+                target: draft
+                    .to
+                    .iter()
+                    .find(|end| matches!(end, Endpoint::Group(_)))
+                    .map_or(String::new(), Endpoint::text),
             }
         }
         _ => Surroundings::default(),

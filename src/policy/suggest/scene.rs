@@ -7,7 +7,8 @@ use super::membership::{Stranger, strangers};
 use super::settings::Settings;
 use super::standing::Rulebook;
 use super::tally::{Tally, count_of};
-use super::traffic::{End, EndIx, Row, Traffic};
+use super::traffic::{End, EndIx, Row, Talk, Traffic};
+use super::vms::Act;
 use crate::policy::learning::Endpoint;
 use crate::rules::Decision;
 
@@ -212,11 +213,17 @@ impl<'a> Scene<'a> {
         (f64::from(self.span.1 - self.span.0) / 86_400.0).max(1.0)
     }
 
-    /// Whether a row comes from or goes to nobody but a VM that is in the wrong group: the group is not to blame.
-    pub fn is_explained(&self, row: &Row) -> bool {
-        let [from, to] = [row.key.from, row.key.to].map(|end| self.end(end));
+    /// Whether half of a connection's flows are of a VM that is in the wrong group: the group is not to blame.
+    pub fn is_explained(&self, (from, to, talk): (EndIx, EndIx, Talk), flows: u32) -> bool {
+        let [from, to] = [from, to].map(|end| self.end(end));
+        let service = talk.service();
         self.strangers.iter().any(|one| {
-            (row.tally.clients == one.bit && one.is_at(from)) || (row.tally.servers == one.bit && one.is_at(to))
+            let does = |role: u8, peers: &End| {
+                let habits = self.traffic.vms.all.get(&one.vm);
+                let count = habits.and_then(|habits| habits.acts.get(&Act::new(role, &peers.groups, &service)));
+                count.is_some_and(|count| u64::from(count.flows) * 2 >= flows.into())
+            };
+            (one.is_at(from) && does(0, to)) || (one.is_at(to) && does(1, from))
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::change::fingerprint;
-use crate::policy::learning::{Place, Seen};
+use crate::policy::learning::{Seen, Service};
 
 /// Habits that are kept of one VM; of more, the first.
 const MOST: usize = 32;
@@ -42,10 +42,11 @@ pub struct Count {
 }
 
 impl Act {
-    fn of(role: u8, peer: &Place, seen: &Seen) -> Self {
-        let mut groups: Vec<&str> = peer.groups.iter().map(|group| &**group).collect();
+    /// `role`: 0 of a client, 1 of a server.
+    pub(super) fn new(role: u8, peers: &[Arc<str>], service: &Service) -> Self {
+        let mut groups: Vec<&str> = peers.iter().map(|group| &**group).collect();
         groups.sort_unstable();
-        Self(fingerprint(&format!("{role} {} {}", groups.join(","), seen.service)))
+        Self(fingerprint(&format!("{role} {} {service}", groups.join(","))))
     }
 }
 
@@ -67,7 +68,7 @@ impl Vms {
             if seen.end >= habits.last {
                 (habits.groups, habits.last) = (own.groups.clone(), seen.end);
             }
-            habits.add(Act::of(role, peer, seen), count);
+            habits.add(Act::new(role, &peer.groups, &seen.service), count);
         }
     }
 

@@ -45,7 +45,7 @@ pub fn refused(scene: &Scene<'_>) -> Vec<Refused> {
             all.entry((row.key.from, row.key.to, row.key.talk)).or_default().merge(&row.tally);
         }
     }
-    all.retain(|_, tally| tally.flows >= scene.settings.min_flows);
+    all.retain(|key, tally| tally.flows >= scene.settings.min_flows && !scene.is_explained(*key, tally.flows));
     let mut found: Vec<Refused> = all
         .into_iter()
         .filter_map(|(key, tally)| {
@@ -69,13 +69,10 @@ pub fn refused(scene: &Scene<'_>) -> Vec<Refused> {
     found
 }
 
-/// Whether nobody who wrote a rule meant it to be refused, and no other suggestion tells it better.
+/// Whether nobody who wrote a rule meant it to be refused.
 fn is_open_question(scene: &Scene<'_>, row: &Row, rank: Rank) -> bool {
     let by_nobody = scene.judge.rule(rank).is_none_or(|rule| rule.tier >= Tier::Learned);
-    scene.judge.decision(rank) != Decision::Allow
-        && by_nobody
-        && 2 * row.tally.attack < row.tally.flows
-        && !scene.is_explained(row)
+    scene.judge.decision(rank) != Decision::Allow && by_nobody && 2 * row.tally.attack < row.tally.flows
 }
 
 fn is_unicast(end: &Endpoint) -> bool {
