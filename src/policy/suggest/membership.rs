@@ -59,9 +59,9 @@ pub(super) fn strangers(traffic: &Traffic, book: &Rulebook) -> Vec<Stranger> {
         for group in &habits.groups {
             let customs = customs.entry(group).or_default();
             customs.vms += 1;
-            habits.acts.keys().for_each(|act| *customs.acts.entry(*act).or_default() += 1);
+            habits.usual().for_each(|act| *customs.acts.entry(*act).or_default() += 1);
         }
-        habits.acts.keys().for_each(|act| *doers.entry(*act).or_default() += 1);
+        habits.usual().for_each(|act| *doers.entry(*act).or_default() += 1);
     }
     // As in the weights of words in documents: what all do says nothing.
     let weight = |act: &Act| (1.0 + all.len() as f64 / *doers.get(act).unwrap_or(&1) as f64).ln();
@@ -72,7 +72,7 @@ pub(super) fn strangers(traffic: &Traffic, book: &Rulebook) -> Vec<Stranger> {
     }
     let mut found: Vec<Stranger> = all
         .iter()
-        .filter(|(_, habits)| habits.acts.len() >= LEAST_ACTS && habits.flows() >= LEAST_FLOWS)
+        .filter(|(_, habits)| habits.usual().count() >= LEAST_ACTS && habits.flows() >= LEAST_FLOWS)
         .filter_map(|(vm, habits)| stranger(vm, habits, &customs, &by_act, &weight, book))
         .collect();
     found.sort_by(|a, b| (b.other - b.own).total_cmp(&(a.other - a.own)).then(a.vm.cmp(&b.vm)));
@@ -90,7 +90,7 @@ fn stranger(
     let like =
         |name: &str, is_in: bool| customs.get(name).map_or(0.0, |customs| likeness(habits, customs, is_in, weight));
     let own = habits.groups.iter().map(|group| like(group, true)).fold(0.0, f64::max);
-    let mut near: Vec<&str> = habits.acts.keys().filter_map(|act| by_act.get(act)).flatten().copied().collect();
+    let mut near: Vec<&str> = habits.usual().filter_map(|act| by_act.get(act)).flatten().copied().collect();
     near.sort_unstable();
     near.dedup();
     near.retain(|name| !habits.groups.iter().any(|group| **group == **name));
@@ -126,12 +126,12 @@ fn likeness(habits: &Habits, customs: &Customs, is_in: bool, weight: &impl Fn(&A
     }
     let (mut both, mut either) = (0.0, 0.0);
     for (act, doers) in &customs.acts {
-        let does = habits.acts.contains_key(act);
+        let does = habits.is_usual(act);
         let share = (doers - usize::from(is_in && does)) as f64 / others as f64;
         both += if does { weight(act) * share } else { 0.0 };
         either += weight(act) * if does { 1.0 } else { share };
     }
-    either += habits.acts.keys().filter(|act| !customs.acts.contains_key(act)).map(weight).sum::<f64>();
+    either += habits.usual().filter(|act| !customs.acts.contains_key(act)).map(weight).sum::<f64>();
     both / f64::max(either, f64::MIN_POSITIVE)
 }
 

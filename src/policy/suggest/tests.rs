@@ -105,7 +105,8 @@ fn what_one_of_many_tries_or_a_person_refused_is_not() {
     let allowed = rule("r", &["web"], &["app"], &[(80, 80)], Action::Allow, 1);
     let closed = rule("closed", &["app"], &["web"], &[], Action::Deny, 2);
     habit(&mut traffic, "app", "db", 5432, 0..5, Some("db"));
-    let all = found(&traffic, &book(vec![allowed, closed, rule("db", &["app"], &["db"], &[(5432, 5432)], Action::Allow, 3)]));
+    let all =
+        found(&traffic, &book(vec![allowed, closed, rule("db", &["app"], &["db"], &[(5432, 5432)], Action::Allow, 3)]));
     assert!(of_kind(&all, Kind::Allow).is_empty(), "{all:#?}");
 }
 
@@ -166,7 +167,10 @@ fn busy_rules_go_to_the_front_where_nothing_changes() {
     rules.push(rule("busy", &["web"], &["app"], &[(80, 80)], Action::Allow, 50));
     let all = found(&traffic, &book(rules.clone()));
     let [one] = of_kind(&all, Kind::Reorder)[..] else { panic!("{all:#?}") };
-    assert_eq!((one.change.text().as_str(), one.what_if.allowed + one.what_if.refused), ("busy: priority 9 instead of 50", 0));
+    assert_eq!(
+        (one.change.text().as_str(), one.what_if.allowed + one.what_if.refused),
+        ("busy: priority 9 instead of 50", 0)
+    );
     // Not past a rule that decides some of the same otherwise.
     rules.push(rule("guard", &["web"], &["app"], &[(70, 90)], Action::Deny, 49));
     assert!(of_kind(&found(&traffic, &book(rules)), Kind::Reorder).iter().all(|one| !one.about.contains("front")));
@@ -199,7 +203,10 @@ fn a_vm_belongs_to_the_group_that_it_behaves_like() {
         traffic.observe(&flow(vm("web", 1), vm("web", 99), 80, day, None));
         traffic.observe(&flow(vm("web", 2), vm("web", 99), 80, day, None));
     }
-    let rules = vec![rule("r", &["web"], &["app"], &[(80, 80)], Action::Allow, 1), rule("q", &["app"], &["db"], &[(5432, 5432)], Action::Allow, 2)];
+    let rules = vec![
+        rule("r", &["web"], &["app"], &[(80, 80)], Action::Allow, 1),
+        rule("q", &["app"], &["db"], &[(5432, 5432)], Action::Allow, 2),
+    ];
     let all = found(&traffic, &book(rules));
     let moves: Vec<String> = of_kind(&all, Kind::Move).iter().map(|one| one.change.text()).collect();
     assert_eq!(moves, ["vm-10.0.0.99: from web to app"], "{all:#?}");
@@ -243,12 +250,14 @@ fn only_what_an_administrator_said_is_deployed_alone() {
     let mut feedback = Feedback::default();
     let all = found(&traffic, &book);
     let due = |automatic: &Automatic, feedback: &Feedback, today| automatic.due(&all, feedback, today).len();
-    let automatic = Automatic { kinds: [Kind::Allow].into(), least_confidence: 0.5, per_day: 1, ..Automatic::default() };
+    let automatic =
+        Automatic { kinds: [Kind::Allow].into(), least_confidence: 0.5, per_day: 1, ..Automatic::default() };
     assert_eq!(due(&automatic, &feedback, 0), 0, "not trusted yet");
     (0..10).for_each(|_| feedback.aftermath(Kind::Allow, &context(&book, &all[0]), Aftermath::Hit));
     assert_eq!((due(&automatic, &feedback, 0), due(&automatic, &feedback, 1)), (1, 0));
     assert_eq!(due(&Automatic::default(), &feedback, 0), 0);
-    let since = |elapsed, misdropped| automatic.confirmation(&Since { elapsed, misdropped, flows: 1000, ..Since::default() });
+    let since =
+        |elapsed, misdropped| automatic.confirmation(&Since { elapsed, misdropped, flows: 1000, ..Since::default() });
     let told = [since(1, 0), since(u64::MAX, 1), since(1, 2)];
     assert_eq!(told, [Confirmation::Wait, Confirmation::Confirm, Confirmation::Return]);
 }

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::change::fingerprint;
 use crate::policy::learning::{Seen, Service};
 
-/// Habits that are kept of one VM; of more, the first.
-const MOST: usize = 32;
+/// Acts that are kept of one VM; of more, those that came again.
+const MOST: usize = 128;
+/// What was done more rarely is no habit: strangers and scans do everything once.
+const HABIT: u32 = 3;
 /// VMs that are kept; of more, the first.
 const MOST_VMS: usize = 200_000;
 
@@ -86,12 +88,24 @@ impl Vms {
 impl Habits {
     fn add(&mut self, act: Act, count: Count) {
         if self.acts.len() >= MOST && !self.acts.contains_key(&act) {
-            return;
+            self.acts.retain(|_, count| count.flows >= HABIT);
+            if self.acts.len() >= MOST {
+                return;
+            }
         }
         let own = self.acts.entry(act).or_default();
         own.flows = own.flows.saturating_add(count.flows);
         own.denied = own.denied.saturating_add(count.denied);
         own.days |= count.days;
         own.evidence = if own.evidence == 0 { count.evidence } else { own.evidence.min(count.evidence) };
+    }
+
+    /// What it does again and again.
+    pub(super) fn usual(&self) -> impl Iterator<Item = &Act> {
+        self.acts.iter().filter(|(_, count)| count.flows >= HABIT).map(|(act, _)| act)
+    }
+
+    pub(super) fn is_usual(&self, act: &Act) -> bool {
+        self.acts.get(act).is_some_and(|count| count.flows >= HABIT)
     }
 }

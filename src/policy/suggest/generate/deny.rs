@@ -56,6 +56,10 @@ fn candidate(
     usual: u32,
 ) -> Option<Candidate> {
     let (actor, target) = (scene.endpoint(from)?, scene.endpoint(to)?);
+    if usual > 0 && talk.service().is_protected() {
+        // Without names and time nothing else works.
+        return None;
+    }
     let attack = f64::from(tally.attack);
     // What the group does all the time is the actor's work, too.
     let agreement = saturating(attack, 0.2 * f64::from(usual) / f64::from(scene.active(scene.plain(from)).max(1)));
