@@ -68,7 +68,7 @@ const LAST_RECORDS_WITHIN: Duration = Duration::from_secs(2);
 /// Where time comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum Timing {
-    /// The time-stamp counter, read once per burst.
+    /// The time-stamp counter, read once per burst, and compared with the system's clock once a second.
     Live(Clock),
     /// The capture's own time, carried in front of each frame. This worker gets `frames` of them and then
     /// is done; the whole capture ends at `end_ns`.
@@ -241,8 +241,8 @@ impl Worker {
     }
 
     fn read_clock(&mut self) {
-        if let Timing::Live(clock) = self.parts.timing {
-            self.clock = clock.now();
+        if let Timing::Live(clock) = &mut self.parts.timing {
+            self.clock = clock.follow();
         }
     }
 
