@@ -139,7 +139,7 @@ impl Reader {
             let (began, cpu, counts) = (Instant::now(), cpu_time_ns(), lag_counts.load(Ordering::Relaxed));
             if scored_before && !scores {
                 // What waits for a batch would wait until the next turn.
-                while self.score(ring, counts)? > 0 {}
+                self.score(&ArrayQueue::new(1), counts)?;
             }
             scored_before = scores;
             let handled = if scores { self.score(ring, counts)? } else { self.forget(ring, counts) };
