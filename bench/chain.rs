@@ -10,7 +10,6 @@
 
 mod common;
 #[path = "flows/line.rs"]
-#[allow(dead_code, reason = "records are read otherwise here")]
 mod line;
 #[path = "chain/parts.rs"]
 mod parts;
@@ -104,7 +103,6 @@ fn report(circle: &Circle<'_>, kept: &reader::Kept, (pairs, made): (Vec<(f64, f6
     let turns = pairs.len();
     let lost = circle.line.counters.records_lost.get();
     let effects: Vec<f64> = pairs.iter().map(|(on, off)| 100.0 * (1.0 - on / off)).collect();
-    let lag = |q: f64| kept.lag.value_at_quantile(q) as f64 / 1e6;
     println!(
         "{} records scored ({} with a score), {} forgotten, {lost} lost; {:.0} made a second; scorer's core busy {:.0} %; \
          effect of scoring on forwarding {:.2} % (median of {turns} turns; {:.2} to {:.2})",
@@ -117,10 +115,19 @@ fn report(circle: &Circle<'_>, kept: &reader::Kept, (pairs, made): (Vec<(f64, f6
         effects.iter().copied().fold(f64::INFINITY, f64::min),
         effects.iter().copied().fold(f64::NEG_INFINITY, f64::max),
     );
-    println!("lag from making to line: p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms", lag(0.5), lag(0.99), lag(1.0));
+    let lags = &kept.lags;
+    println!("from the time at which a record was due:");
+    for (name, times) in
+        [("made, where nobody scores", &lags.made), ("taken by the scorer", &lags.taken), ("its line", &lags.line)]
+    {
+        let lag = |q: f64| times.value_at_quantile(q) as f64 / 1e6;
+        println!("  {name:<26} p50 {:.2} ms, p99 {:.2} ms, most {:.2} ms", lag(0.5), lag(0.99), lag(1.0));
+        for (which, q) in [("p50", 0.5), ("p99", 0.99)] {
+            results.measured(format!("lag, {name}, {which}"), "ms", vec![lag(q)]);
+        }
+    }
     results.compared("forwarding with scoring on", "Mpps of CPU time", "scoring off", &pairs);
     results.measured("records made", "records/s", made);
-    results.measured("lag from making to line, p99", "ms", vec![lag(0.99)]);
     results.measured("records lost", "records", vec![lost as f64]);
 }
 

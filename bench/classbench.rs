@@ -226,7 +226,7 @@ pub fn linear(rules: &[AclRule], packet: &FiveTuple) -> u32 {
 }
 
 /// What `rte_acl` wants of a burst of at most [`BATCH`] packets; the last places repeat its first packet.
-pub fn pointers(burst: &[FiveTuple]) -> [&FiveTuple; BATCH] {
+pub fn pointers<P>(burst: &[P]) -> [&P; BATCH] {
     let mut pointers = [&burst[0]; BATCH];
     pointers.iter_mut().zip(burst).for_each(|(pointer, packet)| *pointer = packet);
     pointers

@@ -5,17 +5,24 @@
 //! for what they make of it: `rte_acl` an array of pointers, the engine a batch of host-order arrays. They take turns in
 //! one process. What a chunk of 4096 packets costs is the median (and the minimum) over all turns; chunks are summed.
 //!
-//! `cargo bench --bench classify -- [--set NAME…] [--rules FILE [--trace FILE]…]… [--quick] [--json FILE] [--cpu N]`
+//! `cargo bench --bench classify -- [--set NAME…] [--rules FILE [--trace FILE]…]… [--generate KIND=COUNT]…
+//! [--sweep | --ipv6 | --updates | --counting] [--quick] [--json FILE] [--cpu N]`
 
 mod classbench;
 mod common;
 mod generate;
 #[path = "classify/chart.rs"]
 mod chart;
+#[path = "classify/counted.rs"]
+mod counted;
+#[path = "classify/counting.rs"]
+mod counting;
 #[path = "classify/engine.rs"]
 mod engine;
 #[path = "classify/ipv6.rs"]
 mod ipv6;
+#[path = "flows/line.rs"]
+mod line;
 #[path = "classify/sweep.rs"]
 mod sweep;
 #[path = "classify/timing.rs"]
@@ -80,15 +87,23 @@ struct Arguments {
     /// Packets for the --rules before it; may be repeated. Without it they are made from the rules
     #[arg(long = "trace", value_name = "FILE", requires = "rules")]
     traces: Vec<PathBuf>,
+    /// Rules made here, such as ranges=10000: access-list, firewall, or ranges (more distinct port ranges than fit a set of
+    /// services); may be repeated
+    #[arg(long, value_name = "KIND=COUNT", value_parser = generated)]
+    generate: Vec<(generate::Flavour, usize)>,
     /// Instead of sets: generated rules, from 1,000 to 1,000,000 of them, written as a chart
-    #[arg(long, conflicts_with_all = ["sets", "rules"])]
+    #[arg(long, conflicts_with_all = ["sets", "rules", "generate"])]
     sweep: bool,
-    /// Instead of rte_acl: the same sets with IPv6 addresses against the engine with IPv4
+    /// The same sets with IPv6 addresses, against rte_acl with IPv6 and the engine with IPv4
     #[arg(long, conflicts_with_all = ["sweep", "updates"])]
     ipv6: bool,
     /// Instead of looking packets up: how long changes of rules take, and what they cost a thread that looks packets up
     #[arg(long, conflicts_with = "sweep")]
     updates: bool,
+    /// Instead of rte_acl: the same rules with and without counters, some in shadow mode, one packet at a time as workers
+    /// ask them; then whole workers
+    #[arg(long, conflicts_with_all = ["sweep", "updates", "ipv6"])]
+    counting: bool,
     /// The chart of --sweep
     #[arg(long, value_name = "FILE", default_value = "target/classify-sweep.svg")]
     svg: PathBuf,
@@ -100,7 +115,17 @@ struct Arguments {
 /// Where a set comes from.
 enum Source {
     Files { rules: PathBuf, traces: Vec<PathBuf> },
-    Generated,
+    Generated(generate::Flavour, usize),
+}
+
+/// A kind of rules and how many.
+fn generated(text: &str) -> Result<(generate::Flavour, usize), String> {
+    let (kind, count) = text.split_once('=').ok_or("KIND=COUNT is wanted")?;
+    let flavour = generate::Flavour::ALL.into_iter().find(|flavour| flavour.name() == kind);
+    let names = generate::Flavour::ALL.map(generate::Flavour::name).join(", ");
+    let flavour = flavour.ok_or_else(|| format!("kinds are {names}"))?;
+    let count = count.parse::<usize>().ok().filter(|count| *count > 0).ok_or("COUNT is a number above 0")?;
+    Ok((flavour, count))
 }
 
 fn main() -> ExitCode {
@@ -127,12 +152,14 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
     for source in sources {
         let set = match source {
             Source::Files { rules, traces } => RuleSet::read(&rules, &traces)?,
-            Source::Generated => {
-                let rules = generate::generate(generate::Flavour::Acl, GENERATED_RULES, 1);
-                RuleSet::derived("generated", rules)
+            Source::Generated(flavour, count) => {
+                RuleSet::derived(format!("{} {count}", flavour.name()), generate::generate(flavour, count, 1))
             }
         };
         report.set(&set, &arguments).with_context(|| set.name.clone())?;
+    }
+    if arguments.counting {
+        counted::measure(&mut report.results, &eal, report.effort.turns * 8)?;
     }
     if arguments.sweep {
         report.differences = sweep::sweep(&mut report.results, &eal, report.effort, &arguments)?;
@@ -145,6 +172,7 @@ fn run(matches: &clap::ArgMatches) -> Result<()> {
 
 fn sources(arguments: &Arguments, matches: &clap::ArgMatches) -> Result<Vec<Source>> {
     let mut sources = pairs(arguments, matches)?;
+    sources.extend(arguments.generate.iter().map(|(flavour, count)| Source::Generated(*flavour, *count)));
     if !sources.is_empty() && arguments.sets.is_empty() {
         return Ok(sources);
     }
@@ -152,7 +180,7 @@ fn sources(arguments: &Arguments, matches: &clap::ArgMatches) -> Result<Vec<Sour
     let folder = std::env::var_os("GNOMON_SHARED").map_or(default, PathBuf::from).join("classbench");
     if arguments.sets.is_empty() && !folder.is_dir() {
         println!("no sets in {} (set GNOMON_SHARED): a generated one instead", folder.display());
-        return Ok(vec![Source::Generated]);
+        return Ok(vec![Source::Generated(generate::Flavour::Acl, GENERATED_RULES)]);
     }
     let files = classbench::list(&folder).context("the sets of --set (GNOMON_SHARED says where they are)")?;
     if let Some(unknown) = arguments.sets.iter().find(|name| files.iter().all(|files| files.name != **name)) {
@@ -216,8 +244,10 @@ impl<'a> Report<'a> {
     fn set(&mut self, set: &RuleSet, arguments: &Arguments) -> Result<()> {
         if arguments.updates {
             self.updates(set, &arguments.options)
+        } else if arguments.counting {
+            counting::measure(&mut self.results, set, self.effort.turns)
         } else if arguments.ipv6 {
-            self.differences += ipv6::compare(&mut self.results, set, self.engine, self.effort.turns)?;
+            self.differences += ipv6::compare(&mut self.results, self.eal, set, self.engine, self.effort.turns)?;
             Ok(())
         } else {
             self.measure(set)

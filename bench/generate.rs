@@ -1,4 +1,4 @@
-//! Seeded rule sets of any size in the manner of ClassBench's: access lists and firewalls.
+//! Seeded rule sets of any size in the manner of ClassBench's: access lists and firewalls; and one of port ranges.
 #![allow(dead_code, reason = "each program uses its own part")]
 
 use std::collections::HashSet;
@@ -18,13 +18,18 @@ pub enum Flavour {
     Acl,
     /// One side is often anything, source ports count, ranges are common.
     Firewall,
+    /// An access list in which most rules have ranges of source and destination ports that no other has.
+    Ranges,
 }
 
 impl Flavour {
+    pub const ALL: [Self; 3] = [Self::Acl, Self::Firewall, Self::Ranges];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Acl => "access-list",
             Self::Firewall => "firewall",
+            Self::Ranges => "ranges",
         }
     }
 }
@@ -35,6 +40,8 @@ struct Chances {
     any_dst: usize,
     src_ports: usize,
     port_range: usize,
+    /// Of these, that it is any range.
+    odd_range: usize,
 }
 
 /// Prefix lengths and how often each is drawn, in percent.
@@ -45,8 +52,9 @@ const ANY_PORT: RangeInclusive<u16> = 0..=u16::MAX;
 /// `count` different rules, specific ones mostly before wide ones.
 pub fn generate(flavour: Flavour, count: usize, seed: u64) -> Vec<AclRule> {
     let chances = match flavour {
-        Flavour::Acl => Chances { any_src: 3, any_dst: 1, src_ports: 2, port_range: 12 },
-        Flavour::Firewall => Chances { any_src: 20, any_dst: 12, src_ports: 30, port_range: 25 },
+        Flavour::Acl => Chances { any_src: 3, any_dst: 1, src_ports: 2, port_range: 12, odd_range: 0 },
+        Flavour::Firewall => Chances { any_src: 20, any_dst: 12, src_ports: 30, port_range: 25, odd_range: 0 },
+        Flavour::Ranges => Chances { any_src: 3, any_dst: 1, src_ports: 60, port_range: 90, odd_range: 95 },
     };
     let mut dice = dice(seed);
     // Networks that rules are about: the more rules, the more networks.
@@ -85,7 +93,7 @@ fn draw(dice: &mut Pcg64Mcg, sites: &[u32], chances: &Chances) -> AclRule {
     let has_ports = [6, 17].contains(&protocol);
     let mut ports = |chance: usize| match below(dice, 100) {
         drawn if !has_ports || drawn >= chance => ANY_PORT,
-        _ if below(dice, 100) < chances.port_range => port_range(dice),
+        _ if below(dice, 100) < chances.port_range => port_range(dice, chances.odd_range),
         _ => {
             let known = SERVICES[below(dice, SERVICES.len())];
             known..=known
@@ -106,7 +114,13 @@ fn length(dice: &mut Pcg64Mcg) -> u8 {
     32
 }
 
-fn port_range(dice: &mut Pcg64Mcg) -> RangeInclusive<u16> {
+fn port_range(dice: &mut Pcg64Mcg, odd: usize) -> RangeInclusive<u16> {
+    // No draw where there is nothing to choose: sets of the other flavours stay what they were.
+    if odd > 0 && below(dice, 100) < odd {
+        let (first, longest) = (below(dice, 1 << 16) as u16, 1 << below(dice, 13));
+        let length = below(dice, longest) as u16;
+        return first..=first.saturating_add(length);
+    }
     match below(dice, 4) {
         0 => 1024..=u16::MAX,
         1 => 0..=1023,

@@ -152,14 +152,18 @@ fn killed_at_any_moment() {
             .spawn()
             .unwrap();
         let out = child.stdout.take().unwrap();
+        let (ready, begun) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            let numbers = BufReader::new(out).lines().map_while(Result::ok);
-            numbers
-                .filter_map(|line| line.rsplit_once("acknowledged ")?.1.trim().parse::<u32>().ok())
-                .last()
-                .unwrap_or(0)
+            let lines = BufReader::new(out).lines().map_while(Result::ok);
+            let numbers = lines.filter_map(|line| line.rsplit_once("acknowledged ")?.1.trim().parse::<u32>().ok());
+            // Nobody waits for the second one.
+            numbers.inspect(|_| drop(ready.send(()))).last().unwrap_or(0)
         });
-        std::thread::sleep(Duration::from_micros(rng.next_u64() % 120_000));
+        // Some are killed while they start, most at work.
+        if rng.next_u32() % 8 > 0 {
+            begun.recv_timeout(Duration::from_secs(60)).expect("it begins to work");
+        }
+        std::thread::sleep(Duration::from_micros(rng.next_u64() % 60_000));
         child.kill().unwrap();
         child.wait().unwrap();
         let acknowledged = reader.join().unwrap();
@@ -168,5 +172,5 @@ fn killed_at_any_moment() {
         before = stored;
     }
     println!("{kills} kills, {before} generations, {moved} times something was committed before the kill");
-    assert!(moved > kills / 4, "kills hit work: {moved} of {kills}");
+    assert!(moved > kills / 2, "kills hit work: {moved} of {kills}");
 }

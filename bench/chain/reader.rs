@@ -37,10 +37,28 @@ pub struct Kept {
     pub scored: u64,
     pub forgotten: u64,
     pub stats: Stats,
-    /// Nanoseconds.
-    pub lag: Histogram<u64>,
+    /// Nanoseconds from the time at which a record was due.
+    pub lags: Lags,
     /// CPU time of this thread while it scored, of that time.
     pub busy_percent: f64,
+}
+
+/// Where the time goes between a flow's time-out and its line.
+#[derive(Debug)]
+pub struct Lags {
+    /// Until the record was read from the ring by somebody who only forgets it: the worker's part.
+    pub made: Histogram<u64>,
+    /// Until the scorer took it.
+    pub taken: Histogram<u64>,
+    /// Until its line was handed on to be written.
+    pub line: Histogram<u64>,
+}
+
+impl Lags {
+    fn new() -> Result<Self> {
+        let empty = Histogram::new_with_bounds(1, LONGEST_LAG_NS, 3)?;
+        Ok(Self { made: empty.clone(), taken: empty.clone(), line: empty })
+    }
 }
 
 pub struct Reading {
@@ -82,7 +100,7 @@ struct Reader {
     records: Vec<FlowRecord>,
     scored: u64,
     forgotten: u64,
-    lag: Histogram<u64>,
+    lags: Lags,
     /// The files are there while this is.
     _folder: tempfile::TempDir,
 }
@@ -105,7 +123,7 @@ impl Reader {
             records: Vec::with_capacity(KEPT),
             scored: 0,
             forgotten: 0,
-            lag: Histogram::new_with_bounds(1, LONGEST_LAG_NS, 3)?,
+            lags: Lags::new()?,
             _folder: folder,
         })
     }
@@ -115,12 +133,16 @@ impl Reader {
         ring: &ArrayQueue<FlowRecord>,
         (mode, stop, lag_counts): &(Arc<AtomicU8>, Arc<AtomicBool>, Arc<AtomicBool>),
     ) -> Result<Kept> {
-        let (mut busy, mut scoring) = (0, Duration::ZERO);
+        let (mut busy, mut scoring, mut scored_before) = (0, Duration::ZERO, false);
         while !stop.load(Ordering::Relaxed) {
             let scores = mode.load(Ordering::Relaxed) == SCORE;
-            let (began, cpu) = (Instant::now(), cpu_time_ns());
-            let handled =
-                if scores { self.score(ring, lag_counts.load(Ordering::Relaxed))? } else { self.forget(ring) };
+            let (began, cpu, counts) = (Instant::now(), cpu_time_ns(), lag_counts.load(Ordering::Relaxed));
+            if scored_before && !scores {
+                // What waits for a batch would wait until the next turn.
+                self.score(&ArrayQueue::new(1), counts)?;
+            }
+            scored_before = scores;
+            let handled = if scores { self.score(ring, counts)? } else { self.forget(ring, counts) };
             if handled == 0 {
                 std::thread::sleep(Duration::from_micros(100));
             }
@@ -136,13 +158,13 @@ impl Reader {
             scored: self.scored,
             forgotten: self.forgotten,
             stats: self.scorer.stats(),
-            lag: self.lag,
+            lags: self.lags,
             busy_percent: 100.0 * busy as f64 / scoring.as_nanos().max(1) as f64,
         })
     }
 
     fn score(&mut self, ring: &ArrayQueue<FlowRecord>, lag_counts: bool) -> Result<u64> {
-        let Self { scorer, files, names, scored, lag, .. } = self;
+        let Self { scorer, files, names, scored, lags: Lags { taken, line, .. }, .. } = self;
         let (mut handled, mut result) = (0, Ok(()));
         let mut out = |record: ScoredRecord| {
             *scored += 1;
@@ -150,12 +172,15 @@ impl Reader {
                 result = Err(error);
             }
             if lag_counts {
-                lag.saturating_record(unix_nanoseconds().saturating_sub(record.record.emitted));
+                line.saturating_record(since(&record.record));
             }
         };
         for _ in 0..ring.len() {
             let Some(record) = ring.pop() else { break };
             handled += 1;
+            if lag_counts {
+                taken.saturating_record(since(&record));
+            }
             scorer.observe(record, &mut out);
         }
         if handled == 0 {
@@ -168,11 +193,14 @@ impl Reader {
         Ok(handled)
     }
 
-    fn forget(&mut self, ring: &ArrayQueue<FlowRecord>) -> u64 {
+    fn forget(&mut self, ring: &ArrayQueue<FlowRecord>, lag_counts: bool) -> u64 {
         let mut handled = 0;
         for _ in 0..ring.len() {
             let Some(record) = ring.pop() else { break };
             handled += 1;
+            if lag_counts {
+                self.lags.made.saturating_record(since(&record));
+            }
             if self.records.len() < KEPT {
                 self.records.push(record);
             }
@@ -180,4 +208,9 @@ impl Reader {
         self.forgotten += handled;
         handled
     }
+}
+
+/// Nanoseconds since the record was due.
+fn since(record: &FlowRecord) -> u64 {
+    unix_nanoseconds().saturating_sub(record.emitted)
 }

@@ -21,7 +21,7 @@ const PACKETS: usize = 100_000;
 /// Packets that linear search looks at, or more.
 const LINEAR_SAMPLE: usize = 2000;
 /// rte_acl is left out where building is likely to take more.
-const PEER_SECONDS: f64 = 60.0;
+const PEER_SECONDS: f64 = 30.0;
 const PEER_MB: f64 = 8192.0;
 /// A little more than proportional, as rte_acl's builds grow.
 const GROWTH: f64 = 1.2;

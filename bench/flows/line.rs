@@ -1,8 +1,9 @@
 //! One worker between two rings, driven step by step, and the frames that go through it. Its work is charged by the CPU
 //! time of the thread, so other programs on the machine change little.
+#![allow(dead_code, reason = "each program uses its own part")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Result, anyhow};
 use crossbeam::queue::ArrayQueue;
@@ -64,12 +65,23 @@ pub struct Line {
 impl Line {
     /// With a record ring of `records` places.
     pub fn new(eal: &Arc<Eal>, pools: [&Mempool; 2], policy: &str, records: usize) -> Result<Self> {
+        Self::make(eal, pools, policy, records, true)
+    }
+
+    /// As [`new`](Self::new), with a worker that has no counters for rules, and so counts at none.
+    pub fn uncounted(eal: &Arc<Eal>, pools: [&Mempool; 2], policy: &str, records: usize) -> Result<Self> {
+        Self::make(eal, pools, policy, records, false)
+    }
+
+    fn make(eal: &Arc<Eal>, pools: [&Mempool; 2], policy: &str, records: usize, counts: bool) -> Result<Self> {
+        static LINES: AtomicU32 = AtomicU32::new(0);
         let config = config::parse(policy, "bench.toml").map_err(|problems| anyhow!("{problems}"))?;
-        let ring = |what: &str, size| PacketRing::new(eal, &format!("flows_{what}"), size);
+        let number = LINES.fetch_add(1, Ordering::Relaxed);
+        let ring = |what: &str, size| PacketRing::new(eal, &format!("line{number}_{what}"), size);
         let rings = [ring("in", 8192)?, ring("out", 8192)?, ring("back", 1024)?];
         let mut host = PolicyHost::new(&config, Targets::BySession { first: FIRST_MIRROR }, 0)?;
         let (records, stop) = (Arc::new(ArrayQueue::new(records)), Arc::new(AtomicBool::new(false)));
-        let counters = Arc::new(WorkerCounters::new(config.limits.rules));
+        let counters = Arc::new(WorkerCounters::new(if counts { config.limits.rules } else { 0 }));
         let worker = Worker::new(parts(&config, &rings, pools, &mut host, &records, &counters, &stop));
         worker.prefault();
         let [input, output, _] = rings;

@@ -22,6 +22,7 @@ mod scenario;
 mod score;
 mod serve;
 mod status;
+mod suggest;
 mod tail;
 mod token;
 mod top;
@@ -77,6 +78,8 @@ enum Verb {
     Flows(flows::FlowsArgs),
     /// Learn what the VMs of groups talk to from flow records; make rules of it; find what is new.
     Learn(learn::LearnArgs),
+    /// Propose changes of the rules, from flow records: what to allow, deny, narrow, retire, and why.
+    Suggest(suggest::SuggestArgs),
     /// Show which group pairs did what was not expected of them, and why.
     Pairs(pairs::PairsArgs),
     /// Watch the running appliance: rates, rules, groups, mirrors, drops, alerts, latency.
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Learn(args) => learn::run(args),
+        Verb::Suggest(args) => suggest::run(args),
         Verb::Pairs(args) => pairs::run(args),
         Verb::Top(args) => top::run(args),
         Verb::Mirror(args) => mirror::run(args),

@@ -25,7 +25,7 @@ mod ring;
 mod stock;
 mod rss;
 
-pub use acl::{Acl, AclAlgorithm, AclRule, FiveTuple};
+pub use acl::{Acl, AclAlgorithm, AclPacket, AclRule, FiveTuple, FiveTuple6};
 pub use clock::{Clock, cpu_time_ns, hz, pause, ticks};
 pub use eal::{Eal, EalOptions, version};
 pub use error::DpdkError;

@@ -36,8 +36,9 @@ struct gn_frame {
 	uint32_t pkt_len;  /* bytes in all segments */
 };
 
-/* A rule of rte_acl with five fields. */
+/* Rules of rte_acl with five fields, and with eleven: an address of IPv6 is four. */
 RTE_ACL_RULE_DEF(gn_acl_rule, 5);
+RTE_ACL_RULE_DEF(gn_acl_rule6, 11);
 
 int gn_errno(void);
 uint64_t gn_tsc(void);

@@ -105,9 +105,9 @@ const ENTROPY_SHIFT: u32 = 56;
 const HANDLE: u64 = (1 << HANDLE_BITS) - 1;
 
 /// Longest time-out and slice: what the bits of a time leave room for.
-const LONGEST_NS: u64 = 1 << 50;
+pub(super) const LONGEST_NS: u64 = 1 << 50;
 /// How far the table's clock may run from where all flows were looked at, before all must be looked at again.
-pub(super) const FARTHEST_NS: u64 = 1 << 51;
+pub(super) const FARTHEST_NS: u64 = 3 << 49;
 
 /// State as far as time-outs differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -548,6 +548,14 @@ impl FlowEntry {
         (!self.slice_is_empty() && at < self.ends_at(now, times)).then_some(at)
     }
 
+    /// Until then nothing happens to the flow, whatever packets come from `now` on, unless one changes its state.
+    #[inline]
+    pub(super) fn due(&self, now: u64, times: &TimeoutsNs) -> u64 {
+        let slice_start = if self.slice_is_empty() { now } else { self.slice_start(now) };
+        self.ends_at(now, times).min(slice_start.saturating_add(times.active))
+    }
+
+    #[inline]
     pub(super) fn slice_is_empty(&self) -> bool {
         self.packets == [0, 0]
     }

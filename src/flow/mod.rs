@@ -7,12 +7,15 @@
 //!   flows long silent; when there are none of these the packet gets [`TableFull`]. Each is counted by kind. Records go
 //!   to the sink; what a full ring does with them is the sink's business.
 //! - **Memory**: all of it is reserved at the start and never moved, so there is no pause at any size. 128 bytes a flow
-//!   (32 more for IPv6 and virtual networks) and 13 bytes of index at capacity.
+//!   (32 more for IPv6 and virtual networks) and 13.5 bytes of index and bounds at capacity.
 //!
 //! ```text
 //!   tuple ─► Lookup: packed key, hash ─► index: bucket of ten tags ─► slab: entry, two lines ─┬─► verdicts: few, counted
 //!            prepare (burst)             locate (burst)               touch (packet by packet) └─► annex: wide keys
 //! ```
+//!
+//! Expiry: [`FlowTable::sweep`] goes round a bound for each eight flows of when something may next happen to one of them,
+//! and looks only at flows whose bound has come. [`FlowTable::watermark`] says how far that has got.
 //!
 //! # Flow time
 //! What is recorded depends on the packets of the flow and on nothing else, so the same traffic gives the same records
@@ -34,6 +37,7 @@
 //! Exactly one record of a flow has a reason other than [`EndReason::Active`]; its counters are zero if nothing came
 //! after the last slice ([`FlowRecord::is_empty`]).
 mod bitset;
+mod due;
 mod entropy;
 mod entry;
 mod index;
@@ -53,5 +57,5 @@ pub use entropy::{Entropy, SAMPLE};
 pub use entry::{FlowEntry, FlowPacket, TimeoutsNs};
 pub use key::Lookup;
 pub use record::{EndReason, FlowRecord, FlowState, Spread, TO_CLIENT, TO_SERVER};
-pub use table::{FlowIx, FlowStats, FlowTable, RecordSink, TableFull, Touch};
+pub use table::{Effort, FlowIx, FlowStats, FlowTable, RecordSink, TableFull, Touch};
 pub use tcp::{Moment, Seen, Segment, TcpRules, TcpState, TcpTrack, WindowCheck};

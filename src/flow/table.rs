@@ -1,10 +1,14 @@
 //! The flow table of one worker: slab, index and verdicts joined, expiry, eviction.
 
+mod evict;
+mod sweep;
+
 use std::fmt;
 
 use super::bitset::BitSet;
+use super::due::Due;
 use super::entropy::Entropy;
-use super::entry::{FARTHEST_NS, FlowEntry, FlowPacket, Handle, TimeoutsNs};
+use super::entry::{FlowEntry, FlowPacket, Handle, TimeoutsNs};
 use super::index::Index;
 use super::key::{Lookup, unpack};
 use super::record::{EndReason, FlowRecord, FlowState};
@@ -14,6 +18,8 @@ use super::verdicts::Verdicts;
 use crate::config::Timeouts;
 use crate::packet::{FlowKey, Tuple};
 use crate::rules::{Standing, Verdict};
+
+pub use sweep::Effort;
 
 /// Where finished records go. Must not block a worker that forwards live traffic.
 pub trait RecordSink {
@@ -84,6 +90,7 @@ pub struct FlowTable {
     verdicts: Verdicts,
     /// Flows that give way first.
     disposable: BitSet,
+    due: Due,
     times: TimeoutsNs,
     tcp: TcpRules,
     seed: u64,
@@ -93,6 +100,7 @@ pub struct FlowTable {
     now: u64,
     /// No live flow was last heard more than its time-out before.
     looked_at_all: u64,
+    /// The next block of the pass, and the clock when the pass began.
     sweep_at: usize,
     sweep_began: Option<u64>,
     watermark: u64,
@@ -100,19 +108,16 @@ pub struct FlowTable {
     stats: FlowStats,
 }
 
-/// Among how many flows at the hand the oldest goes: of those that give way first, and of established ones.
-const HAND_CHOICE: usize = 8;
-const HAND_STEPS: usize = 32;
-
 impl FlowTable {
-    /// Room for `capacity` flows (at least 1): 128 bytes each, 32 more for one of IPv6 or a virtual network, and 13 bytes
-    /// of index. First touched when used, or by [`prefault`](Self::prefault).
+    /// Room for `capacity` flows (at least 1): 128 bytes each, 32 more for one of IPv6 or a virtual network, and 13.5
+    /// bytes of index and bounds. First touched when used, or by [`prefault`](Self::prefault).
     pub fn new(capacity: usize, timeouts: &Timeouts, seed: u64) -> Self {
         let slab = Slab::new(capacity);
         Self {
             index: Index::new(slab.capacity()),
             verdicts: Verdicts::new(slab.capacity()),
             disposable: BitSet::new(slab.capacity()),
+            due: Due::new(slab.capacity()),
             slab,
             times: TimeoutsNs::new(timeouts),
             tcp: TcpRules { window: WindowCheck::Off, asymmetric: false },
@@ -145,6 +150,7 @@ impl FlowTable {
     pub fn prefault(&self) {
         self.index.prefault();
         self.slab.prefault();
+        self.due.prefault();
     }
 
     /// Counts a packet to its flow, which is made if there is none.
@@ -310,60 +316,24 @@ impl FlowTable {
         self.slab.get_mut(ix.0).flip_initiator();
     }
 
-    /// Looks at up to `budget` entries and hands out what is due before `clock_ns`. True when this call completed a
-    /// pass over the table; [`watermark`](Self::watermark) has then moved on.
-    pub fn sweep(&mut self, clock_ns: u64, budget: usize, sink: &mut impl RecordSink) -> bool {
-        self.advance(clock_ns, sink);
-        let began = *self.sweep_began.get_or_insert(clock_ns);
-        let stop = self.slab.len().min(self.sweep_at.saturating_add(budget));
-        for position in self.sweep_at..stop {
-            let entry = self.slab.get(position as u32);
-            if entry.is_live() && !entry.is_quiet(self.now, &self.times) {
-                self.settle(position as u32, clock_ns, sink);
-            }
-        }
-        self.sweep_at = stop;
-        if stop < self.slab.len() {
-            return false;
-        }
-        self.sweep_at = 0;
-        self.sweep_began = None;
-        self.looked_at_all = self.looked_at_all.max(began);
-        // Events act strictly later than they happen: what happened at the very clock may still be to come.
-        self.watermark = self.watermark.max(began.saturating_sub(1));
-        true
-    }
-
-    /// Every record with `emitted` up to here has been handed out.
-    pub fn watermark(&self) -> u64 {
-        self.watermark
-    }
-
-    /// End of the run: hands out what is due, then every flow that is left, in slab order, with `clock_ns` as the time
-    /// it happened. The table is empty afterwards and can be used again.
-    pub fn finish(&mut self, clock_ns: u64, sink: &mut impl RecordSink) {
-        self.advance(clock_ns, sink);
-        for position in 0..self.slab.len() as u32 {
-            if self.slab.get(position).is_live() && !self.settle(position, clock_ns, sink) {
-                self.end(position, EndReason::Forced, clock_ns, sink);
-                self.stats.expired += 1;
-            }
-        }
-        self.sweep_at = 0;
-        self.sweep_began = None;
-        self.watermark = self.watermark.max(clock_ns);
-    }
-
     pub fn stats(&self) -> FlowStats {
         let (live, disposable) = (self.slab.live(), self.disposable.len());
         FlowStats { live, disposable, verdicts_refused: self.verdicts.refused(), ..self.stats }
+    }
+
+    /// Places that ever had a flow: what a pass of [`sweep`](Self::sweep) goes over.
+    pub fn places(&self) -> usize {
+        self.slab.len()
     }
 
     /// Bytes of entries and annex used so far, and of the index and what belongs to it.
     pub fn memory_bytes(&self) -> (usize, usize) {
         (
             self.slab.memory_bytes(),
-            self.index.memory_bytes() + self.verdicts.memory_bytes() + self.disposable.memory_bytes(),
+            self.index.memory_bytes()
+                + self.verdicts.memory_bytes()
+                + self.disposable.memory_bytes()
+                + self.due.memory_bytes(),
         )
     }
 
@@ -375,28 +345,6 @@ impl FlowTable {
             look(self.record(position, EndReason::Active, self.now));
         }
         (stop < self.slab.len()).then_some(stop)
-    }
-
-    /// Time goes on. When it has gone so far that an entry's bits of a time might be taken for later ones, all flows are
-    /// looked at first: a step of years in a capture, for a running table is swept long before.
-    #[inline]
-    fn advance(&mut self, clock: u64, sink: &mut impl RecordSink) {
-        if clock > self.now {
-            if clock.saturating_sub(self.looked_at_all) > FARTHEST_NS {
-                self.look_at_all(clock, sink);
-            }
-            self.now = clock;
-        }
-    }
-
-    #[cold]
-    fn look_at_all(&mut self, clock: u64, sink: &mut impl RecordSink) {
-        for position in 0..self.slab.len() as u32 {
-            if self.slab.get(position).is_live() {
-                self.settle(position, clock, sink);
-            }
-        }
-        self.looked_at_all = clock;
     }
 
     #[inline]
@@ -428,8 +376,7 @@ impl FlowTable {
         let was = entry.phase_number();
         let counted = entry.count(direction, packet, self.now, self.tcp);
         if is_new || entry.phase_number() != was {
-            let is_disposable = entry.is_disposable();
-            self.dispose(position, is_disposable);
+            self.note_state(position);
         }
         let seen = match counted {
             Some(seen) => seen,
@@ -450,39 +397,27 @@ impl FlowTable {
         self.slice(position, self.now, sink);
         self.stats.slices_forced += 1;
         let counted = self.slab.get_mut(position).count(direction, packet, self.now, self.tcp);
-        self.dispose(position, self.slab.get(position).is_disposable());
+        self.note_state(position);
         counted.unwrap_or_default()
     }
 
-    /// Keeps the set of those that give way first in step with a flow's state.
+    /// After the first packet of a flow, and any that changed its state: which flows give way first, and when something
+    /// happens to it.
     #[inline(never)]
-    fn dispose(&mut self, position: u32, is_disposable: bool) {
-        if is_disposable {
+    fn note_state(&mut self, position: u32) {
+        let entry = self.slab.get(position);
+        if entry.is_disposable() {
             self.disposable.insert(position);
         } else {
             self.disposable.remove(position);
         }
+        self.due.lower(position, entry.due(self.now, &self.times));
     }
 
     fn slice(&mut self, position: u32, at: u64, sink: &mut impl RecordSink) {
         sink.push(self.record(position, EndReason::Active, at));
         self.keep(position, Handle::Mirrors, None);
         self.slab.get_mut(position).begin_slice();
-    }
-
-    /// Hands out what has happened to a flow before `clock`. True when that was its end.
-    fn settle(&mut self, position: u32, clock: u64, sink: &mut impl RecordSink) -> bool {
-        let entry = self.slab.get(position);
-        if let Some(at) = entry.slice_ends_at(self.now, &self.times).filter(|at| clock > *at) {
-            self.slice(position, at, sink);
-        }
-        let at = self.slab.get(position).ends_at(self.now, &self.times);
-        if clock <= at {
-            return false;
-        }
-        self.end(position, EndReason::Idle, at, sink);
-        self.stats.expired += 1;
-        true
     }
 
     fn end(&mut self, position: u32, otherwise: EndReason, at: u64, sink: &mut impl RecordSink) {
@@ -568,71 +503,6 @@ impl FlowTable {
         self.stats.high_water = self.stats.high_water.max(self.slab.live());
         Ok(position)
     }
-
-    /// Makes sure that one flow of this hash fits. If that cost a live flow its place, says how many that makes so far.
-    #[inline]
-    fn make_room(&mut self, hash: u64, clock: u64, sink: &mut impl RecordSink) -> Result<Option<u64>, TableFull> {
-        let mut evicted = None;
-        if !self.index.has_room(hash) {
-            let victim = self.victim_among(self.index.neighbours(hash), clock);
-            evicted = self.evict(victim, clock, sink)?;
-        }
-        if self.slab.is_full() {
-            let victim = self.victim_at_hand(clock);
-            evicted = self.evict(victim, clock, sink)?;
-        }
-        Ok(evicted)
-    }
-
-    fn evict(&mut self, victim: Option<u32>, clock: u64, sink: &mut impl RecordSink) -> Result<Option<u64>, TableFull> {
-        let Some(position) = victim else {
-            self.stats.table_full += 1;
-            return Err(TableFull);
-        };
-        let state = self.slab.get(position).state();
-        if self.settle(position, clock, sink) {
-            return Ok(None);
-        }
-        self.end(position, EndReason::Evicted, clock, sink);
-        *match state {
-            FlowState::New => &mut self.stats.evicted_half_open,
-            FlowState::Closed => &mut self.stats.evicted_closed,
-            FlowState::Established | FlowState::Closing => &mut self.stats.evicted_idle,
-        } += 1;
-        Ok(Some(self.stats.evicted()))
-    }
-
-    /// A clock hand goes round the full slab. In a flood it meets the flows in the order in which they came, because the
-    /// place that one leaves is taken by the next: the oldest half-open flow goes, at the cost of one more entry read.
-    /// While there is any such flow no established one goes.
-    fn victim_at_hand(&mut self, clock: u64) -> Option<u32> {
-        let len = self.slab.len() as u32;
-        let Some(first) = self.disposable.next(self.hand) else {
-            let from = self.hand;
-            self.hand = (from as usize + HAND_STEPS.min(len as usize)) as u32 % len;
-            return self.victim_among((0..len.min(HAND_STEPS as u32)).map(|step| (from + step) % len), clock);
-        };
-        let following = |position: &u32| self.disposable.next(after(*position, len));
-        let victim = self.victim_among(std::iter::successors(Some(first), following).take(HAND_CHOICE), clock)?;
-        self.hand = if victim == first { after(first, len) } else { first };
-        Some(victim)
-    }
-
-    /// The flow that is missed least: disposable before established, then the longest silent. An established flow is
-    /// spared if it had a packet within `tcp_opening`: refusing a newcomer, who will try again, does less harm
-    /// than forgetting a connection whose replies pass only because of its first packet.
-    fn victim_among(&self, positions: impl Iterator<Item = u32>, clock: u64) -> Option<u32> {
-        let last = |entry: &FlowEntry| entry.last(self.now);
-        positions
-            .filter(|position| {
-                let entry = self.slab.get(*position);
-                entry.is_disposable() || clock.saturating_sub(last(entry)) > self.times.opening
-            })
-            .min_by_key(|position| {
-                let entry = self.slab.get(*position);
-                (clock <= entry.ends_at(self.now, &self.times), !entry.is_disposable(), last(entry))
-            })
-    }
 }
 
 impl fmt::Debug for FlowTable {
@@ -643,12 +513,6 @@ impl fmt::Debug for FlowTable {
             .field("watermark", &self.watermark)
             .finish_non_exhaustive()
     }
-}
-
-/// The place after this one, round and round.
-#[inline]
-fn after(position: u32, len: u32) -> u32 {
-    if position + 1 < len { position + 1 } else { 0 }
 }
 
 /// Bijective mixing of 64 bits: shifts, xor and odd multiplications.

@@ -1,5 +1,7 @@
 //! The table against a model that keeps every packet of a flow in a list and works out records from the lists.
 
+mod sweeps;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -263,7 +265,9 @@ fn model(packets: &[FlowPacket], finish: u64) -> Vec<FlowRecord> {
 
 #[derive(Clone, Copy, Debug)]
 struct Sweep {
-    budget: usize,
+    places: usize,
+    /// None when this is 0.
+    looks: usize,
     /// Share in percent of the gap before the packet.
     when: u64,
 }
@@ -274,9 +278,9 @@ fn run(packets: &[FlowPacket], sweeps: &[Sweep], capacity: usize, finish: u64) -
     let mut promises = Vec::new();
     let mut before = 0;
     for (packet, sweep) in packets.iter().zip(sweeps.iter().cycle()) {
-        if sweep.budget > 0 {
+        if sweep.looks > 0 {
             let clock = before + (u128::from(packet.clock_ns - before) * u128::from(sweep.when) / 100) as u64;
-            if table.sweep(clock, sweep.budget, &mut out) {
+            if table.sweep(clock, Effort { places: sweep.places, looks: sweep.looks }, &mut out) {
                 promises.push((table.watermark(), out.len()));
             }
         }
@@ -339,7 +343,8 @@ fn traffic(connections: u32) -> impl Strategy<Value = Vec<FlowPacket>> {
 }
 
 fn sweeps() -> impl Strategy<Value = Vec<Sweep>> {
-    prop::collection::vec((0usize..9, 0u64..=100).prop_map(|(budget, when)| Sweep { budget, when }), 1..60)
+    let sweep = (0usize..20, 0usize..30, 0u64..=100).prop_map(|(places, looks, when)| Sweep { places, looks, when });
+    prop::collection::vec(sweep, 1..60)
 }
 
 proptest! {
@@ -411,7 +416,7 @@ fn a_flow_that_ended_after_it_was_located_is_begun_anew() {
     let packet = tcp(1, false, SYN, 100);
     let mut lookup = prepared(&table, &packet.tuple);
     table.locate(&mut lookup);
-    table.sweep(100, 10, &mut sink);
+    table.sweep(100, Effort::ALL, &mut sink);
     assert_eq!(sink.len(), 1);
     assert!(table.touch_prepared(&packet, &lookup, &mut sink).unwrap().is_new);
     table.finish(100, &mut sink);
@@ -621,9 +626,9 @@ fn deadlines_are_exact() {
     let mut table = table(10);
     let mut sink = Vec::new();
     table.touch(&tcp(1, false, SYN, 100), &mut sink).unwrap();
-    assert!(table.sweep(130, usize::MAX, &mut sink) && sink.is_empty(), "a packet at the deadline still belongs");
+    assert!(table.sweep(130, Effort::ALL, &mut sink) && sink.is_empty(), "a packet at the deadline still belongs");
     assert_eq!(table.watermark(), 129);
-    assert!(table.sweep(131, usize::MAX, &mut sink));
+    assert!(table.sweep(131, Effort::ALL, &mut sink));
     assert_eq!((sink[0].emitted, sink[0].reason), (130, EndReason::Idle));
 
     establish(&mut table, 2, 200, &mut sink);
@@ -647,23 +652,26 @@ fn odd_clocks_and_endless_timeouts_do_no_harm() {
     let mut sink = Vec::new();
     for clock in [u64::MAX, 0, 5, u64::MAX - 1, 0] {
         table.touch(&tcp(1, false, SYN, clock), &mut sink).unwrap();
-        table.sweep(clock, 1, &mut sink);
+        table.sweep(clock, Effort { places: 1, looks: 1 }, &mut sink);
     }
     table.finish(0, &mut sink);
     assert_eq!((sink.len(), sink[0].packets, sink[0].end), (1, [5, 0], u64::MAX));
-    assert!(!table.sweep(1, 0, &mut sink) && table.sweep(1, 2, &mut sink));
+    let some = |looks| Effort { places: 2, looks };
+    assert!(!table.sweep(1, some(0), &mut sink) && table.sweep(1, some(2), &mut sink));
 }
 
 #[test]
-fn sweep_keeps_to_its_budget_and_gets_round() {
+fn a_step_keeps_to_its_effort_and_a_pass_gets_round() {
     let mut table = table(1000);
     let mut sink = Vec::new();
     for n in 0..1000 {
         table.touch(&tcp(n, false, SYN, 10), &mut sink).unwrap();
     }
-    for step in 1..=10 {
-        assert_eq!(table.sweep(100 + step, 100, &mut sink), step == 10);
-        assert_eq!(sink.len() as u64, step * 100);
+    // Eight flows looked at and eight records, in each of two blocks; the second one begins below the limit.
+    let two_blocks = Effort { places: 1000, looks: 73 };
+    for step in 1..=63 {
+        assert_eq!(table.sweep(100 + step, two_blocks, &mut sink), step == 63);
+        assert_eq!(sink.len() as u64, (step * 16).min(1000));
     }
     assert_eq!(table.watermark(), 100, "the clock before the pass began");
     assert!(sink.iter().all(|r| r.emitted == 40));
@@ -672,6 +680,11 @@ fn sweep_keeps_to_its_budget_and_gets_round() {
         table.touch(&tcp(5000 + n, false, SYN, 200), &mut sink).unwrap();
     }
     assert_eq!((table.stats().live, table.stats().evicted()), (1000, 0));
+    let few_places = Effort { places: 100, looks: usize::MAX };
+    for step in 1..=11 {
+        assert_eq!(table.sweep(300, few_places, &mut sink), step == 11);
+        assert_eq!(sink.len() as u64, 1000 + (step * 96).min(1000));
+    }
 }
 
 #[test]
@@ -700,8 +713,8 @@ fn years_between_packets_and_late_sweeps_change_no_time() {
         .into_iter()
         .flat_map(|clock| [tcp(1, false, ACK, clock), tcp(2, clock % 2 == 0, PSH_ACK, clock + 1)])
         .collect();
-    let never = [Sweep { budget: 0, when: 0 }];
-    let often = [Sweep { budget: 9, when: 50 }, Sweep { budget: 1, when: 100 }];
+    let never = [Sweep { places: 0, looks: 0, when: 0 }];
+    let often = [Sweep { places: 64, looks: 99, when: 50 }, Sweep { places: 1, looks: 1, when: 100 }];
     let (one, _) = run(&packets, &never, 64, 300 * YEAR);
     let (two, _) = run(&packets, &often, 64, 300 * YEAR);
     assert_eq!(sorted(one.clone()), sorted(two));
@@ -794,7 +807,7 @@ fn survey_shows_every_live_flow_and_changes_nothing() {
     for n in 0..60 {
         table.touch(&tcp(n, false, SYN, 10 + u64::from(n)), &mut sink).unwrap();
     }
-    table.sweep(50, 100, &mut sink);
+    table.sweep(50, Effort::ALL, &mut sink);
     let (mut seen, mut from) = (Vec::new(), Some(0));
     while let Some(at) = from {
         from = table.survey(at, 7, |record| seen.push(record));

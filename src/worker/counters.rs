@@ -9,7 +9,7 @@ use crate::dpdk::BURST;
 use crate::flow::FlowStats;
 use crate::mirror::CLASSES;
 use crate::packet::{DropReason, FragmentCounters};
-use crate::rules::RuleHandle;
+use crate::rules::{Compiled, RuleHandle, Verdict};
 
 /// Most mirror sessions, over all generations of a process, that are counted apart.
 pub const MIRROR_SLOTS: usize = 256;
@@ -107,7 +107,7 @@ pub struct RuleCounters {
 impl RuleCounters {
     /// Notes a packet that the rule decided, would have decided or noted.
     #[inline]
-    pub(super) fn hit(&self, clock: u64) {
+    fn hit(&self, clock: u64) {
         if self.last.load(Ordering::Relaxed) == 0 {
             self.first.store(clock, Ordering::Relaxed);
         }
@@ -223,12 +223,28 @@ impl WorkerCounters {
         }
     }
 
-    pub(super) fn rule(&self, handle: RuleHandle) -> Option<&RuleCounters> {
+    /// Notes a packet at each rule that the verdict on it names. `rules` are those that made the verdict.
+    #[inline]
+    pub fn count_verdict(&self, verdict: &Verdict, rules: &Compiled, bytes: u64, clock: u64) {
+        if let Some(rule) = self.rule(verdict.rule) {
+            rule.packets.add(1);
+            rule.bytes.add(bytes);
+            rule.hit(clock);
+        }
+        if verdict.logged != RuleHandle::DEFAULT {
+            self.would(verdict.logged, clock);
+        }
+        if !verdict.shadows.is_empty() {
+            rules.shadows(verdict).for_each(|rule| self.would(rule, clock));
+        }
+    }
+
+    fn rule(&self, handle: RuleHandle) -> Option<&RuleCounters> {
         self.rules.get(handle.0 as usize)
     }
 
     /// A packet that a shadow-mode rule would have decided, or a log rule noted.
-    pub(super) fn would(&self, handle: RuleHandle, clock: u64) {
+    fn would(&self, handle: RuleHandle, clock: u64) {
         if let Some(rule) = self.rule(handle) {
             rule.would.add(1);
             rule.hit(clock);

@@ -331,7 +331,8 @@ impl Worker {
     /// Forwards or drops; the packet is gone afterwards.
     fn act(&mut self, lane: usize, i: usize, judgement: &Judgement, refused: Option<DropReason>) {
         let (stamp, verdict) = (self.stamps[i], &judgement.verdict);
-        self.count_rules(verdict, &stamp);
+        let rules = &self.parts.generation.get().rules;
+        self.parts.counters.count_verdict(verdict, rules, stamp.count_len.into(), stamp.clock);
         match refused {
             Some(DropReason::Rejected) => self.answer(lane, i),
             Some(DropReason::NoPair) if self.answer_arp(lane, i) => {
@@ -422,22 +423,6 @@ impl Worker {
                 }
             }
             None => parts.counters.generated_lost.add(1),
-        }
-    }
-
-    fn count_rules(&self, verdict: &Verdict, stamp: &Stamp) {
-        let counters = &self.parts.counters;
-        if let Some(rule) = counters.rule(verdict.rule) {
-            rule.packets.add(1);
-            rule.bytes.add(stamp.count_len.into());
-            rule.hit(stamp.clock);
-        }
-        if verdict.logged != RuleHandle::DEFAULT {
-            counters.would(verdict.logged, stamp.clock);
-        }
-        if !verdict.shadows.is_empty() {
-            let rules = &self.parts.generation.get().rules;
-            rules.shadows(verdict).for_each(|rule| counters.would(rule, stamp.clock));
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use crate::flow::{FlowTable, RecordSink};
+use crate::flow::{Effort, FlowTable, RecordSink};
 use crate::mirror::Watchlist;
 use crate::packet::{Host, Tuple};
 use crate::rules::{Reader, Subject, Verdict};
@@ -114,7 +114,7 @@ impl Watch {
         pace.step = clock / pace.paces.step_ns;
         let begins = pace.step * pace.paces.step_ns;
         // A pass that began earlier is completed first.
-        while !table.sweep(begins, usize::MAX, sink) || table.watermark() < begins - 1 {}
+        while !table.sweep(begins, Effort::ALL, sink) || table.watermark() < begins - 1 {}
         show(table.watermark());
         pace.paces.reached[pace.worker].store(pace.step, Ordering::Release);
         while pace.paces.open.load(Ordering::Acquire) < pace.step && !abort.load(Ordering::Relaxed) {

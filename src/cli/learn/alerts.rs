@@ -13,13 +13,13 @@ use crate::policy::learning::Seen;
 
 /// Who attacked whom, and from when to when; no victim: anybody.
 #[derive(Debug, Default)]
-pub(super) struct Attacks {
+pub(in crate::cli) struct Attacks {
     by: HashMap<IpAddr, Vec<(Option<IpAddr>, u64, u64)>>,
 }
 
 impl Attacks {
     /// Episodes of kinds that are attacks. Their latest account holds.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(in crate::cli) fn read(path: &Path) -> Result<Self> {
         let mut found = Self::default();
         for alert in EventLines::open(path)? {
             let alert = alert?;
@@ -37,7 +37,7 @@ impl Attacks {
     }
 
     /// The flow, known for a part of an attack where it is one.
-    pub(super) fn judged(&self, seen: &Seen) -> Seen {
+    pub(in crate::cli) fn judged(&self, seen: &Seen) -> Seen {
         Seen { attack: seen.attack || self.has(seen), ..seen.clone() }
     }
 

@@ -1,6 +1,6 @@
 //! `gnomon learn`: what VMs of a group talk to, out of flow records; rules from it; what it does not cover.
 
-mod alerts;
+pub(super) mod alerts;
 mod graph;
 mod mirror;
 mod rules;
@@ -78,21 +78,24 @@ pub(super) fn run(args: &LearnArgs) -> Result<ExitCode> {
 }
 
 /// What a configuration says of groups and VMs.
-struct Members {
+pub(super) struct Members {
     sizes: BTreeMap<Arc<str>, usize>,
     vms: BTreeMap<IpAddr, Arc<str>>,
 }
 
 impl Members {
     fn of(path: &Path) -> Result<Self> {
-        let config: Config = config::load(path)?;
+        Ok(Self::of_config(&config::load(path)?))
+    }
+
+    pub(super) fn of_config(config: &Config) -> Self {
         let sizes = config.policy.groups.iter().map(|group| (Arc::from(group.name.as_str()), group.size()));
         let addresses = config.vms.iter().flat_map(|vm| {
             let id: Arc<str> = vm.id.as_str().into();
             let parsed = vm.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
             parsed.map(move |address| (address, id.clone())).collect::<Vec<_>>()
         });
-        Ok(Self { sizes: sizes.collect(), vms: addresses.collect() })
+        Self { sizes: sizes.collect(), vms: addresses.collect() }
     }
 
     /// The groups asked for; all when none is.
@@ -111,7 +114,7 @@ impl Members {
 }
 
 /// Every connection in some files of flow records, with its line.
-fn each_flow(
+pub(super) fn each_flow(
     files: &[PathBuf],
     members: &Members,
     mut take: impl FnMut(&Seen, JsonLine<'_>) -> Result<()>,

@@ -236,6 +236,10 @@ pub(super) mod tests {
             service: Service::of_port(6, port),
             answer: Answer::Answered,
             bytes: 100,
+            packets: 2,
+            rule: None,
+            tier: Default::default(),
+            decision: Default::default(),
             attack: false,
             score: None,
         }

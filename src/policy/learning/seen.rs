@@ -9,12 +9,17 @@ use super::connection::{Endpoint, Service};
 use crate::behaviour::{AlertKind, Flags};
 use crate::filter::{Field, Fields, Value};
 use crate::packet;
+use crate::rules::{Decision, Tier};
 
 /// Ports from here on are given to clients by most systems.
 const EPHEMERAL: u16 = 32_768;
 const SYN: u64 = 0x02;
 const ACK: u64 = 0x10;
 const TCP: u8 = 6;
+/// What stands in place of the id of a rule.
+const NO_RULE: &str = "default";
+const TIERS: [Tier; 5] = [Tier::Override, Tier::Threat, Tier::Policy, Tier::Learned, Tier::Default];
+const DECISIONS: [Decision; 3] = [Decision::Allow, Decision::Deny, Decision::Reject];
 
 /// An address and what it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +52,13 @@ pub struct Seen {
     pub to: Place,
     pub service: Service,
     pub answer: Answer,
-    /// Both directions, in bytes.
+    /// Both directions, in bytes and packets.
     pub bytes: u64,
+    pub packets: u64,
+    /// The rule that decided; `None` when none did, or nobody told.
+    pub rule: Option<Arc<str>>,
+    pub tier: Tier,
+    pub decision: Decision,
     /// Part of something that a detector named.
     pub attack: bool,
     pub score: Option<f64>,
@@ -88,6 +98,13 @@ impl Seen {
             end: number(Field::End)?,
             answer: answer(record, protocol, backwards),
             bytes: number(Field::Bytes).unwrap_or(0),
+            packets: number(Field::Packets).unwrap_or(0),
+            rule: match record.value(Field::Rule) {
+                Value::Text(id) if id != NO_RULE => Some(id.into()),
+                _ => None,
+            },
+            tier: word(record.value(Field::Tier), &TIERS, Tier::name).unwrap_or(Tier::Default),
+            decision: word(record.value(Field::Action), &DECISIONS, Decision::name).unwrap_or_default(),
             // New relations and volumes are what is to be learnt.
             attack: flags.iter().any(AlertKind::is_hostile),
             score: match record.value(Field::Score) {
@@ -129,6 +146,11 @@ fn names(value: Value<'_>) -> Vec<Arc<str>> {
         Value::Text(name) => vec![name.into()],
         _ => Vec::new(),
     }
+}
+
+fn word<T: Copy>(value: Value<'_>, all: &[T], name: impl Fn(T) -> &'static str) -> Option<T> {
+    let Value::Text(text) = value else { return None };
+    all.iter().copied().find(|one| name(*one) == text)
 }
 
 /// A request by its type; nothing of errors and neighbour discovery.
@@ -193,6 +215,15 @@ mod tests {
         assert_eq!(seen.from.endpoint(size), Endpoint::group("clients"));
         assert_eq!(seen.to.endpoint(size), Endpoint::Vm("db-1".into()));
         assert!(seen.from.is_in("all") && !seen.to.is_in("all"));
+        assert_eq!((seen.rule, seen.tier, seen.packets), (None, Tier::Default, 9));
+    }
+
+    #[test]
+    fn who_decided_is_told() {
+        let found =
+            [("gnomon.rule", json!("web")), ("gnomon.tier", json!("learned")), ("gnomon.action", json!("reject"))];
+        let seen = seen(&found).unwrap();
+        assert_eq!((seen.rule.as_deref(), seen.tier, seen.decision), (Some("web"), Tier::Learned, Decision::Reject));
     }
 
     #[test]
