@@ -2,7 +2,7 @@
 //! ten million rows take.
 //!
 //! Each seed is a world: days of `gnomon scenario` whose configuration was given faults (`suggest/faults.rs`), replayed,
-//! with what `gnomon suggest` says of it judged flow by flow (`suggest/truth.rs`). Thresholds were chosen on seeds 1 to 12.
+//! with what `gnomon suggest` says of it judged flow by flow (`suggest/truth.rs`). Thresholds were chosen on seeds 1 to 6.
 //!
 //! `cargo bench --bench suggest -- [--quick] [--json FILE] [--seeds 101-180] [--days N] [--only worlds|scale] [--wrong]
 //! [--keep FOLDER]`

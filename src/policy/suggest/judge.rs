@@ -47,7 +47,9 @@ pub struct Judge<'a> {
 
 /// Rules that can hold between two ends, remembered: (rank, whether the ends hold for certain).
 #[derive(Debug, Default)]
-pub struct Pairs(FxHashMap<(EndIx, EndIx), Box<[(u32, bool)]>>);
+pub struct Pairs(FxHashMap<(EndIx, EndIx), Between>);
+
+type Between = Box<[(u32, bool)]>;
 
 impl<'a> Judge<'a> {
     pub fn new(traffic: &'a Traffic, book: &'a Rulebook) -> Self {
@@ -59,9 +61,8 @@ impl<'a> Judge<'a> {
         for (rank, rule) in (0..).zip(&order) {
             let groups =
                 rule.to.iter().filter_map(|end| if let Endpoint::Group(name) = end { Some(name) } else { None });
-            let mut named = 0;
-            groups.inspect(|_| named += 1).for_each(|name| by_target.entry(&**name).or_default().push(rank));
-            has_other_target.push(rule.to.is_empty() || named < rule.to.len());
+            groups.clone().for_each(|name| by_target.entry(&**name).or_default().push(rank));
+            has_other_target.push(rule.to.is_empty() || groups.count() < rule.to.len());
             let mut elsewhere = rule.from.is_empty();
             for end in &rule.from {
                 match end {
