@@ -9,7 +9,10 @@
 //!   mirror ─────┤ BEFORE any change to the packet: refcounted clone → dedicated mirror TX queue
 //!   worker ─────┤ forward to the paired port, deny, reject
 //!   flow   ─────┘ flow records (bounded ring, full = drop + count) ──► behaviour: score, flags
-//!                                                                      └─► export: files
+//!                                                                      ├─► export: files
+//!   api ◄──► policy: book, learning, inbox, suggestions ◄────────────────────┘
+//!               │ compile aside, store, publish a generation
+//!               └──► rules
 //! ```
 //!
 //! There is one way back into the data path: a new generation is published.

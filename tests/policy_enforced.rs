@@ -43,7 +43,7 @@ struct Week {
 
 impl Week {
     fn make(folder: PathBuf, groups: &str, start: &str, seed: u64) -> Self {
-        let (days, rate) = (setting("GNOMON_DAYS", 2_u32), setting("GNOMON_RATE", 0.05_f64));
+        let (days, rate) = (setting("GNOMON_DAYS", 2_u32), setting("GNOMON_RATE", 0.02_f64));
         let words = [
             "scenario".to_owned(),
             format!("--output={}", folder.display()),

@@ -68,6 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn in_place_is_as_good_as_anew(
         first in prop::collection::vec(prop::collection::vec(0u8..24, 0..6), usize::from(GROUPS)),

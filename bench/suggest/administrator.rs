@@ -2,7 +2,8 @@
 //!
 //! An administrator likes some kinds of suggestion, some target groups, and the outside or not; each weight is drawn at
 //! random. Accepted is what is right and liked more than half of all is; two of a hundred answers are the other way. In
-//! each round the suggestions of some worlds are ranked together and the first five answered. No suggestion comes twice.
+//! each round the suggestions of one more world come to those that wait, all are ranked together and the first five
+//! answered. No suggestion comes twice.
 
 use std::collections::BTreeMap;
 
@@ -110,14 +111,16 @@ fn play(seed: u64, worlds: &[World], learns: bool) -> Course {
     for n in (1..order.len()).rev() {
         order.swap(n, (administrator.dice.unit() * (n + 1) as f64) as usize);
     }
+    let mut pool: Vec<(f64, Case<'_>)> = Vec::new();
     for part in order.chunks((worlds.len() / rounds).max(1)).take(rounds) {
-        let mut pool: Vec<(f64, Case<'_>)> = Vec::new();
         for (suggestion, is_right, context) in part.iter().flat_map(|n| &worlds[*n].cases) {
-            let rank = if learns { feedback.bandit.rank(context) } else { suggestion.confidence.fused };
-            pool.push((rank, Case { suggestion, context, is_right: *is_right }));
+            pool.push((0.0, Case { suggestion, context, is_right: *is_right }));
+        }
+        for (rank, case) in &mut pool {
+            *rank = if learns { feedback.bandit.rank(case.context) } else { case.suggestion.confidence.fused };
         }
         pool.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.suggestion.id.cmp(&b.1.suggestion.id)));
-        let top: Vec<Case<'_>> = pool.into_iter().take(TOP).map(|(_, case)| case).collect();
+        let top: Vec<Case<'_>> = pool.drain(..TOP.min(pool.len())).map(|(_, case)| case).collect();
         let said: Vec<f64> =
             top.iter().map(|case| feedback.calibration.probability(feedback.bandit.expected(case.context))).collect();
         for (case, said) in top.iter().zip(said) {

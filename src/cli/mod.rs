@@ -112,6 +112,8 @@ enum Verb {
     Override(remote::exception::OverrideArgs),
     /// The inbox: connections never seen before, waiting for approve or deny.
     Inbox(remote::inbox::InboxArgs),
+    /// Changes of the policy that traffic speaks for.
+    Suggestion(remote::suggestion::SuggestionArgs),
     /// The policy: what waits in the draft, how it is put in force, and back.
     Policy(remote::policy::PolicyArgs),
     /// The audit log: who did what, when and why; is it whole?
@@ -156,6 +158,7 @@ pub fn main() -> ExitCode {
         Verb::Profile(args) => remote::profile::run(args),
         Verb::Override(args) => remote::exception::run(args),
         Verb::Inbox(args) => remote::inbox::run(args),
+        Verb::Suggestion(args) => remote::suggestion::run(args),
         Verb::Policy(args) => remote::policy::run(args),
         Verb::Audit(args) => remote::audit::run(args),
         Verb::Token(args) => token::run(args),

@@ -9,6 +9,7 @@ mod learning;
 mod policy;
 mod profiles;
 mod rules;
+mod suggestions;
 mod tags;
 mod things;
 
@@ -23,6 +24,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         profiles::endpoints(),
         learning::endpoints(),
         inbox::endpoints(),
+        suggestions::endpoints(),
         audit::endpoints(),
         events::endpoints(),
         description::endpoints(),

@@ -11,6 +11,7 @@ pub(super) mod policy;
 pub(super) mod profile;
 pub(super) mod relationship;
 pub(super) mod rule;
+pub(super) mod suggestion;
 mod shown;
 pub(super) mod tag;
 pub(super) mod vm;

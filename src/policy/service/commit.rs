@@ -113,7 +113,9 @@ impl Service {
         let mut desk = self.desk();
         let changes = self.way_to(&desk, to, desk.number)?;
         let why = if why.is_empty() { format!("back to generation {to}") } else { why.to_owned() };
-        self.make(&mut desk, who, &changes, Commit { why, back_to: Some(to), ..Commit::default() })
+        let committed = self.make(&mut desk, who, &changes, Commit { why, back_to: Some(to), ..Commit::default() })?;
+        self.advice_returned(&desk, to);
+        Ok(committed)
     }
 
     /// What happens by itself: generations that nobody confirmed go back, what has expired goes.
@@ -148,6 +150,7 @@ impl Service {
             self.make(desk, &Who::gnomon(), &all, commit())?;
         }
         desk.unconfirmed = None;
+        self.advice_returned(desk, number - 1);
         Ok(())
     }
 

@@ -5,7 +5,8 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::school::School;
-use super::{Commit, Committed, Desk, Problem, Service, Who, inbox, lock};
+use super::suggestions::Advice;
+use super::{Commit, Committed, Desk, Problem, Service, Who, inbox, lock, suggestions};
 use crate::filter::Fields;
 use crate::policy::book::{Change, Group, Kind, Known, Learned, Learning, LearningState, Noun};
 use crate::policy::learning::Graph;
@@ -142,6 +143,8 @@ impl Service {
         let pending = pending.map(|item| item.item.clone()).collect();
         school.take_over(pending);
         *lock(&self.school) = school;
+        let feedback = desk.store.fact("feedback")?;
+        *lock(&self.advice) = Advice::recall(desk.store.items(suggestions::KIND)?, feedback);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod inbox;
 mod learn;
 mod plane;
 mod school;
+mod suggestions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -38,9 +39,11 @@ pub use history::{Difference, Generation};
 pub use inbox::{Answer, InboxItem, InboxState, Lasting};
 pub use learn::Lesson;
 pub use plane::{CompileOnly, Plane};
+pub use suggestions::{Account, Proposal, Standing};
 
 use draft::Draft;
 use school::School;
+use suggestions::Advice;
 
 /// Events that a listener may be behind by; it is let go then.
 const EVENTS: usize = 1024;
@@ -151,6 +154,7 @@ pub struct Service {
     desk: Mutex<Desk>,
     shown: RwLock<Shown>,
     school: Mutex<School>,
+    advice: Mutex<Advice>,
     listeners: Mutex<Vec<Sender<Event>>>,
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -207,6 +211,7 @@ impl Service {
             desk: Mutex::new(desk),
             shown: RwLock::new(shown),
             school: Mutex::default(),
+            advice: Mutex::default(),
             listeners: Mutex::default(),
             clock: Box::new(clock),
         };

@@ -8,6 +8,7 @@ use super::draft::Draft;
 use crate::filter::{Expression, Fields, Schema};
 use crate::policy::book::{Address, Book, Group, Kind, LearningState, Noun};
 use crate::policy::learning::{Connection, Graph, Item, Learner, Seen, Settings, Unseen};
+use crate::policy::suggest::Traffic;
 
 /// Connections in memory that wait for an answer; flows of more are counted and forgotten.
 pub(super) const MOST_UNSEEN: usize = 100_000;
@@ -19,6 +20,8 @@ pub(super) struct School {
     classes: BTreeMap<Arc<str>, Class>,
     /// Of groups that enforce.
     pub(super) unseen: Option<Unseen>,
+    /// All that was seen since the start, for suggestions.
+    pub(super) traffic: Traffic,
     /// Latest time in any record.
     pub(super) now: u64,
     /// Records that were taken.
@@ -103,6 +106,7 @@ impl School {
         let Some(seen) = Seen::of(record, |address| book.owner(Address::Ip(address)).cloned()) else { return };
         self.records += 1;
         self.now = self.now.max(seen.end);
+        self.traffic.observe(&seen);
         for name in seen.from.groups.iter().chain(&seen.to.groups) {
             // Of a flow within a group, once.
             let again = seen.from.is_in(name) && !seen.from.groups.iter().any(|other| Arc::ptr_eq(other, name));

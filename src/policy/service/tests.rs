@@ -308,3 +308,33 @@ fn stability_ends_learning_and_nobody_answering_creates_nothing() {
     );
     assert_eq!(lab.service.generation(), generation);
 }
+
+#[test]
+fn suggestions_are_put_in_force_and_answers_remembered() {
+    let (lab, folder) = lab();
+    // A rule for ports that nobody uses, and one port that is used all the time.
+    lab.put(
+        Kind::Relationship,
+        json!({ "id": "wide", "from": "app", "to": "web", "protocol": "tcp", "ports": "1-9000",
+        "action": "allow" }),
+        true,
+    )
+    .unwrap();
+    (0..200).for_each(|hour| lab.flow(hour, 8080, &[]));
+    let open = lab.service.suggestions(Standing::Open, 10).unwrap();
+    let retire = open.iter().find(|one| one.suggestion.change.text().contains("wide")).expect("it is unused").clone();
+    let accepted = lab.service.accept(&anna(), &retire.id, "right", None).unwrap();
+    assert!(!lab.has(Kind::Relationship, "wide", View::Running));
+    assert_eq!(accepted.generation, Some(lab.service.generation()));
+    assert!(matches!(lab.service.reject(&anna(), &retire.id, ""), Err(Problem::Conflict(_))), "it has its answer");
+    let trust = |lab: &Lab| serde_json::to_value(lab.service.account()).unwrap();
+    let before = trust(&lab);
+    lab.service.rollback(&anna(), accepted.generation.unwrap() - 1, "it was needed").unwrap();
+    assert_eq!(lab.service.suggestion(&retire.id).unwrap().state, Standing::Returned);
+    assert_ne!(trust(&lab), before, "a rollback is an answer too");
+    let after = trust(&lab);
+    drop(lab);
+    let lab = Lab::open(&folder.path().join("p.db"));
+    assert_eq!(trust(&lab), after, "and outlives a restart");
+    assert!(matches!(lab.service.suggestion("retire-000000000000"), Err(Problem::Missing(_))));
+}

@@ -36,8 +36,11 @@ pub struct Judge<'a> {
     book: &'a Rulebook,
     order: Vec<&'a Standing>,
     by_group: FxHashMap<&'a str, Vec<u32>>,
+    by_target: FxHashMap<&'a str, Vec<u32>>,
     /// Those that name something else than groups as their source.
     others: Vec<u32>,
+    /// Likewise of the target, by rank.
+    has_other_target: Vec<bool>,
     /// Of the rules that were recorded, the rank; by [`RuleIx`](super::traffic::RuleIx).
     recorded: Vec<Rank>,
 }
@@ -51,8 +54,14 @@ impl<'a> Judge<'a> {
         let mut order: Vec<&Standing> = book.rules.iter().filter(|rule| rule.acts()).collect();
         order.sort_by(|a, b| a.order().cmp(&b.order()));
         let mut by_group: FxHashMap<&str, Vec<u32>> = FxHashMap::default();
-        let mut others = Vec::new();
+        let mut by_target: FxHashMap<&str, Vec<u32>> = FxHashMap::default();
+        let (mut others, mut has_other_target) = (Vec::new(), Vec::new());
         for (rank, rule) in (0..).zip(&order) {
+            let groups =
+                rule.to.iter().filter_map(|end| if let Endpoint::Group(name) = end { Some(name) } else { None });
+            let mut named = 0;
+            groups.inspect(|_| named += 1).for_each(|name| by_target.entry(&**name).or_default().push(rank));
+            has_other_target.push(rule.to.is_empty() || named < rule.to.len());
             let mut elsewhere = rule.from.is_empty();
             for end in &rule.from {
                 match end {
@@ -67,7 +76,7 @@ impl<'a> Judge<'a> {
         let ranks: FxHashMap<&str, u32> = (0..).zip(&order).map(|(rank, rule)| (&*rule.id, rank)).collect();
         let rank = |id: &str| ranks.get(id).map_or(Rank::DEFAULT, |rank| Rank(*rank));
         let recorded = traffic.rules.iter().map(|id| rank(id)).collect();
-        Self { traffic, book, order, by_group, others, recorded }
+        Self { traffic, book, order, by_group, by_target, others, has_other_target, recorded }
     }
 
     /// The acting rules, in evaluation order.
@@ -109,11 +118,16 @@ impl<'a> Judge<'a> {
 
     /// Ranks of the rules that can hold between two ends, in order.
     fn between(&self, from: &End, to: &End) -> Box<[(u32, bool)]> {
-        let named = from.groups.iter().filter_map(|group| self.by_group.get(&**group)).flatten();
-        let mut ranks: Vec<u32> = named.chain(&self.others).copied().collect();
+        let sources = from.groups.iter().filter_map(|group| self.by_group.get(&**group)).flatten();
+        let mut ranks: Vec<u32> = sources.chain(&self.others).copied().collect();
         ranks.sort_unstable();
         ranks.dedup();
-        let held = ranks.into_iter().filter_map(|rank| {
+        // Most rules name groups on both sides: those that do not name the target are out without a look.
+        let mut targets: Vec<u32> =
+            to.groups.iter().filter_map(|group| self.by_target.get(&**group)).flatten().copied().collect();
+        targets.sort_unstable();
+        let is_target = |rank: &u32| self.has_other_target[*rank as usize] || targets.binary_search(rank).is_ok();
+        let held = ranks.into_iter().filter(is_target).filter_map(|rank| {
             let rule = self.order[rank as usize];
             let holds = self.end_holds(&rule.from, from).min(self.end_holds(&rule.to, to));
             (holds != Holds::No).then_some((rank, holds == Holds::Yes))

@@ -35,6 +35,8 @@ const MORE: f64 = 0.2;
 /// Least acts of a VM, and least flows.
 const LEAST_ACTS: usize = 2;
 const LEAST_FLOWS: u32 = 10;
+/// VMs that are told at once.
+const MOST: usize = 1000;
 
 impl Stranger {
     /// Whether an end of a row is that of the group that the VM is in.
@@ -75,7 +77,9 @@ pub(super) fn strangers(traffic: &Traffic, book: &Rulebook) -> Vec<Stranger> {
         .filter(|(_, habits)| habits.usual().count() >= LEAST_ACTS && habits.flows() >= LEAST_FLOWS)
         .filter_map(|(vm, habits)| stranger(vm, habits, &customs, &by_act, &weight, book))
         .collect();
+    // The most telling ones are enough for a while.
     found.sort_by(|a, b| (b.other - b.own).total_cmp(&(a.other - a.own)).then(a.vm.cmp(&b.vm)));
+    found.truncate(MOST);
     found
 }
 

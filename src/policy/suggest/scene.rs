@@ -1,6 +1,9 @@
 //! Traffic judged by the rules that stand: what all generators look at.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::judge::{Judge, Pairs, Rank};
 use super::membership::{Stranger, strangers};
@@ -44,6 +47,8 @@ pub struct Scene<'a> {
     pub span: (u32, u32),
     /// VMs that are in the wrong group, by their behaviour.
     pub strangers: Vec<Stranger>,
+    /// Their places in the list, by the groups that they are in.
+    strangers_of: FxHashMap<Arc<str>, Vec<usize>>,
     /// VMs and addresses seen at each end, a bit each.
     active: Vec<u64>,
     /// Of each end, the one that stands for its groups.
@@ -122,13 +127,21 @@ pub(super) fn in_parallel<T: Send>(len: usize, threads: usize, work: impl Fn(Ran
 impl<'a> Scene<'a> {
     pub fn new(traffic: &'a Traffic, book: &'a Rulebook, settings: &'a Settings) -> Self {
         let judge = Judge::new(traffic, book);
+        let strangers = strangers(traffic, book);
+        let mut strangers_of: FxHashMap<Arc<str>, Vec<usize>> = FxHashMap::default();
+        for (number, group) in
+            strangers.iter().enumerate().flat_map(|(n, one)| one.from.iter().map(move |group| (n, group)))
+        {
+            strangers_of.entry(group.clone()).or_default().push(number);
+        }
         let mut scene = Self {
             ranks: Vec::with_capacity(traffic.len()),
             usage: vec![Use::default(); judge.order().len()],
             outcome: Outcome::default(),
             bytes: 0,
             span: traffic.span().unwrap_or_default(),
-            strangers: strangers(traffic, book),
+            strangers,
+            strangers_of,
             active: vec![0; traffic.ends.len()],
             plain: (0..traffic.ends.len() as u32).map(|end| traffic.plain(EndIx(end))).collect(),
             traffic,
@@ -217,7 +230,9 @@ impl<'a> Scene<'a> {
     pub fn is_explained(&self, (from, to, talk): (EndIx, EndIx, Talk), flows: u32) -> bool {
         let [from, to] = [from, to].map(|end| self.end(end));
         let service = talk.service();
-        self.strangers.iter().any(|one| {
+        let groups = from.groups.iter().chain(&to.groups);
+        groups.filter_map(|group| self.strangers_of.get(&**group)).flatten().any(|number| {
+            let one = &self.strangers[*number];
             let does = |role: u8, peers: &End| {
                 let habits = self.traffic.vms.all.get(&one.vm);
                 let count = habits.and_then(|habits| habits.acts.get(&Act::new(role, &peers.groups, &service)));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::config::Config;
+use crate::policy::book::{self, Book, Derived, Noun};
 use crate::policy::learning::Endpoint;
 use crate::rules::{Action, Decision, Match, Mode, Policy, Selector, Tier};
 
@@ -134,6 +135,37 @@ impl Rulebook {
         });
         let vms = config.vms.iter().map(|vm| (Arc::from(vm.id.as_str()), vm.tags.clone()));
         Self { rules, default: policy.default, groups: groups.collect(), vms: vms.collect() }
+    }
+
+    /// The rules that a book comes to, never hit so far.
+    pub fn of_book(book: &Book, derived: &Derived, default: Decision) -> Self {
+        let policy = Policy { groups: derived.groups().to_vec(), ..Policy::default() };
+        let rules = derived.rules().values().map(|(rule, origin)| {
+            let of = match origin.kind {
+                book::Kind::Learned => "learned",
+                book::Kind::Profile => "mirrored",
+                _ => "person",
+            };
+            Self::named(Standing::of_rule(&policy, rule), of)
+        });
+        let groups = book.list(book::Kind::Group, None).filter_map(|entry| match &entry.noun {
+            Noun::Group(group) => {
+                let at = derived.position(&group.name)?;
+                let nets = derived.groups()[usize::from(at.0)].nets.clone();
+                let tags = group.tags.iter().cloned().collect();
+                Some((Arc::from(group.name.as_str()), Members { nets, tags }))
+            }
+            _ => None,
+        });
+        let vms = book.list(book::Kind::Vm, None).filter_map(|entry| match &entry.noun {
+            Noun::Vm(vm) => Some((Arc::from(vm.id.as_str()), vm.tags.iter().cloned().collect())),
+            _ => None,
+        });
+        Self { rules: rules.collect(), default, groups: groups.collect(), vms: vms.collect() }
+    }
+
+    fn named(rule: Standing, origin: &str) -> Standing {
+        Standing { origin: origin.to_owned(), ..rule }
     }
 
     /// Addresses of a group, as far as known.

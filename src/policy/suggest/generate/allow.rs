@@ -27,7 +27,7 @@ impl Generator for Allow {
                 change: one.draft(None, format!("{} were refused", one.summary())),
                 confidence,
                 reason: format!(
-                    "{} from {} to {} {} were refused by no rule of a person, {:.0} % of the group's clients do it, and {others}.",
+                    "{} from {} to {} {} were refused though no person's rule says so, {:.0} % of the group's clients do it, and {others}.",
                     one.summary(), one.from.text(), one.to.text(), one.talk.service(), 100.0 * one.clients
                 ),
                 evidence: Evidence::of(&one.tally),

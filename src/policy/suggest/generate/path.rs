@@ -51,9 +51,9 @@ fn candidate(scene: &Scene<'_>, (from, to, talk): (EndIx, EndIx, Talk), tally: &
         change: Change::Advice { text },
         confidence: Confidence::of([saturating(tally.flows.into(), 20.0), stability, 0.7, 1.0, 0.5 * (1.0 + share)]),
         reason: format!(
-            "{about} takes {:.0} % of all bytes ({:.1} GB), in {} hours of the day.",
+            "{about} takes {:.0} % of all bytes ({:.0} MB), in {} hours of the day.",
             100.0 * share,
-            tally.bytes as f64 / 1e9,
+            tally.bytes as f64 / 1e6,
             tally.hour_count()
         ),
         evidence: Evidence::of(tally),
