@@ -45,9 +45,12 @@ pub struct Judge<'a> {
     recorded: Vec<Rank>,
 }
 
-/// Rules that can hold between two ends, remembered: (rank, whether the ends hold for certain).
+/// Rules that can hold between two ends: (rank, whether the ends hold for certain).
+type Holding = Box<[(u32, bool)]>;
+
+/// Rules that can hold between two ends, remembered.
 #[derive(Debug, Default)]
-pub struct Pairs(FxHashMap<(EndIx, EndIx), Box<[(u32, bool)]>>);
+pub struct Pairs(FxHashMap<(EndIx, EndIx), Holding>);
 
 impl<'a> Judge<'a> {
     pub fn new(traffic: &'a Traffic, book: &'a Rulebook) -> Self {
