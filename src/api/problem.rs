@@ -27,8 +27,9 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<Fault>,
+    /// What goes with the status. One suffices, and problems are kept small.
     #[serde(skip)]
-    headers: Vec<(HeaderName, String)>,
+    header: Option<Box<(HeaderName, String)>>,
 }
 
 /// One thing that is wrong with the body.
@@ -49,7 +50,7 @@ impl Problem {
             code,
             detail: detail.into(),
             errors: Vec::new(),
-            headers: Vec::new(),
+            header: None,
         }
     }
 
@@ -89,7 +90,7 @@ impl Problem {
     }
 
     fn with(mut self, name: HeaderName, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
+        self.header = Some(Box::new((name, value.to_owned())));
         self
     }
 
@@ -99,10 +100,10 @@ impl Problem {
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        for (name, value) in self.headers {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(name, value);
-            }
+        if let Some((name, value)) = self.header.map(|header| *header)
+            && let Ok(value) = HeaderValue::from_str(&value)
+        {
+            headers.insert(name, value);
         }
         response
     }

@@ -81,7 +81,7 @@ pub struct Feed {
 
 impl Feed {
     pub(super) fn give(&self, record: &ScoredRecord) {
-        if self.records.try_send(record.clone()).is_err() {
+        if self.records.try_send(*record).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -147,7 +147,7 @@ fn remove<T: Resource>(world: &World, call: &Call) -> Result<Answer, Problem> {
 fn read<T: Resource>(call: &Call) -> Result<Noun, Problem> {
     let mut noun = call.read::<T>()?.into_noun();
     if let Noun::Relationship(it) = &mut noun {
-        if it.id.is_empty() && call.part("name") != "" {
+        if it.id.is_empty() && !call.part("name").is_empty() {
             it.id = call.part("name").to_owned();
         }
         it.name_it();
@@ -187,5 +187,5 @@ fn change(world: &World, call: &Call, change: Change, how: &How) -> Result<Answe
     }
     // Somebody else may have removed it since.
     let thing = world.service.get(name.kind, &name.name, view_of(how));
-    Ok(thing.map_or_else(|_| Answer::json(&changed), |thing| Ok(answer.tagged(&thing.etag)))?)
+    thing.map_or_else(|_| Answer::json(&changed), |thing| Ok(answer.tagged(&thing.etag)))
 }

@@ -48,7 +48,7 @@ fn nouns(file: File) -> Vec<Noun> {
 /// It has something that things of a book cannot say.
 pub fn of_configuration(text: &str, policy: &Policy) -> Result<Vec<Noun>, toml::de::Error> {
     let mut document: toml::Table = toml::from_str(text)?;
-    document.retain(|name, _| ["vm", "group", "rule"].iter().any(|kind| name == *kind));
+    document.retain(|name, _| ["vm", "group", "rule"].contains(&name));
     let rules = document.get_mut("rule").and_then(toml::Value::as_array_mut).into_iter().flatten();
     for rule in rules.filter_map(toml::Value::as_table_mut) {
         // Messages have names there, and sometimes a code in the name.

@@ -39,6 +39,7 @@ use text::End;
 /// One step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are put")]
 pub enum Change {
     /// A new thing, or another in the place of the one with its name.
     Put(Noun),

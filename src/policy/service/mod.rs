@@ -265,7 +265,7 @@ impl Service {
     ) -> Vec<Thing> {
         let shown = self.shown();
         let all = shown.of(view).book.list(kind, after).filter(|entry| wanted(&entry.noun));
-        all.take(limit).map(|entry| thing(entry)).collect()
+        all.take(limit).map(thing).collect()
     }
 
     /// How many things of each kind there are.

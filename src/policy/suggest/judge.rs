@@ -45,7 +45,7 @@ pub struct Judge<'a> {
     recorded: Vec<Rank>,
 }
 
-/// Rules that can hold between two ends, remembered: (rank, whether the ends hold for certain).
+/// Rules that can hold between two ends, remembered.
 #[derive(Debug, Default)]
 pub struct Pairs(FxHashMap<(EndIx, EndIx), Between>);
 
