@@ -63,7 +63,10 @@ impl<'a> Judge<'a> {
             let groups =
                 rule.to.iter().filter_map(|end| if let Endpoint::Group(name) = end { Some(name) } else { None });
             let mut named = 0;
-            groups.inspect(|_| named += 1).for_each(|name| by_target.entry(&**name).or_default().push(rank));
+            groups.for_each(|name| {
+                named += 1;
+                by_target.entry(&**name).or_default().push(rank);
+            });
             has_other_target.push(rule.to.is_empty() || named < rule.to.len());
             let mut elsewhere = rule.from.is_empty();
             for end in &rule.from {
