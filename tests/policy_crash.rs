@@ -76,9 +76,10 @@ fn work(service: &Service, rng: &mut Pcg64Mcg) {
             let ids: Vec<String> =
                 service.inbox(Some(InboxState::Pending), None, 3).into_iter().map(|item| item.id).collect();
             let lasting = if rng.next_u32().is_multiple_of(2) { Lasting::Good } else { Lasting::Once };
-            drop(
-                service.answer(&who, &Answer { ids, approve: rng.next_u32().is_multiple_of(2), lasting, reason: String::new() }),
-            );
+            drop(service.answer(
+                &who,
+                &Answer { ids, approve: rng.next_u32().is_multiple_of(2), lasting, reason: String::new() },
+            ));
         }
         _ => {
             let newest = service.generation();

@@ -42,10 +42,10 @@ fn rulebook() -> Rulebook {
             to: vec![Endpoint::Group(group(to))],
             protocol: Some(6),
             // Some open more than anybody needs.
-            ports: if rule % 100 == 0 { vec![(1, 65_535)] } else { vec![(port, port)] },
+            ports: if rule.is_multiple_of(100) { vec![(1, 65_535)] } else { vec![(port, port)] },
             icmp_type: None,
             has_more: false,
-            action: if rule % 7 == 0 { Action::Deny } else { Action::Allow },
+            action: if rule.is_multiple_of(7) { Action::Deny } else { Action::Allow },
             tier: Tier::Policy,
             priority: 1000 + rule % 500,
             mode: Mode::Enforce,
@@ -86,7 +86,7 @@ fn seen(n: u64) -> Seen {
         rule: None,
         tier: Tier::Default,
         decision: Decision::Deny,
-        attack: at % 500 == 0,
+        attack: at.is_multiple_of(500),
         score: Some(0.5),
     }
 }
@@ -120,7 +120,7 @@ fn traffic(rows: usize) -> Traffic {
         let tally = Tally {
             flows,
             answered: flows,
-            attack: if at % 1000 == 0 { flows } else { 0 },
+            attack: if at.is_multiple_of(1000) { flows } else { 0 },
             scored: flows,
             score_sum: u64::from(flows) * 300,
             score_max: 600,
