@@ -37,6 +37,9 @@ fn expected() -> BTreeMap<(&'static str, &'static str), Option<&'static str>> {
         "/inbox",
         "/inbox/{name}",
         "/policy",
+        "/suggestions",
+        "/suggestions/{name}",
+        "/feedback",
         "/policy/history",
         "/policy/export",
         "/policy/draft",
@@ -45,7 +48,14 @@ fn expected() -> BTreeMap<(&'static str, &'static str), Option<&'static str>> {
         "/audit/verify",
     ];
     table.extend(viewer.map(|path| (("get", path), Some("viewer"))));
-    let operator = ["/tags/{name}", "/learning/{name}/start", "/inbox/answers", "/policy/validate", "/policy/apply"];
+    let operator = [
+        "/tags/{name}",
+        "/learning/{name}/start",
+        "/inbox/answers",
+        "/suggestions/{name}/answer",
+        "/policy/validate",
+        "/policy/apply",
+    ];
     table.extend(operator.map(|path| (("post", path), Some("operator"))));
     table.insert(("delete", "/policy/draft"), Some("operator"));
     let admin = ["/learning/{name}/stop", "/policy/commit", "/policy/confirm", "/policy/rollback"];

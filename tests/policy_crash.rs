@@ -75,10 +75,11 @@ fn work(service: &Service, rng: &mut Pcg64Mcg) {
         6 => {
             let ids: Vec<String> =
                 service.inbox(Some(InboxState::Pending), None, 3).into_iter().map(|item| item.id).collect();
-            let lasting = if rng.next_u32() % 2 == 0 { Lasting::Good } else { Lasting::Once };
-            drop(
-                service.answer(&who, &Answer { ids, approve: rng.next_u32() % 2 == 0, lasting, reason: String::new() }),
-            );
+            let lasting = if rng.next_u32().is_multiple_of(2) { Lasting::Good } else { Lasting::Once };
+            drop(service.answer(
+                &who,
+                &Answer { ids, approve: rng.next_u32().is_multiple_of(2), lasting, reason: String::new() },
+            ));
         }
         _ => {
             let newest = service.generation();
@@ -86,7 +87,7 @@ fn work(service: &Service, rng: &mut Pcg64Mcg) {
             drop(service.rollback(&who, to, ""));
         }
     }
-    if rng.next_u32() % 10 == 0 {
+    if rng.next_u32().is_multiple_of(10) {
         let enforcing = service.lessons().first().is_some_and(|lesson| lesson.state == LearningState::Enforcing);
         match enforcing {
             true => drop(service.learn(&who, "web", Learning::default())),

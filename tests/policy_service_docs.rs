@@ -16,7 +16,7 @@ fn page() -> PathBuf {
 struct Shell {
     folder: tempfile::TempDir,
     url: Option<String>,
-    /// `ID` in the page stands for what the inbox shows first.
+    /// `ID1` and `SUGGESTION1` in the page stand for what the inbox and the suggestions show first.
     ids: BTreeMap<String, String>,
     serving: Option<Child>,
 }
@@ -66,6 +66,11 @@ impl Shell {
             let ids = lines.filter(|word| word.len() == 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit()));
             self.ids.extend((1..).zip(ids).map(|(n, id)| (format!("ID{n}"), id.to_owned())));
         }
+        if text.starts_with("gnomon suggestion list") && !text.contains("--state") {
+            let is_id = |word: &&str| word.rsplit_once('-').is_some_and(|(_, id)| id.len() == 12 && is_hex(id));
+            let ids = told.split_whitespace().filter(is_id);
+            self.ids.extend((1..).zip(ids).map(|(n, id)| (format!("SUGGESTION{n}"), id.to_owned())));
+        }
         // What was appended to a file has to be read there first.
         if text.contains(">>") {
             std::thread::sleep(Duration::from_secs(2));
@@ -85,6 +90,10 @@ impl Shell {
         self.url = Some(url);
         shown
     }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Without what differs from run to run: times, numbers of chance, and with them the widths of columns.
@@ -167,6 +176,7 @@ fn every_verb_has_an_example() {
         "override",
         "learn",
         "inbox",
+        "suggestion",
         "policy",
         "audit",
         "token",

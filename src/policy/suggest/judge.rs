@@ -61,8 +61,12 @@ impl<'a> Judge<'a> {
         for (rank, rule) in (0..).zip(&order) {
             let groups =
                 rule.to.iter().filter_map(|end| if let Endpoint::Group(name) = end { Some(name) } else { None });
-            groups.clone().for_each(|name| by_target.entry(&**name).or_default().push(rank));
-            has_other_target.push(rule.to.is_empty() || groups.count() < rule.to.len());
+            let mut named = 0;
+            groups.for_each(|name| {
+                named += 1;
+                by_target.entry(&**name).or_default().push(rank);
+            });
+            has_other_target.push(rule.to.is_empty() || named < rule.to.len());
             let mut elsewhere = rule.from.is_empty();
             for end in &rule.from {
                 match end {
