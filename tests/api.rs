@@ -48,17 +48,17 @@ fn expected() -> BTreeMap<(&'static str, &'static str), Option<&'static str>> {
         "/audit/verify",
     ];
     table.extend(viewer.map(|path| (("get", path), Some("viewer"))));
-    let operator = [
-        "/tags/{name}",
-        "/learning/{name}/start",
-        "/inbox/answers",
-        "/suggestions/{name}/answer",
-        "/policy/validate",
-        "/policy/apply",
-    ];
+    let operator = ["/tags/{name}", "/inbox/answers", "/policy/validate", "/policy/apply"];
     table.extend(operator.map(|path| (("post", path), Some("operator"))));
     table.insert(("delete", "/policy/draft"), Some("operator"));
-    let admin = ["/learning/{name}/stop", "/policy/commit", "/policy/confirm", "/policy/rollback"];
+    let admin = [
+        "/learning/{name}/start",
+        "/learning/{name}/stop",
+        "/suggestions/{name}/answer",
+        "/policy/commit",
+        "/policy/confirm",
+        "/policy/rollback",
+    ];
     table.extend(admin.map(|path| (("post", path), Some("admin"))));
     table
 }

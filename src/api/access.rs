@@ -59,7 +59,7 @@ const TABLE: &[(Method, &str, Least)] = &[
     (Get, "/rules/{name}", R(Viewer)),
     (Get, "/learning", R(Viewer)),
     (Get, "/learning/{name}/graph", R(Viewer)),
-    (Post, "/learning/{name}/start", R(Operator)),
+    (Post, "/learning/{name}/start", R(Admin)),
     // What was learnt is enforced then.
     (Post, "/learning/{name}/stop", R(Admin)),
     (Get, "/inbox", R(Viewer)),
@@ -67,7 +67,7 @@ const TABLE: &[(Method, &str, Least)] = &[
     (Post, "/inbox/answers", R(Operator)),
     (Get, "/suggestions", R(Viewer)),
     (Get, "/suggestions/{name}", R(Viewer)),
-    (Post, "/suggestions/{name}/answer", R(Operator)),
+    (Post, "/suggestions/{name}/answer", R(Admin)),
     (Get, "/feedback", R(Viewer)),
     (Get, "/policy", R(Viewer)),
     (Get, "/policy/history", R(Viewer)),

@@ -12,7 +12,7 @@ use crate::mirror::{Cap, Rate, Session};
 use crate::packet::Mac;
 use crate::policy::book::{Delta, Derived};
 use crate::rules::{
-    CompileError, Compiled, Compiler, GroupIx, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange,
+    CompileError, Compiled, Compiler, Group, GroupIx, GroupSetHandle, Labels, Policy, Publisher, Reader, RuleChange,
     RuleHandle, Selector,
 };
 use crate::worker::{Generation, MIRROR_SLOTS, MirrorLane};
@@ -30,6 +30,8 @@ pub struct PolicyHost {
     config: Box<Config>,
     /// Groups of a policy service, which stand before those that only the configuration has.
     kept_groups: usize,
+    /// Names that there were before the latest compilation.
+    mark: Option<(usize, usize)>,
     /// Compiled aside for the service, and not in force yet.
     prepared: Option<(Generation, Option<Box<Config>>)>,
 }
@@ -108,7 +110,7 @@ impl PolicyHost {
         names.note_rules(now);
         names.note_sessions(config);
         let (publisher, config) = (Publisher::new(first)?, Box::new(config.clone()));
-        Ok(Self { compiler, publisher, names, targets, hops, config, kept_groups: 0, prepared: None })
+        Ok(Self { compiler, publisher, names, targets, hops, config, kept_groups: 0, mark: None, prepared: None })
     }
 
     /// A worker's view.
@@ -146,6 +148,7 @@ impl PolicyHost {
     fn compile(&mut self, config: &Config, number: u32) -> Result<Generation, PolicyError> {
         self.publisher.reclaim();
         let mark = self.names.mark();
+        self.mark = Some(mark);
         let mirrors = lanes(config, number, &self.names, self.targets, &self.hops)?;
         match self.compiler.replace(config.policy.clone(), number) {
             Ok(rules) => {
@@ -197,9 +200,13 @@ impl PolicyHost {
     /// It does not compile.
     pub fn prepare(&mut self, derived: &Derived, delta: &Delta, number: u32) -> Result<(), PolicyError> {
         self.publisher.reclaim();
-        let known = |group: &GroupIx| usize::from(group.0) < self.kept_groups;
-        if !delta.whole && delta.groups.iter().all(known) {
-            self.compiler.regroup(&derived.groups_of(delta), &delta.rules, number)?;
+        let groups = derived.groups_of(delta);
+        // Mirror sessions know groups by position: another group in the same place is another policy.
+        let same = |(at, group): &(GroupIx, Group)| {
+            usize::from(at.0) < self.kept_groups && self.compiler.group(*at).is_some_and(|old| old.name == group.name)
+        };
+        if !delta.whole && groups.iter().all(same) {
+            self.compiler.regroup(&groups, &delta.rules, number)?;
         } else {
             self.compiler.replace(joined(&self.config.policy, derived), number)?;
             self.kept_groups = derived.groups().len();
@@ -224,7 +231,10 @@ impl PolicyHost {
     /// # Errors
     /// What is in force does not compile any more.
     pub fn abandon(&mut self, derived: &Derived) -> Result<(), PolicyError> {
-        self.prepared = None;
+        if let Some((_, Some(_))) = self.prepared.take() {
+            self.mark.take().into_iter().for_each(|mark| self.names.back_to(mark));
+            self.hops.keep_only(&routes(&self.publisher.current().mirrors));
+        }
         self.compiler.replace(joined(&self.config.policy, derived), self.generation())?;
         self.kept_groups = derived.groups().len();
         Ok(())

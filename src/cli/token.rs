@@ -41,7 +41,7 @@ enum TokenVerb {
     Create {
         /// For the audit log: who, or what program, has it.
         name: String,
-        /// viewer reads; operator changes drafts, answers the inbox and suggestions; admin commits and rolls back.
+        /// viewer reads; operator changes drafts and answers the inbox; admin commits, rolls back, begins and ends learning, answers suggestions.
         #[arg(short, long)]
         role: Role,
         /// After how long it is not valid any more, such as 90d. Left out: never.

@@ -143,6 +143,11 @@ impl Compiler {
         &self.parts.compiled
     }
 
+    /// A group of the policy made last.
+    pub fn group(&self, at: GroupIx) -> Option<&Group> {
+        self.parts.frame.groups.get(usize::from(at.0))
+    }
+
     /// The policy made last, rules in evaluation order.
     pub fn policy(&self) -> Policy {
         let placed = self.parts.turns.keys().filter_map(|(.., id)| self.parts.rules.get(id));

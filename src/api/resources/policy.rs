@@ -13,7 +13,7 @@ use crate::api::endpoint::{Endpoint, Method};
 use crate::api::problem::Problem;
 use crate::api::world::World;
 use crate::policy::book::{Conflict, Kind, Noun};
-use crate::policy::service::{Changed, Commit, Committed, Difference, Generation, View, Waiting};
+use crate::policy::service::{Changed, Commit, Committed, Difference, Generation, How, View, Waiting};
 
 const FROM: Parameter = Parameter::number("from", 1, u32::MAX as u64, "With `to`: between two generations.");
 const TO: Parameter = Parameter::number("to", 1, u32::MAX as u64, "With `from`: between two generations.");
@@ -229,7 +229,10 @@ fn apply(world: &World, call: &Call) -> Result<Answer, Problem> {
     if how.dry_run {
         // Held against what is in force, not against what waits.
         how.commit = true;
-    } else if !how.commit {
+    } else if !how.commit && !changes.is_empty() {
+        // Before anybody's draft goes, whether this one can be.
+        let trial = How { dry_run: true, commit: true, ..How::default() };
+        world.service.change(&who(call), changes.clone(), &trial).map_err(told_of_body)?;
         world.service.discard(&who(call)).map_err(told)?;
     }
     if changes.is_empty() {

@@ -22,9 +22,10 @@ use crate::packet::Mac;
 use crate::policy::learning::{self, Connection, Endpoint};
 use crate::rules::{Action, Decision, Group, GroupIx, Match, Mode, Policy, Rule, RuleChange, Selector, Tier};
 
-/// Learned rules all allow, so their order does not matter; what somebody denied goes before them.
+/// Learned rules all allow, so their order does not matter. What somebody denied comes behind them: an answer about
+/// strangers must not cut off who is known.
 const PRIORITY: u32 = 1000;
-const DENIED: u32 = 500;
+const DENIED: u32 = 2000;
 /// What is not learnt is denied behind everything learnt.
 const LAST: u32 = u32::MAX;
 
@@ -152,7 +153,10 @@ impl Derived {
     }
 
     fn update_rules(&mut self, book: &Book, name: &Name, delta: &mut Delta) {
-        let made = book.get(name.kind, &name.name).map(|entry| self.make(book, entry)).unwrap_or_default();
+        let mut made = book.get(name.kind, &name.name).map(|entry| self.make(book, entry)).unwrap_or_default();
+        // Two connections of a source may be one of the target.
+        let mut seen = BTreeSet::new();
+        made.retain(|rule| seen.insert(rule.id.clone()));
         let ids: Vec<Arc<str>> = made.iter().map(|rule| rule.id.as_str().into()).collect();
         for gone in self.made_by.remove(name).into_iter().flatten().filter(|id| !ids.contains(id)) {
             self.rules.remove(&gone);

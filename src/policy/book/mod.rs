@@ -223,9 +223,20 @@ impl Book {
                 return Err(self.missing(needed.kind, &needed.name));
             }
         }
+        if let Noun::Override(it) = &entry.noun
+            && !self.has_ip(&it.vm)
+        {
+            let message = format!("VM `{}` has no IP address, so the override would do nothing", it.vm);
+            return Err(invalid(vec![Fault { field: "vm".to_owned(), message }]));
+        }
         let before = self.unshelve(&name);
         self.shelve(entry);
         Ok(before)
+    }
+
+    fn has_ip(&self, vm: &str) -> bool {
+        let addresses = self.get(Kind::Vm, vm).map(|entry| &entry.parsed);
+        matches!(addresses, Some(Parsed::Vm(all)) if all.iter().any(|address| matches!(address, Address::Ip(_))))
     }
 
     fn check_addresses(&self, vm: &str, addresses: &[Address]) -> Result<(), Vec<Fault>> {

@@ -159,7 +159,11 @@ impl Learning {
             left_out.unanswered += std::mem::take(&mut tally.one_way);
             tally.flows() > 0
         });
-        for (connection, tally) in folded(tallies) {
+        // What was only refused speaks for nothing, and must not widen what was let through.
+        let (refused, mut passed): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            tallies.into_iter().partition(|(_, tally)| tally.permitted == 0);
+        passed.values_mut().for_each(|tally| tally.denied = 0);
+        for (connection, tally) in folded(passed).into_iter().chain(refused) {
             let enough = tally.permitted >= settings.min_flows && tally.days.len() >= settings.min_days;
             if tally.permitted > 0 && !enough && !connection.service.is_protected() {
                 left_out.rare += tally.permitted;

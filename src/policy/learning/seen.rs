@@ -82,7 +82,12 @@ impl Seen {
         let protocol = u8::try_from(number(Field::Protocol)?).ok()?;
         let ports = [Field::SourcePort, Field::DestinationPort].map(|f| number(f).unwrap_or(0) as u16);
         // Picked up in the middle, and nobody told who began it.
-        let backwards = packet::has_ports(protocol) && ports[0] < 1024 && ports[1] >= EPHEMERAL;
+        let in_the_middle = match protocol {
+            TCP => number(Field::TcpFlagsToServer).unwrap_or(0) & SYN == 0,
+            // One datagram from a well-known port is no answer to anything.
+            _ => number(Field::PacketsToClient).unwrap_or(0) > 0,
+        };
+        let backwards = packet::has_ports(protocol) && ports[0] < 1024 && ports[1] >= EPHEMERAL && in_the_middle;
         if backwards {
             std::mem::swap(&mut from, &mut to);
         }
@@ -241,7 +246,11 @@ mod tests {
 
     #[test]
     fn a_connection_picked_up_in_the_middle_is_turned_round() {
-        let seen = seen(&[("src_port", json!(443)), ("dest_port", json!(51_000))]).unwrap();
+        let ends = [("src_port", json!(443)), ("dest_port", json!(51_000))];
+        let begun = seen(&ends).unwrap();
+        assert_eq!(begun.service, Service::of_port(6, 51_000), "its SYN was seen");
+        let flags = [("tcp.tcp_flags_ts", json!("18")), ("tcp.tcp_flags_tc", json!("18"))];
+        let seen = seen(&[ends, flags].concat()).unwrap();
         assert_eq!((seen.from.address.to_string(), seen.service), ("10.0.1.1".to_owned(), Service::of_port(6, 443)));
     }
 

@@ -93,6 +93,12 @@ impl Unseen {
         self.found.iter().map(item)
     }
 
+    /// Forgets what some connections cover.
+    pub fn forget<'c>(&mut self, connections: impl Iterator<Item = &'c Connection>) {
+        let answered = Known::of(connections.cloned());
+        self.found.retain(|connection, _| !answered.covers(connection));
+    }
+
     /// Forgets what was last seen before a time.
     pub fn forget_before(&mut self, time: u64) {
         self.found.retain(|_, evidence| evidence.last >= time);

@@ -82,10 +82,6 @@ impl Service {
         let Some(last) = desk.drafts.last().map(|waiting| waiting.number) else {
             return Err(Problem::Conflict("there is nothing to commit: the draft is empty".to_owned()));
         };
-        if let (Some((number, _)), true) = (desk.unconfirmed, commit.confirm.is_some()) {
-            let text = format!("generation {number} waits for its own confirmation: confirm it or roll back first");
-            return Err(Problem::Conflict(text));
-        }
         self.make(&mut desk, who, &changes, Commit { drafts_done: Some(last), ..commit })
     }
 
@@ -113,8 +109,14 @@ impl Service {
         let mut desk = self.desk();
         let changes = self.way_to(&desk, to, desk.number)?;
         let why = if why.is_empty() { format!("back to generation {to}") } else { why.to_owned() };
-        let committed = self.make(&mut desk, who, &changes, Commit { why, back_to: Some(to), ..Commit::default() })?;
-        self.advice_returned(&desk, to);
+        // Going back behind a generation that waits is an answer to it.
+        let confirmed = desk.unconfirmed.map(|(number, _)| number).filter(|number| *number > to);
+        let commit = Commit { why, back_to: Some(to), confirmed, ..Commit::default() };
+        let committed = self.make(&mut desk, who, &changes, commit)?;
+        if confirmed.is_some() {
+            desk.unconfirmed = None;
+        }
+        self.advice_returned(&desk, |generation| generation > to);
         Ok(committed)
     }
 
@@ -125,17 +127,30 @@ impl Service {
     pub fn tick(&self) -> Result<(), Problem> {
         let now = (self.clock)();
         let mut desk = self.desk();
+        let mut done = Ok(());
         if let Some((number, _)) = desk.unconfirmed.filter(|(_, by)| *by <= now) {
-            self.take_back(&mut desk, number)?;
+            done = self.take_back(&mut desk, number);
         }
-        let expired = expired(&desk.ahead, now);
-        if !expired.is_empty() {
-            let names: Vec<String> = expired.iter().map(said).collect();
-            let why = format!("expired: {}", names.join(", "));
-            self.make(&mut desk, &Who::gnomon(), &expired, Commit { why, ..Commit::default() })?;
-        }
+        // One thing that cannot be must not keep another.
+        done = done.and(self.let_go(&mut desk, now));
         drop(desk);
-        self.tend_school(now)
+        done.and(self.tend_school(now))
+    }
+
+    fn let_go(&self, desk: &mut Desk, now: u64) -> Result<(), Problem> {
+        let expired = expired(&desk.ahead, now);
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let mut go = |changes: &[Change]| {
+            let names: Vec<String> = changes.iter().map(said).collect();
+            let why = format!("expired: {}", names.join(", "));
+            self.make(desk, &Who::gnomon(), changes, Commit { why, ..Commit::default() }).map(drop)
+        };
+        if expired.len() == 1 || go(&expired).is_err() {
+            return expired.chunks(1).fold(Ok(()), |done, one| done.and(go(one)));
+        }
+        Ok(())
     }
 
     /// Only what the generation changed goes back, so that what others did since stays; if that cannot be, all does.
@@ -144,13 +159,15 @@ impl Service {
         let (back_to, confirmed) = (Some(number - 1), Some(number));
         let commit = || Commit { why: why.clone(), back_to, confirmed, ..Commit::default() };
         let own = self.way_back(desk, number)?;
+        let mut alone = true;
         if let Err(problem) = self.make(desk, &Who::gnomon(), &own, commit()) {
+            alone = false;
             log::warn!("{why}, but what it changed cannot go back alone ({problem}): all goes back");
             let all = self.way_to(desk, number - 1, desk.number)?;
             self.make(desk, &Who::gnomon(), &all, commit())?;
         }
         desk.unconfirmed = None;
-        self.advice_returned(desk, number - 1);
+        self.advice_returned(desk, |generation| generation == number || (!alone && generation > number));
         Ok(())
     }
 
@@ -206,9 +223,14 @@ impl Service {
         changes: &[Change],
         commit: Commit,
     ) -> Result<Committed, Problem> {
+        if let (Some((number, _)), true) = (desk.unconfirmed, commit.confirm.is_some()) {
+            let text = format!("generation {number} waits for its own confirmation: confirm it or roll back first");
+            return Err(Problem::Conflict(text));
+        }
         let (number, at) = (desk.number + 1, (self.clock)());
         let Desk { store, plane, ahead, .. } = desk;
-        let applied = ahead.apply(changes)?;
+        // What was in force once may be so again, whatever it quarrels with.
+        let applied = if commit.back_to.is_some() { ahead.apply_again(changes)? } else { ahead.apply(changes)? };
         if let Err(reason) = plane.prepare(&ahead.derived, &applied.delta, number) {
             ahead.undo(applied);
             return Err(Problem::Uncompilable(reason));
@@ -258,7 +280,7 @@ impl Service {
     fn show(&self, desk: &Desk, changes: &[Change]) {
         let mut shown = self.shown_mut();
         shown.number = desk.number;
-        if shown.running.apply(changes).is_err() {
+        if shown.running.apply_again(changes).is_err() {
             // It went well a moment ago, on an equal book.
             log::error!("what is shown of generation {} is made anew", desk.number);
             shown.running = desk.ahead.clone();

@@ -37,8 +37,20 @@ impl Draft {
         Self { book, derived }
     }
 
-    /// Makes all changes or none, in any order that works.
+    /// Makes all changes or none, in any order that works. What quarrels with other rules is refused or told.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
+        let mut applied = self.apply_again(changes)?;
+        match self.look_for_quarrels(changes, &mut applied) {
+            Ok(()) => Ok(applied),
+            Err(refusal) => {
+                self.undo(applied);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// As [`Draft::apply`], whatever it quarrels with.
+    pub fn apply_again(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
         let mut applied = Applied::default();
         let mut waiting: Vec<&Change> = changes.iter().collect();
         while !waiting.is_empty() {
@@ -57,10 +69,6 @@ impl Draft {
                 return Err(refusal);
             }
             waiting = later;
-        }
-        if let Err(refusal) = self.look_for_quarrels(changes, &mut applied) {
-            self.undo(applied);
-            return Err(refusal);
         }
         Ok(applied)
     }

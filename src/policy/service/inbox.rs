@@ -141,6 +141,10 @@ impl Service {
             self.shelve(before);
             return done;
         }
+        if let Some(unseen) = lock(&self.school).unseen.as_mut().filter(|_| answer.lasting == Lasting::Once) {
+            // It is new again when it comes again.
+            unseen.forget(items.iter().map(|item| &item.item.connection));
+        }
         items.iter().for_each(|item| self.tell("inbox", json!({ "id": item.id, "state": item.state })));
         done
     }
@@ -175,9 +179,10 @@ impl Service {
     /// The store cannot be written; it is tried again at the next call.
     pub(super) fn tend_inbox(&self, now: u64) -> Result<(), Problem> {
         let (store, mut school) = (self.store(), lock(&self.school));
-        if school.inbox_records == school.records {
+        if school.inbox_records == school.records || now.saturating_sub(school.inbox_at) < SECOND {
             return Ok(());
         }
+        school.inbox_at = now;
         let latest = school.now;
         let Some(unseen) = &mut school.unseen else { return Ok(()) };
         unseen.forget_before(latest.saturating_sub(TIMED_OUT));
@@ -207,6 +212,10 @@ impl Service {
         let items = changed.iter().map(|item| (KIND, StoredItem { at: now, ..stored(item) })).collect();
         store.write(&Writing { items, ..Writing::default() })?;
         school.inbox_records = school.records;
+        // What came to nothing stays in the store, and not here for good.
+        let stale = latest.saturating_sub(2 * TIMED_OUT);
+        let is_over = |item: &InboxItem| matches!(item.state, InboxState::Expired | InboxState::Merged);
+        school.inbox.retain(|_, item| !is_over(item) || item.item.evidence.last >= stale);
         for item in changed {
             if school.inbox.get(&item.id).is_none_or(|known| known.state != item.state) {
                 let connection = item.item.connection.to_string();

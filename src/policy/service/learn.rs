@@ -8,8 +8,8 @@ use super::school::School;
 use super::suggestions::Advice;
 use super::{Commit, Committed, Desk, Problem, Service, Who, inbox, lock, suggestions};
 use crate::filter::Fields;
-use crate::policy::book::{Change, Group, Kind, Known, Learned, Learning, LearningState, Noun};
-use crate::policy::learning::Graph;
+use crate::policy::book::{Book, Change, Group, Kind, Known, Learned, Learning, LearningState, Noun};
+use crate::policy::learning::{Endpoint, Graph};
 use crate::store::Writing;
 
 /// What was learnt is stored at least so often.
@@ -120,7 +120,7 @@ impl Service {
                 return Err(Problem::Conflict(text));
             };
             learning.state = LearningState::Enforcing;
-            changes.push(Change::Put(Noun::Learned(consolidated(&graph, desk.ahead.book.learned(group)))));
+            changes.push(Change::Put(Noun::Learned(consolidated(&graph, &desk.ahead.book))));
         } else {
             learning.state = LearningState::Off;
         }
@@ -159,10 +159,11 @@ impl Service {
         drop(school);
         self.keep_lessons()?;
         let stable = lock(&self.school).stable();
+        let mut done = Ok(());
         for group in stable {
-            self.finish(&Who::gnomon(), &group, true)?;
+            done = done.and(self.finish(&Who::gnomon(), &group, true).map(drop));
         }
-        Ok(())
+        done
     }
 
     /// Stores what was learnt so far.
@@ -204,8 +205,16 @@ fn group_of(desk: &Desk, group: &str) -> Result<Group, Problem> {
 }
 
 /// What was learnt, with what people answered before.
-fn consolidated(graph: &Graph, former: Option<&Learned>) -> Learned {
+fn consolidated(graph: &Graph, book: &Book) -> Learned {
+    let former = book.learned(&graph.group);
+    // Groups and VMs may have gone since.
+    let is_there = |end: &Endpoint| match end {
+        Endpoint::Group(name) => book.group(name).is_some(),
+        Endpoint::Vm(name) => book.vm(name).is_some(),
+        Endpoint::Net(_) | Endpoint::Any => true,
+    };
     let permitted = graph.edges.iter().filter(|edge| edge.permitted > 0);
+    let permitted = permitted.filter(|edge| is_there(&edge.connection.from) && is_there(&edge.connection.to));
     let mut connections: Vec<Known> = permitted
         .map(|edge| Known {
             connection: edge.connection.clone(),

@@ -155,6 +155,8 @@ pub struct Service {
     shown: RwLock<Shown>,
     school: Mutex<School>,
     advice: Mutex<Advice>,
+    /// Held while suggestions are worked out.
+    working: Mutex<()>,
     listeners: Mutex<Vec<Sender<Event>>>,
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -212,6 +214,7 @@ impl Service {
             shown: RwLock::new(shown),
             school: Mutex::default(),
             advice: Mutex::default(),
+            working: Mutex::default(),
             listeners: Mutex::default(),
             clock: Box::new(clock),
         };

@@ -30,6 +30,7 @@ pub(super) struct School {
     pub(super) stored_at: u64,
     pub(super) inbox: BTreeMap<String, super::InboxItem>,
     pub(super) inbox_records: u64,
+    pub(super) inbox_at: u64,
 }
 
 /// A group that learns.

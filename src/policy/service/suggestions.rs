@@ -190,11 +190,9 @@ impl Service {
     }
 
     /// The policy went back: what was accepted since then was no good advice.
-    pub(super) fn advice_returned(&self, desk: &Desk, to: u32) {
+    pub(super) fn advice_returned(&self, desk: &Desk, gone: impl Fn(u32) -> bool) {
         let mut advice = lock(&self.advice);
-        let gone = |one: &&mut Proposal| {
-            one.state == Standing::Accepted && one.generation.is_some_and(|generation| generation > to)
-        };
+        let gone = |one: &&mut Proposal| one.state == Standing::Accepted && one.generation.is_some_and(&gone);
         let mut returned = Vec::new();
         for proposal in advice.proposals.values_mut().filter(gone) {
             proposal.state = Standing::Returned;
@@ -217,6 +215,8 @@ impl Service {
 
     fn work_out(&self) -> Result<(), Problem> {
         let now = (self.clock)();
+        // One at a time; the others are content with what there is.
+        let Ok(_working) = self.working.try_lock() else { return Ok(()) };
         let (traffic, records) = {
             let school = lock(&self.school);
             let advice = lock(&self.advice);
@@ -236,6 +236,10 @@ impl Service {
         let mut items = Vec::new();
         for suggestion in found {
             let id = suggestion.id.clone();
+            // Answered meanwhile.
+            if advice.proposals.contains_key(&id) {
+                continue;
+            }
             let proposal = Proposal {
                 id: id.clone(),
                 state: Standing::Open,

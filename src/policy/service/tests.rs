@@ -278,7 +278,7 @@ fn a_group_learns_enforces_and_asks() {
     lab.pass(1);
     assert_eq!(pending(&lab).len(), 1, "it is unknown again");
     lab.service.answer(&anna(), &answer(false, Lasting::Good)).unwrap();
-    let denied = lab.service.rules(View::Running, None, 100).into_iter().filter(|(rule, _)| rule.priority == 500);
+    let denied = lab.service.rules(View::Running, None, 100).into_iter().filter(|(rule, _)| rule.priority == 2000);
     assert_eq!(denied.count(), 1);
     lab.flow(100, 5432, &[]);
     lab.pass(1);
