@@ -234,7 +234,10 @@ mod tests {
     #[test]
     fn the_same_machine_reads_until_there_is_a_token() {
         let folder = tempfile::tempdir().unwrap();
-        let gate = gate(&folder);
+        let named = gate(&folder);
+        let asked = named.admit(&peer("127.0.0.1:9", None), &headers(&[("host", "localhost")]));
+        assert_eq!(asked.unwrap_err().status, 401, "certificates are asked for");
+        let gate = Gate::new(Store::open(&folder.path().join("y.db")).unwrap(), Vec::new(), 1000).unwrap();
         for (address, host, may) in [
             ("127.0.0.1:9", "127.0.0.1:8443", true),
             ("[::1]:9", "[::1]:8443", true),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, Endpoint};
 use super::fold::{Foldable, folded};
-use super::graph::{Graph, LeftOut, Tally};
+use super::graph::{Edge, Graph, LeftOut, Tally};
 use super::seen::{Answer, Seen};
 
 /// What evidence a connection needs.
@@ -160,9 +160,8 @@ impl Learning {
             tally.flows() > 0
         });
         // What was only refused speaks for nothing, and must not widen what was let through.
-        let (refused, mut passed): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        let (refused, passed): (BTreeMap<_, _>, BTreeMap<_, _>) =
             tallies.into_iter().partition(|(_, tally)| tally.permitted == 0);
-        passed.values_mut().for_each(|tally| tally.denied = 0);
         for (connection, tally) in folded(passed).into_iter().chain(refused) {
             let enough = tally.permitted >= settings.min_flows && tally.days.len() >= settings.min_days;
             if tally.permitted > 0 && !enough && !connection.service.is_protected() {
@@ -172,6 +171,7 @@ impl Learning {
                 edges.push(tally.into_edge(connection));
             }
         }
+        edges.sort_by(|a: &Edge, b| a.connection.cmp(&b.connection));
         let permitted = edges.iter().filter(|edge| edge.permitted > 0);
         Graph {
             group,
