@@ -278,6 +278,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_was_refused_widens_nothing() {
+        let mut learner = learner(Settings::default());
+        let stranger = |n: u8| Place { vm: None, ..place(&format!("192.0.{n}.{n}"), &[]) };
+        learner.observe(&seen(stranger(1), place("10.0.0.1", &["web"]), 22, 1), false);
+        (2..80).for_each(|n| {
+            let flow = seen(stranger(n), place("10.0.0.1", &["web"]), 22, 1);
+            learner.observe(&Seen { answer: Answer::Denied, ..flow }, false);
+        });
+        let graph = learner.finish().pop().unwrap();
+        let permitted: Vec<_> = graph.edges.iter().filter(|edge| edge.permitted > 0).collect();
+        assert_eq!(
+            permitted.iter().map(|edge| edge.connection.to_string()).collect::<Vec<_>>(),
+            ["192.0.1.1 > web tcp 22"]
+        );
+    }
+
+    #[test]
     fn attacks_failures_and_what_is_rare_are_left_out() {
         let mut learner = learner(Settings { min_days: 2, ..Settings::default() });
         let (web, app) = (place("10.0.0.1", &["web"]), place("10.0.1.1", &["app"]));

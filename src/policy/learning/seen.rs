@@ -255,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_from_a_well_known_port_is_no_answer() {
+        let ends = [("proto", json!("UDP")), ("src_port", json!(53)), ("dest_port", json!(51_000))];
+        let alone = seen(&[&ends[..], &[("flow.pkts_toclient", json!(0))]].concat()).unwrap();
+        assert_eq!((alone.service, alone.answer), (Service::of_port(17, 51_000), Answer::OneWay));
+        assert_eq!(seen(&ends).unwrap().service, Service::of_port(17, 53), "both talked");
+    }
+
+    #[test]
     fn errors_and_neighbour_discovery_are_no_connections() {
         let kind = |proto: &str, number: u8| seen(&[("proto", json!(proto)), ("icmp_type", json!(number))]);
         assert_eq!(kind("ICMP", 8).map(|s| s.service), Some(Service::of_icmp(1, 8)));
