@@ -493,7 +493,8 @@ fn both_without_ports_is_two_matches() {
 
 #[test]
 fn an_empty_file_is_the_default() {
-    let (parsed, default) = (config::parse("", "f").expect("good"), Config::default_pair());
+    let parsed = Config { source: None, ..config::parse("", "f").expect("good") };
+    let default = Config::default_pair();
     assert_eq!(format!("{parsed:?}"), format!("{default:?}"));
     assert!(default.require_ports().expect_err("no ports").contains("[[port]]"));
     assert!(!Config::minimal().scorer.enabled);

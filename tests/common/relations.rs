@@ -41,6 +41,11 @@ pub fn truth(folder: &Path) -> Truth {
     let mut reader = csv::Reader::from_path(folder.join("truth-flows.csv")).expect("flows");
     for row in reader.deserialize::<BTreeMap<String, String>>() {
         let row = row.expect("a row");
+        // Nobody talked: a probe, harmless or not, that was ignored or refused.
+        let answers: u64 = row["pkts_toclient"].parse().expect("a number");
+        if row["proto"] == "tcp" && answers < 2 && row["attack"].is_empty() {
+            continue;
+        }
         let service = match row["proto"].as_str() {
             "icmp" => "icmp type 8".to_owned(),
             "icmpv6" => "icmpv6 type 128".to_owned(),
