@@ -43,7 +43,7 @@ struct Week {
 
 impl Week {
     fn make(folder: PathBuf, groups: &str, start: &str, seed: u64) -> Self {
-        let (days, rate) = (setting("GNOMON_DAYS", 2_u32), setting("GNOMON_RATE", 0.02_f64));
+        let (days, rate) = (setting("GNOMON_DAYS", 3_u32), setting("GNOMON_RATE", 0.08_f64));
         let words = [
             "scenario".to_owned(),
             format!("--output={}", folder.display()),
@@ -290,7 +290,7 @@ fn judge(service: &Service, week: &Week, clock: &AtomicU64) {
     }
     clock.fetch_add(1_000_000_000, Ordering::Relaxed);
     service.tick().unwrap();
-    let days = f64::from(setting("GNOMON_DAYS", 2_u32));
+    let days = f64::from(setting("GNOMON_DAYS", 3_u32));
     let items = service.inbox(Some(InboxState::Pending), None, usize::MAX);
     let share = 100.0 * denied as f64 / benign as f64;
     println!(

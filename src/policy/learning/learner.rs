@@ -164,7 +164,9 @@ impl Learning {
             tallies.into_iter().partition(|(_, tally)| tally.permitted == 0);
         for (connection, tally) in folded(passed).into_iter().chain(refused) {
             let enough = tally.permitted >= settings.min_flows && tally.days.len() >= settings.min_days;
-            if tally.permitted > 0 && !enough && !connection.service.is_protected() {
+            // A server out there that spoke once is none of those without which nothing works.
+            let is_ours = matches!(connection.to, Endpoint::Group(_) | Endpoint::Vm(_));
+            if tally.permitted > 0 && !enough && !(connection.service.is_protected() && is_ours) {
                 left_out.rare += tally.permitted;
                 left_out.rare_connections += 1;
             } else {

@@ -148,7 +148,11 @@ impl Service {
             self.make(desk, &Who::gnomon(), changes, Commit { why, ..Commit::default() }).map(drop)
         };
         if expired.len() == 1 || go(&expired).is_err() {
-            return expired.chunks(1).fold(Ok(()), |done, one| done.and(go(one)));
+            let mut done = Ok(());
+            for one in expired.chunks(1) {
+                done = done.and(go(one));
+            }
+            return done;
         }
         Ok(())
     }

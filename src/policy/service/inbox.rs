@@ -15,6 +15,8 @@ pub(super) const KIND: &str = "inbox";
 const SECOND: u64 = 1_000_000_000;
 /// Nobody answers what was last seen so long ago.
 const TIMED_OUT: u64 = 7 * 86_400 * SECOND;
+/// Flows of a connection that was never answered before it is asked about.
+const INSISTENT: u64 = 3;
 /// A connection that is allowed once has so long to be made.
 const ONCE: u64 = 600 * SECOND;
 
@@ -188,7 +190,7 @@ impl Service {
         unseen.forget_before(latest.saturating_sub(TIMED_OUT));
         let found: Vec<Item> = unseen.clone().into_items();
         let found: BTreeMap<String, Item> =
-            found.into_iter().filter(|item| !item.is_attack()).map(|item| (id(&item), item)).collect();
+            found.into_iter().filter(|item| !item.is_attack() && insists(item)).map(|item| (id(&item), item)).collect();
         let mut changed = Vec::new();
         for (id, item) in &found {
             let known = school.inbox.get(id);
@@ -255,6 +257,11 @@ fn changes(
         changes.push(Change::Put(Noun::Learned(learned)));
     }
     changes
+}
+
+/// A probe that was refused is nothing to ask a person about; who wants something comes again.
+fn insists(item: &Item) -> bool {
+    item.evidence.answered > 0 || item.evidence.flows >= INSISTENT
 }
 
 fn id(item: &Item) -> String {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::draft::Draft;
 use crate::filter::{Expression, Fields, Schema};
 use crate::policy::book::{Address, Book, Group, Kind, LearningState, Noun};
-use crate::policy::learning::{Connection, Graph, Item, Learner, Seen, Settings, Unseen};
+use crate::policy::learning::{Answer, Connection, Graph, Item, Learner, Seen, Settings, Unseen};
 use crate::policy::suggest::Traffic;
 
 /// Connections in memory that wait for an answer; flows of more are counted and forgotten.
@@ -117,7 +117,10 @@ impl School {
                 class.changed = true;
             }
         }
-        if let Some(unseen) = &mut self.unseen {
+        // What a profile allows is known, if not to the other side's own policy.
+        let mirrored =
+            seen.answer != Answer::Denied && seen.rule.as_deref().is_some_and(|id| id.starts_with("mirrored/"));
+        if let Some(unseen) = self.unseen.as_mut().filter(|_| !mirrored) {
             unseen.observe(&seen);
         }
     }
