@@ -280,8 +280,9 @@ fn judge(service: &Service, week: &Week, clock: &AtomicU64) {
                 allowed.insert(relation.clone());
             }
         }
-        for side in ["src_ip", "dest_ip"] {
-            let address: Option<IpAddr> = flow[side].as_str().and_then(|text| text.parse().ok());
+        // ICMP errors and neighbour discovery are judged without rules.
+        for side in ["src_ip", "dest_ip"].iter().filter(|_| matches!(protocol.as_str(), "tcp" | "udp")) {
+            let address: Option<IpAddr> = flow[*side].as_str().and_then(|text| text.parse().ok());
             if let Some((id, true)) = address.and_then(|address| owner.get(&address)) {
                 let rule = flow["gnomon"]["rule"].as_str().unwrap_or("").to_owned();
                 fresh_judged.entry(id.clone()).or_insert(rule);
