@@ -12,11 +12,11 @@ use crate::packet;
 use crate::policy::learning::{Endpoint, Place, Seen, Service};
 use crate::rules::Decision;
 
-/// Position of an end in [`Traffic::ends`].
+/// Position of an end in the ends of [`Traffic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndIx(pub u32);
 
-/// Position of a rule's id in [`Traffic::rules`]; 0 stands for none.
+/// Position of a rule's id in the rules of [`Traffic`]; 0 stands for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleIx(pub u32);
 
